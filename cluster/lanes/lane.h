@@ -1,0 +1,108 @@
+// The contract between whoever moves block bytes and whoever has them. Names no backend.
+//
+// A lane has two ends. The shard's end is a LaneHost: it opens leased blocks for reading and reserved slots for
+// writing. The other end is a Lane, made for one attachment to one shard: it carries bytes between the shard's
+// slots and the caller's BlockSink or BlockSource.
+//
+// What every lane promises (tests/conformance/lane_conformance.h):
+//   - a block is delivered whole, or the call fails; blocks come in ascending order;
+//   - after an error at block i every block before i was completed and none after it;
+//   - every call returns by its deadline, and no memory of the caller's is touched after it returned;
+//   - bytes written under a reservation are invisible to readers until Commit, which is not the lane's business.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "proto/types/ids.h"
+
+namespace reprise::lanes {
+
+// ---- The shard's end
+
+// Bytes of one slot and what keeps them in place: the slot is neither evicted nor reused while `pin` lives.
+struct PinnedBytes {
+  std::span<const uint8_t> bytes;
+  std::shared_ptr<const void> pin;
+};
+struct PinnedSlot {
+  std::span<uint8_t> bytes;
+  std::shared_ptr<const void> pin;
+};
+
+// Thread safety: all methods may be called from any thread.
+class LaneHost {
+ public:
+  virtual ~LaneHost() = default;
+
+  // Opens `blocks` leased blocks from `first` on (indexes among the keys of Acquire; 0 blocks: all that the
+  // lease has). NOT_FOUND when attachment or lease is over; OUT_OF_RANGE when a block is not leased.
+  virtual absl::StatusOr<std::vector<PinnedBytes>> OpenRead(AttachmentId attachment, LeaseId lease, uint32_t first,
+                                                            uint32_t blocks) = 0;
+
+  // Opens the slot reserved for block `block` (index among the keys of Reserve). NOT_FOUND when attachment or
+  // reservation is over; FAILED_PRECONDITION when no slot was granted for it or it is committed already.
+  virtual absl::StatusOr<PinnedSlot> OpenWrite(AttachmentId attachment, ReservationId reservation,
+                                               uint32_t block) = 0;
+
+  // The first `bytes` bytes of the block were filled, from offset 0 on without a gap. Commit asks for all of them.
+  virtual absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
+                               uint64_t bytes) = 0;
+};
+
+// ---- The caller's end
+
+// Where a lane delivers blocks. `i` counts from 0 within one Read call. Called from one thread at a time.
+class BlockSink {
+ public:
+  virtual ~BlockSink() = default;
+  // Memory for the whole of block i, which the lane fills before it calls Complete(i). Stays valid until then.
+  virtual std::span<uint8_t> Buffer(uint32_t i) = 0;
+  // Buffer(i) holds the block. An error (a failed checksum, say) ends the read with that status.
+  virtual absl::Status Complete(uint32_t i) = 0;
+  // The block's bytes where the lane has them mapped: used instead of Buffer and Complete, without a copy.
+  // `bytes` stays valid during the call only.
+  virtual absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) = 0;
+};
+
+// Where a lane takes blocks from. `i` counts from 0 within one Write call. Called from one thread at a time.
+class BlockSource {
+ public:
+  virtual ~BlockSource() = default;
+  // The block's bytes, valid until the next call on this source or the end of Write.
+  virtual absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) = 0;
+  // Puts block i into `slot`: used instead of Bytes where the lane has the slot mapped.
+  virtual absl::Status Fill(uint32_t i, std::span<uint8_t> slot) = 0;
+};
+
+struct ReadJob {
+  LeaseId lease;
+  uint32_t first = 0;          // index among the keys of Acquire
+  uint32_t blocks = 0;         // at least 1
+  uint64_t block_bytes = 0;
+};
+
+struct WriteJob {
+  ReservationId reservation;
+  std::vector<uint32_t> blocks;  // indexes among the keys of Reserve, ascending
+  uint64_t block_bytes = 0;
+};
+
+// Thread safety: calls on one lane may run in parallel.
+class Lane {
+ public:
+  virtual ~Lane() = default;
+  virtual LaneKind kind() const = 0;
+  // DEADLINE_EXCEEDED, UNAVAILABLE (the shard is gone), NOT_FOUND (the lease is over), or the sink's own status.
+  virtual absl::Status Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) = 0;
+  // DEADLINE_EXCEEDED, UNAVAILABLE, NOT_FOUND (the reservation is over), or the source's own status.
+  virtual absl::Status Write(const WriteJob& job, BlockSource& source, absl::Time deadline) = 0;
+};
+
+}  // namespace reprise::lanes

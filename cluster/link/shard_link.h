@@ -1,0 +1,97 @@
+// One attached connection to one shard: the control verbs over gRPC and the bytes over the best lane that both
+// ends share. Clients hold one per shard; a shard's replicator holds one per peer.
+//
+// Invariants: keep-alives run while the link lives; when the attach stream ends, alive() turns false for good and
+// every later call is UNAVAILABLE: make a new link.
+// Thread safety: all methods may be called from any thread. Calls block until they are done or the deadline is over.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "cluster/lanes/lane.h"
+#include "proto/types/block_key.h"
+#include "proto/types/cache_spec.h"
+#include "proto/types/checksum128.h"
+#include "proto/types/ids.h"
+
+namespace reprise::cluster {
+
+struct ShardLinkOptions {
+  std::string address;                    // host:port
+  std::string client_name = "unnamed";
+  std::vector<LaneKind> lanes = {LaneKind::kStream};  // lanes that the caller is able to use
+};
+
+struct OpenedSpec {
+  SpecHandle handle;
+  Fingerprint fingerprint;
+  uint64_t block_bytes = 0;
+  uint32_t replication = 0;
+};
+
+struct TierBlocks {
+  Tier tier = Tier::kDram;
+  uint32_t blocks = 0;
+};
+
+struct AcquiredRun {
+  LeaseId lease;                          // none when nothing was leased
+  uint32_t run_blocks = 0;                // stored prefix, counted from block 0
+  uint32_t first_block = 0;               // leased: [first_block, run_blocks)
+  std::vector<Checksum128> checksums;     // one per leased block
+  std::vector<TierBlocks> tiers;
+};
+
+enum class ReserveOutcome : uint8_t { kPresent = 1, kGranted = 2, kPending = 3, kNoSpace = 4 };
+
+struct ReserveCall {
+  SpecHandle spec;
+  std::span<const BlockKey> keys;
+  std::string session_id;
+  std::span<const uint32_t> token_positions;  // empty: i * block_tokens
+  std::span<const uint32_t> token_ids;        // empty: unknown
+  bool replica = false;
+};
+
+struct ReservedRun {
+  ReservationId reservation;              // none when nothing was granted
+  std::vector<ReserveOutcome> outcomes;   // one per key
+};
+
+struct CommittedRun {
+  uint32_t committed = 0;
+  uint32_t duplicate = 0;
+};
+
+class ShardLink {
+ public:
+  // Dials, attaches and waits for the welcome. UNAVAILABLE or DEADLINE_EXCEEDED when the shard does not answer.
+  static absl::StatusOr<std::unique_ptr<ShardLink>> Connect(ShardLinkOptions options, absl::Time deadline);
+  virtual ~ShardLink() = default;
+
+  virtual bool alive() const = 0;
+  virtual bool draining() const = 0;
+  virtual const ShardId& shard_id() const = 0;
+
+  // Opens `spec` once per link; later calls with an equal spec answer from memory.
+  virtual absl::StatusOr<OpenedSpec> OpenSpec(const CacheSpec& spec, absl::Time deadline) = 0;
+  virtual absl::StatusOr<uint32_t> Lookup(SpecHandle spec, std::span<const BlockKey> keys, absl::Time deadline) = 0;
+  virtual absl::StatusOr<AcquiredRun> Acquire(SpecHandle spec, std::span<const BlockKey> keys, uint32_t first_block,
+                                              absl::Time deadline) = 0;
+  virtual absl::Status Release(LeaseId lease, absl::Time deadline) = 0;
+  virtual absl::StatusOr<ReservedRun> Reserve(const ReserveCall& call, absl::Time deadline) = 0;
+  virtual absl::StatusOr<CommittedRun> Commit(ReservationId reservation, std::span<const uint32_t> blocks,
+                                              std::span<const Checksum128> checksums, absl::Time deadline) = 0;
+
+  // The fastest lane that both ends share.
+  virtual lanes::Lane& lane() = 0;
+};
+
+}  // namespace reprise::cluster

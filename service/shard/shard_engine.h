@@ -1,0 +1,219 @@
+// The heart of a shard: the one place where index, pool, eviction, leases and lanes meet. No gRPC in sight.
+//
+// Invariants (CheckInvariants recomputes them from nothing):
+//   - a committed block's parent is committed here, or it is a chain's first block: what is stored is a forest;
+//   - only childless blocks without a lease or pin are evicted, least recently used first;
+//   - a slot belongs to exactly one of: free, one reservation, one committed block, quarantine;
+//   - used bytes are the sum over slots that are not free;
+//   - a key is written once: the first committed bytes stay.
+//
+// Thread safety: all methods may be called from any thread. Payload copies and checksums run outside the lock.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "cluster/lanes/lane.h"
+#include "proto/types/block_key.h"
+#include "proto/types/cache_spec.h"
+#include "proto/types/checksum128.h"
+#include "proto/types/clock.h"
+#include "proto/types/ids.h"
+
+namespace reprise::shard {
+
+struct ShardEngineOptions {
+  ShardId id;
+  uint64_t dram_bytes = 0;       // capacity of the dram pool; faulted in by Create
+  uint32_t replication = 1;      // told to clients by OpenSpec
+  const Clock* clock = nullptr;  // REQUIRES: outlives the engine; nullptr: the monotonic clock
+  bool background_eviction = true;  // a thread that keeps the pool below the high watermark
+};
+
+struct TierUse {
+  Tier tier = Tier::kDram;
+  uint64_t capacity_bytes = 0;
+  uint64_t used_bytes = 0;
+};
+
+struct TierRun {
+  Tier tier = Tier::kDram;
+  uint32_t blocks = 0;
+};
+
+struct LookupResult {
+  uint32_t run_blocks = 0;
+  std::vector<TierRun> tiers;
+};
+
+struct AcquireArgs {
+  SpecHandle spec;
+  std::span<const BlockKey> keys;
+  uint32_t first_block = 0;
+  absl::Duration ttl;            // zero: limits::kLeaseTtl
+};
+
+struct AcquireResult {
+  LeaseId lease;
+  uint32_t run_blocks = 0;
+  std::vector<Checksum128> checksums;   // of [first_block, run_blocks)
+  std::vector<TierRun> tiers;
+};
+
+enum class ReserveOutcome : uint8_t { kPresent = 1, kGranted = 2, kPending = 3, kNoSpace = 4 };
+
+struct ReserveArgs {
+  SpecHandle spec;
+  std::span<const BlockKey> keys;
+  std::string session_id;
+  std::span<const uint32_t> token_positions;  // empty: i * block_tokens; else one per key
+  std::span<const uint32_t> token_ids;        // empty: unknown; else block_tokens per key
+  absl::Duration ttl;                         // zero: limits::kReservationTtl
+  bool replica = false;
+};
+
+struct ReserveResult {
+  ReservationId reservation;
+  std::vector<ReserveOutcome> outcomes;
+};
+
+struct CommitArgs {
+  ReservationId reservation;
+  std::span<const uint32_t> blocks;           // empty: all granted
+  std::span<const Checksum128> checksums;     // one per block
+};
+
+struct CommitResult {
+  uint32_t committed = 0;
+  uint32_t duplicate = 0;
+};
+
+struct RemoveResult {
+  uint32_t removed = 0;
+  uint32_t leased = 0;
+};
+
+enum class MissReason : uint8_t {
+  kNone = 1, kNeverStored, kEvicted, kRemoved, kQuarantined, kTokensDiffer, kOtherSpec, kPending
+};
+
+struct Explanation {
+  uint32_t run_blocks = 0;
+  std::vector<TierRun> tiers;
+  MissReason reason = MissReason::kNone;
+  uint32_t miss_block = 0;
+  int64_t event_unix_ms = 0;
+  std::string event_cause;
+  uint32_t first_differing_token = 0;
+  uint32_t prompt_token = 0;
+  uint32_t stored_token = 0;
+  SpecDifference spec_difference;
+  std::string sentence;
+};
+
+// What a watcher sees. Keys of one chain in prefix order.
+struct BlockEvent {
+  enum class Kind : uint8_t { kStored, kRemoved, kSnapshotEnd } kind = Kind::kStored;
+  Tenant tenant;
+  Fingerprint fingerprint;
+  std::vector<BlockKey> keys;
+  std::string session_id;
+  Tier tier = Tier::kDram;
+};
+
+// One watcher's bounded queue. Events come in the order in which they took effect, the snapshot first.
+class BlockWatch {
+ public:
+  virtual ~BlockWatch() = default;
+  // The next event, or nullopt when none came until `deadline`. RESOURCE_EXHAUSTED when the watcher fell behind
+  // kWatchQueueEventsMax; it is then of no more use.
+  virtual absl::StatusOr<std::optional<BlockEvent>> Next(absl::Time deadline) = 0;
+  // Calls `ready` whenever events are waiting, from an engine thread that holds no lock of the engine.
+  virtual void NotifyWith(std::function<void()> ready) = 0;
+};
+
+// A committed run that wants a replica. The listener must not block.
+struct CommittedChain {
+  Tenant tenant;
+  CacheSpec spec;
+  std::string session_id;
+  std::vector<BlockKey> keys;        // the whole chain, from its first block
+  std::vector<uint32_t> token_ids;   // empty: unknown
+  uint32_t first_new = 0;            // keys before it were stored already
+};
+
+struct SpecUse {
+  Tenant tenant;
+  Fingerprint fingerprint;
+  CacheSpec spec;
+  uint64_t block_bytes = 0;
+  uint64_t blocks = 0;
+};
+
+struct EngineDescription {
+  std::vector<TierUse> tiers;
+  std::vector<SpecUse> specs;
+  uint64_t blocks = 0, leases = 0, reservations = 0, attachments = 0;
+  std::vector<std::pair<std::string, uint64_t>> counters;
+};
+
+struct OpenSpecResult {
+  SpecHandle handle;
+  Fingerprint fingerprint;
+  uint64_t block_bytes = 0;
+};
+
+class ShardEngine : public lanes::LaneHost {
+ public:
+  // RESOURCE_EXHAUSTED when the memory cannot be had.
+  static absl::StatusOr<std::unique_ptr<ShardEngine>> Create(ShardEngineOptions options);
+
+  // ---- Presence. Every other verb refuses an unknown attachment with NOT_FOUND (reason ATTACHMENT_UNKNOWN).
+  virtual absl::StatusOr<AttachmentId> Attach(const Tenant& tenant, absl::string_view client_name) = 0;
+  virtual absl::Status KeepAlive(AttachmentId attachment) = 0;   // extends its leases
+  virtual void Detach(AttachmentId attachment) = 0;              // ends its leases and reservations
+
+  virtual absl::StatusOr<OpenSpecResult> OpenSpec(AttachmentId attachment, const CacheSpec& spec,
+                                                  const std::optional<Fingerprint>& expected) = 0;
+
+  // ---- Verbs (semantics: proto/reprise/v1/shard.proto)
+  virtual absl::StatusOr<LookupResult> Lookup(AttachmentId attachment, SpecHandle spec,
+                                              std::span<const BlockKey> keys) = 0;
+  virtual absl::StatusOr<AcquireResult> Acquire(AttachmentId attachment, const AcquireArgs& args) = 0;
+  virtual absl::StatusOr<uint32_t> Release(AttachmentId attachment, std::span<const LeaseId> leases) = 0;
+  virtual absl::StatusOr<ReserveResult> Reserve(AttachmentId attachment, const ReserveArgs& args) = 0;
+  virtual absl::StatusOr<CommitResult> Commit(AttachmentId attachment, const CommitArgs& args) = 0;
+  virtual absl::StatusOr<RemoveResult> Remove(AttachmentId attachment, SpecHandle spec,
+                                              std::span<const BlockKey> keys) = 0;
+  virtual absl::StatusOr<Explanation> Explain(const Tenant& tenant, const Fingerprint& fingerprint,
+                                              std::span<const BlockKey> keys,
+                                              std::span<const uint32_t> token_ids) = 0;
+
+  // ---- Feeds
+  virtual absl::StatusOr<std::unique_ptr<BlockWatch>> Watch() = 0;
+  virtual void OnCommitted(std::function<void(CommittedChain)> listener) = 0;  // not called for replica writes
+
+  virtual EngineDescription Describe(const Tenant& tenant) const = 0;
+
+  // ---- Upkeep
+  // Ends what is overdue: silent attachments, leases, reservations. The service calls it a few times a second.
+  virtual void Tick() = 0;
+  // Evicts down to the low watermark if above the high one. The background thread calls it; tests may.
+  virtual void EvictToWatermark() = 0;
+  // The bytes of a committed block are wrong: hides it and everything beneath it and keeps its slot out of use.
+  virtual void Quarantine(const Tenant& tenant, const Fingerprint& fingerprint, const BlockKey& key,
+                          absl::string_view cause) = 0;
+
+  // Recomputes all accounting from nothing. OK, or INTERNAL naming the first thing that is wrong.
+  virtual absl::Status CheckInvariants() const = 0;
+};
+
+}  // namespace reprise::shard
