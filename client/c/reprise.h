@@ -1,9 +1,11 @@
-/* Reprise, C ABI over the C++ client. Stable: functions and struct fields are added at the end, never changed.
+/* Reprise, C ABI over the C++ client. Stable: functions and struct fields are added at the end,
+ * never changed.
  *
- * Conventions: every function that can fail returns a reprise_code and fills `error` (may be NULL) with a sentence.
- * A miss is a value, not an error. Times are microseconds; a timeout <= 0 means the client's default. Keys are 32
- * bytes each, packed, in prefix order from the chain's first block. Handles may be used from any thread, but each
- * one from one thread at a time, unless said otherwise. A handle must be freed before the client it came from.
+ * Conventions: every function that can fail returns a reprise_code and fills `error` (may be NULL)
+ * with a sentence. A miss is a value, not an error. Times are microseconds; a timeout <= 0 means
+ * the client's default. Keys are 32 bytes each, packed, in prefix order from the chain's first
+ * block. Handles may be used from any thread, but each one from one thread at a time, unless said
+ * otherwise. A handle must be freed before the client it came from.
  */
 #ifndef REPRISE_H_
 #define REPRISE_H_
@@ -36,19 +38,21 @@ typedef struct reprise_error {
 REPRISE_EXPORT int32_t reprise_abi_version(void);
 REPRISE_EXPORT const char* reprise_version(void);
 
-/* ---- Client. `options_json`: {"router": "HOST:PORT" | ["HOST:PORT", ...], "shards": ["HOST:PORT", ...] (instead
- * of a router), "name": str, "timeout_ms": int, "threads": int, "lanes": ["stream", "view"]}. Unknown members are
- * refused. Safe from any number of threads. Opens no connection before the first call that needs one. */
+/* ---- Client. `options_json`: {"router": "HOST:PORT" | ["HOST:PORT", ...], "shards": ["HOST:PORT",
+ * ...] (instead of a router), "name": str, "timeout_ms": int, "threads": int, "lanes": ["stream",
+ * "view"]}. Unknown members are refused. Safe from any number of threads. Opens no connection
+ * before the first call that needs one. */
 REPRISE_EXPORT reprise_code reprise_client_open(const char* options_json, reprise_client** client,
                                                 reprise_error* error);
 REPRISE_EXPORT void reprise_client_close(reprise_client* client);
 /* Counters and shard states as JSON. The text lives until the next call on this thread. */
 REPRISE_EXPORT const char* reprise_client_stats(reprise_client* client);
 
-/* ---- Cache spec. `spec_json` has the fields of reprise.v1.CacheSpec by name; dtype as "bf16", "f16", "f32",
- * "f8_e4m3", "f8_e5m2", "i8"; attention as "gqa" or "mla". Unknown members are refused. */
-REPRISE_EXPORT reprise_code reprise_spec_open(reprise_client* client, const char* spec_json, reprise_spec** spec,
-                                              reprise_error* error);
+/* ---- Cache spec. `spec_json` has the fields of reprise.v1.CacheSpec by name; dtype as "bf16",
+ * "f16", "f32", "f8_e4m3", "f8_e5m2", "i8"; attention as "gqa" or "mla". Unknown members are
+ * refused. */
+REPRISE_EXPORT reprise_code reprise_spec_open(reprise_client* client, const char* spec_json,
+                                              reprise_spec** spec, reprise_error* error);
 REPRISE_EXPORT void reprise_spec_close(reprise_spec* spec);
 REPRISE_EXPORT uint64_t reprise_spec_block_bytes(const reprise_spec* spec);
 REPRISE_EXPORT void reprise_spec_fingerprint(const reprise_spec* spec, uint8_t fingerprint[32]);
@@ -56,21 +60,25 @@ REPRISE_EXPORT void reprise_spec_fingerprint(const reprise_spec* spec, uint8_t f
 REPRISE_EXPORT reprise_code reprise_fingerprint(const char* spec_json, uint8_t fingerprint[32],
                                                 uint64_t* block_bytes, reprise_error* error);
 
-/* ---- Keys. Writes token_count / block_tokens keys (full blocks only) to `keys`. `salt` and `extra` separate what
- * must not be shared (tenant's salt, LoRA name, multimodal hashes): each is bytes, NULL and 0 for none; `extra`
- * applies to every block, `salt` to the first (and so to all). `parent` is a 32-byte key to continue from or NULL. */
-REPRISE_EXPORT reprise_code reprise_block_keys(const uint32_t* tokens, size_t token_count, uint32_t block_tokens,
-                                               const uint8_t* parent, const void* salt, size_t salt_bytes,
+/* ---- Keys. Writes token_count / block_tokens keys (full blocks only) to `keys`. `salt` and
+ * `extra` separate what must not be shared (tenant's salt, LoRA name, multimodal hashes): each is
+ * bytes, NULL and 0 for none; `extra` applies to every block, `salt` to the first (and so to all).
+ * `parent` is a 32-byte key to continue from or NULL. */
+REPRISE_EXPORT reprise_code reprise_block_keys(const uint32_t* tokens, size_t token_count,
+                                               uint32_t block_tokens, const uint8_t* parent,
+                                               const void* salt, size_t salt_bytes,
                                                const void* extra, size_t extra_bytes, uint8_t* keys,
                                                reprise_error* error);
 /* vLLM's sha256_cbor scheme: `seed` is the PYTHONHASHSEED string. */
 REPRISE_EXPORT reprise_code reprise_vllm_block_keys(const uint32_t* tokens, size_t token_count,
-                                                    uint32_t block_tokens, const char* seed, const char* cache_salt,
-                                                    uint8_t* keys, reprise_error* error);
-REPRISE_EXPORT void reprise_checksum(const void* block, uint64_t block_bytes, uint64_t section_bytes,
-                                     uint8_t checksum[16]);
+                                                    uint32_t block_tokens, const char* seed,
+                                                    const char* cache_salt, uint8_t* keys,
+                                                    reprise_error* error);
+REPRISE_EXPORT void reprise_checksum(const void* block, uint64_t block_bytes,
+                                     uint64_t section_bytes, uint8_t checksum[16]);
 
-/* ---- Caller memory: either one buffer per block (canonical layout) or an engine's paged tensors. */
+/* ---- Caller memory: either one buffer per block (canonical layout) or an engine's paged tensors.
+ */
 typedef struct reprise_plane { /* one (layer, K|V) of the engine's memory; strides in bytes */
   void* base;
   int64_t page_stride;
@@ -78,87 +86,102 @@ typedef struct reprise_plane { /* one (layer, K|V) of the engine's memory; strid
   int64_t token_stride;
 } reprise_plane;
 
-/* Planes in the order [layer][K, V] (MLA: [layer]). `page_tokens` divides the spec's block_tokens. Copies `planes`. */
-REPRISE_EXPORT reprise_code reprise_plan_create(const reprise_spec* spec, const reprise_plane* planes,
-                                                size_t plane_count, uint32_t page_tokens, reprise_plan** plan,
+/* Planes in the order [layer][K, V] (MLA: [layer]). `page_tokens` divides the spec's block_tokens.
+ * Copies `planes`. */
+REPRISE_EXPORT reprise_code reprise_plan_create(const reprise_spec* spec,
+                                                const reprise_plane* planes, size_t plane_count,
+                                                uint32_t page_tokens, reprise_plan** plan,
                                                 reprise_error* error);
 REPRISE_EXPORT void reprise_plan_free(reprise_plan* plan);
 
 typedef struct reprise_memory { /* set `buffers`, or `plan` and `pages` */
   void* const* buffers;         /* one per block, reprise_spec_block_bytes() each */
   const reprise_plan* plan;
-  const int64_t* pages;         /* block_tokens / page_tokens page indexes per block, in token order */
+  const int64_t* pages; /* block_tokens / page_tokens page indexes per block, in token order */
 } reprise_memory;
 
-/* ---- Operations. *_start returns at once (RESOURCE_EXHAUSTED when too many are queued); poll or wait; then take the
- * result once. Keys, tokens and page lists are copied; buffers and planes must live until the operation is done. */
+/* ---- Operations. *_start returns at once (RESOURCE_EXHAUSTED when too many are queued); poll or
+ * wait; then take the result once. Keys, tokens and page lists are copied; buffers and planes must
+ * live until the operation is done. */
 REPRISE_EXPORT int32_t reprise_op_done(reprise_op* op); /* 1 done, 0 under way; never blocks */
 /* 1 done, 0 when it is not after timeout_us. */
 REPRISE_EXPORT int32_t reprise_op_wait(reprise_op* op, int64_t timeout_us);
-REPRISE_EXPORT void reprise_op_cancel(reprise_op* op); /* asks it to end early: it is done soon, with CANCELLED */
+REPRISE_EXPORT void reprise_op_cancel(
+    reprise_op* op); /* asks it to end early: it is done soon, with CANCELLED */
 /* Waits until it is done: after this no memory of the caller's is touched. NULL is ignored. */
 REPRISE_EXPORT void reprise_op_free(reprise_op* op);
 
-/* Longest stored prefix, leased, over all shards. `session` may be NULL. Blocks before `first_block` are counted but
- * not leased. */
-REPRISE_EXPORT reprise_code reprise_acquire_start(reprise_client* client, reprise_spec* spec, const char* session,
-                                                  const uint8_t* keys, size_t key_count, uint32_t first_block,
-                                                  int64_t timeout_us, reprise_op** op, reprise_error* error);
-/* REQUIRES: done. Failures of the cache are a run of 0 blocks with the reason in `error`; the code is REPRISE_OK only
- * when the answer is trustworthy. The run is to be released in every case. */
-REPRISE_EXPORT reprise_code reprise_acquire_result(reprise_op* op, reprise_run** run, reprise_error* error);
-REPRISE_EXPORT uint32_t reprise_run_blocks(const reprise_run* run); /* stored prefix counted from block 0 */
+/* Longest stored prefix, leased, over all shards. `session` may be NULL. Blocks before
+ * `first_block` are counted but not leased. */
+REPRISE_EXPORT reprise_code reprise_acquire_start(reprise_client* client, reprise_spec* spec,
+                                                  const char* session, const uint8_t* keys,
+                                                  size_t key_count, uint32_t first_block,
+                                                  int64_t timeout_us, reprise_op** op,
+                                                  reprise_error* error);
+/* REQUIRES: done. Failures of the cache are a run of 0 blocks with the reason in `error`; the code
+ * is REPRISE_OK only when the answer is trustworthy. The run is to be released in every case. */
+REPRISE_EXPORT reprise_code reprise_acquire_result(reprise_op* op, reprise_run** run,
+                                                   reprise_error* error);
+REPRISE_EXPORT uint32_t
+reprise_run_blocks(const reprise_run* run); /* stored prefix counted from block 0 */
 /* Ends the leases. Never blocks. NULL is ignored. */
 REPRISE_EXPORT void reprise_run_release(reprise_run* run);
 
 typedef struct reprise_fetch_result {
-  uint32_t blocks;        /* consecutive blocks from `first` on that are in the caller's memory, verified */
-  uint32_t corrupt;       /* blocks whose checksum failed */
+  uint32_t
+      blocks; /* consecutive blocks from `first` on that are in the caller's memory, verified */
+  uint32_t corrupt; /* blocks whose checksum failed */
   uint64_t bytes;
   uint32_t stream_blocks; /* by lane */
   uint32_t view_blocks;
   uint32_t nccl_blocks;
-  uint32_t hbm_blocks;    /* by tier */
+  uint32_t hbm_blocks; /* by tier */
   uint32_t dram_blocks;
   uint32_t nvme_blocks;
-  uint32_t shards;        /* shards that served */
+  uint32_t shards; /* shards that served */
 } reprise_fetch_result;
 
 /* Reads blocks [first, first + count) of the run into memory (memory's block 0 is `first`). */
 REPRISE_EXPORT reprise_code reprise_fetch_start(reprise_run* run, uint32_t first, uint32_t count,
-                                                const reprise_memory* memory, int64_t timeout_us, reprise_op** op,
-                                                reprise_error* error);
-/* `result` is filled in every case: fewer blocks than asked for come with a code other than REPRISE_OK. */
+                                                const reprise_memory* memory, int64_t timeout_us,
+                                                reprise_op** op, reprise_error* error);
+/* `result` is filled in every case: fewer blocks than asked for come with a code other than
+ * REPRISE_OK. */
 REPRISE_EXPORT reprise_code reprise_fetch_result_take(reprise_op* op, reprise_fetch_result* result,
                                                       reprise_error* error);
 
 typedef struct reprise_store_result {
-  uint32_t stored;   /* newly stored */
-  uint32_t present;  /* stored before, or by another writer meanwhile */
-  uint32_t refused;  /* no space, or failed: not stored */
-  uint64_t bytes;    /* bytes sent */
+  uint32_t stored;  /* newly stored */
+  uint32_t present; /* stored before, or by another writer meanwhile */
+  uint32_t refused; /* no space, or failed: not stored */
+  uint64_t bytes;   /* bytes sent */
 } reprise_store_result;
 
-/* Stores blocks [first, key_count) of the chain (memory's block 0 is `first`); blocks before `first` must be stored
- * already or be part of an earlier store. `tokens` (token_count = key_count * block_tokens, or NULL and 0) let Explain
- * compare. */
-REPRISE_EXPORT reprise_code reprise_store_start(reprise_client* client, reprise_spec* spec, const char* session,
-                                                const uint8_t* keys, size_t key_count, uint32_t first,
+/* Stores blocks [first, key_count) of the chain (memory's block 0 is `first`); blocks before
+ * `first` must be stored already or be part of an earlier store. `tokens` (token_count = key_count
+ * * block_tokens, or NULL and 0) let Explain compare. */
+REPRISE_EXPORT reprise_code reprise_store_start(reprise_client* client, reprise_spec* spec,
+                                                const char* session, const uint8_t* keys,
+                                                size_t key_count, uint32_t first,
                                                 const uint32_t* tokens, size_t token_count,
-                                                const reprise_memory* memory, int64_t timeout_us, reprise_op** op,
-                                                reprise_error* error);
+                                                const reprise_memory* memory, int64_t timeout_us,
+                                                reprise_op** op, reprise_error* error);
 REPRISE_EXPORT reprise_code reprise_store_result_take(reprise_op* op, reprise_store_result* result,
                                                       reprise_error* error);
 
-/* Leases the run ahead of need: a later acquire of the same keys is answered at once. Best effort; never blocks. */
-REPRISE_EXPORT reprise_code reprise_prefetch(reprise_client* client, reprise_spec* spec, const char* session,
-                                             const uint8_t* keys, size_t key_count, reprise_error* error);
+/* Leases the run ahead of need: a later acquire of the same keys is answered at once. Best effort;
+ * never blocks. */
+REPRISE_EXPORT reprise_code reprise_prefetch(reprise_client* client, reprise_spec* spec,
+                                             const char* session, const uint8_t* keys,
+                                             size_t key_count, reprise_error* error);
 
-/* Why a prompt misses, over all shards, as JSON (reprise.v1.ExplainResponse per shard). The text lives until the next
- * call on this thread. `tokens` may be NULL. */
-REPRISE_EXPORT reprise_code reprise_explain(reprise_client* client, reprise_spec* spec, const uint8_t* keys,
-                                            size_t key_count, const uint32_t* tokens, size_t token_count,
-                                            int64_t timeout_us, const char** json, reprise_error* error);
+/* Why a prompt misses, over all shards, as JSON (reprise.v1.ExplainResponse per shard). The text
+ * lives until the next call on this thread. `tokens` may be NULL. */
+REPRISE_EXPORT reprise_code reprise_explain(reprise_client* client, reprise_spec* spec,
+                                            const uint8_t* keys, size_t key_count,
+                                            const uint32_t* tokens, size_t token_count,
+                                            int64_t timeout_us, const char** json,
+                                            reprise_error* error);
 
 #ifdef __cplusplus
 } /* extern "C" */

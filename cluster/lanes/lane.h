@@ -1,14 +1,16 @@
 // The contract between whoever moves block bytes and whoever has them. Names no backend.
 //
-// A lane has two ends. The shard's end is a LaneHost: it opens leased blocks for reading and reserved slots for
-// writing. The other end is a Lane, made for one attachment to one shard: it carries bytes between the shard's
-// slots and the caller's BlockSink or BlockSource.
+// A lane has two ends. The shard's end is a LaneHost: it opens leased blocks for reading and
+// reserved slots for writing. The other end is a Lane, made for one attachment to one shard: it
+// carries bytes between the shard's slots and the caller's BlockSink or BlockSource.
 //
 // What every lane promises (tests/conformance/lane_conformance.h):
 //   - a block is delivered whole, or the call fails; blocks come in ascending order;
 //   - after an error at block i every block before i was completed and none after it;
-//   - every call returns by its deadline, and no memory of the caller's is touched after it returned;
-//   - bytes written under a reservation are invisible to readers until Commit, which is not the lane's business.
+//   - every call returns by its deadline, and no memory of the caller's is touched after it
+//   returned;
+//   - bytes written under a reservation are invisible to readers until Commit, which is not the
+//   lane's business.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +28,8 @@ namespace reprise::lanes {
 
 // ---- The shard's end
 
-// Bytes of one slot and what keeps them in place: the slot is neither evicted nor reused while `pin` lives.
+// Bytes of one slot and what keeps them in place: the slot is neither evicted nor reused while
+// `pin` lives.
 struct PinnedBytes {
   std::span<const uint8_t> bytes;
   std::shared_ptr<const void> pin;
@@ -41,37 +44,43 @@ class LaneHost {
  public:
   virtual ~LaneHost() = default;
 
-  // Opens `blocks` leased blocks from `first` on (indexes among the keys of Acquire; 0 blocks: all that the
-  // lease has). NOT_FOUND when attachment or lease is over; OUT_OF_RANGE when a block is not leased.
-  virtual absl::StatusOr<std::vector<PinnedBytes>> OpenRead(AttachmentId attachment, LeaseId lease, uint32_t first,
-                                                            uint32_t blocks) = 0;
+  // Opens `blocks` leased blocks from `first` on (indexes among the keys of Acquire; 0 blocks: all
+  // that the lease has). NOT_FOUND when attachment or lease is over; OUT_OF_RANGE when a block is
+  // not leased.
+  virtual absl::StatusOr<std::vector<PinnedBytes>> OpenRead(AttachmentId attachment, LeaseId lease,
+                                                            uint32_t first, uint32_t blocks) = 0;
 
-  // Opens the slot reserved for block `block` (index among the keys of Reserve). NOT_FOUND when attachment or
-  // reservation is over; FAILED_PRECONDITION when no slot was granted for it or it is committed already.
+  // Opens the slot reserved for block `block` (index among the keys of Reserve). NOT_FOUND when
+  // attachment or reservation is over; FAILED_PRECONDITION when no slot was granted for it or it is
+  // committed already.
   virtual absl::StatusOr<PinnedSlot> OpenWrite(AttachmentId attachment, ReservationId reservation,
                                                uint32_t block) = 0;
 
-  // The first `bytes` bytes of the block were filled, from offset 0 on without a gap. Commit asks for all of them.
+  // The first `bytes` bytes of the block were filled, from offset 0 on without a gap. Commit asks
+  // for all of them.
   virtual absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
                                uint64_t bytes) = 0;
 };
 
 // ---- The caller's end
 
-// Where a lane delivers blocks. `i` counts from 0 within one Read call. Called from one thread at a time.
+// Where a lane delivers blocks. `i` counts from 0 within one Read call. Called from one thread at a
+// time.
 class BlockSink {
  public:
   virtual ~BlockSink() = default;
-  // Memory for the whole of block i, which the lane fills before it calls Complete(i). Stays valid until then.
+  // Memory for the whole of block i, which the lane fills before it calls Complete(i). Stays valid
+  // until then.
   virtual std::span<uint8_t> Buffer(uint32_t i) = 0;
   // Buffer(i) holds the block. An error (a failed checksum, say) ends the read with that status.
   virtual absl::Status Complete(uint32_t i) = 0;
-  // The block's bytes where the lane has them mapped: used instead of Buffer and Complete, without a copy.
-  // `bytes` stays valid during the call only.
+  // The block's bytes where the lane has them mapped: used instead of Buffer and Complete, without
+  // a copy. `bytes` stays valid during the call only.
   virtual absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) = 0;
 };
 
-// Where a lane takes blocks from. `i` counts from 0 within one Write call. Called from one thread at a time.
+// Where a lane takes blocks from. `i` counts from 0 within one Write call. Called from one thread
+// at a time.
 class BlockSource {
  public:
   virtual ~BlockSource() = default;
@@ -83,8 +92,8 @@ class BlockSource {
 
 struct ReadJob {
   LeaseId lease;
-  uint32_t first = 0;          // index among the keys of Acquire
-  uint32_t blocks = 0;         // at least 1
+  uint32_t first = 0;   // index among the keys of Acquire
+  uint32_t blocks = 0;  // at least 1
   uint64_t block_bytes = 0;
 };
 
@@ -99,9 +108,11 @@ class Lane {
  public:
   virtual ~Lane() = default;
   virtual LaneKind kind() const = 0;
-  // DEADLINE_EXCEEDED, UNAVAILABLE (the shard is gone), NOT_FOUND (the lease is over), or the sink's own status.
+  // DEADLINE_EXCEEDED, UNAVAILABLE (the shard is gone), NOT_FOUND (the lease is over), or the
+  // sink's own status.
   virtual absl::Status Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) = 0;
-  // DEADLINE_EXCEEDED, UNAVAILABLE, NOT_FOUND (the reservation is over), or the source's own status.
+  // DEADLINE_EXCEEDED, UNAVAILABLE, NOT_FOUND (the reservation is over), or the source's own
+  // status.
   virtual absl::Status Write(const WriteJob& job, BlockSource& source, absl::Time deadline) = 0;
 };
 

@@ -1,9 +1,9 @@
-// One attached connection to one shard: the control verbs over gRPC and the bytes over the best lane that both
-// ends share. Clients hold one per shard; a shard's replicator holds one per peer.
+// One attached connection to one shard: the control verbs over gRPC and the bytes over the best
+// lane that both ends share. Clients hold one per shard; a shard's replicator holds one per peer.
 //
-// Invariants: keep-alives run while the link lives; when the attach stream ends, alive() turns false for good and
-// every later call is UNAVAILABLE: make a new link.
-// Thread safety: all methods may be called from any thread. Calls block until they are done or the deadline is over.
+// Invariants: keep-alives run while the link lives; when the attach stream ends, alive() turns
+// false for good and every later call is UNAVAILABLE: make a new link. Thread safety: all methods
+// may be called from any thread. Calls block until they are done or the deadline is over.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@
 namespace reprise::cluster {
 
 struct ShardLinkOptions {
-  std::string address;                    // host:port
+  std::string address;  // host:port
   std::string client_name = "unnamed";
   std::vector<LaneKind> lanes = {LaneKind::kStream};  // lanes that the caller is able to use
 };
@@ -42,10 +42,10 @@ struct TierBlocks {
 };
 
 struct AcquiredRun {
-  LeaseId lease;                          // none when nothing was leased
-  uint32_t run_blocks = 0;                // stored prefix, counted from block 0
-  uint32_t first_block = 0;               // leased: [first_block, run_blocks)
-  std::vector<Checksum128> checksums;     // one per leased block
+  LeaseId lease;                       // none when nothing was leased
+  uint32_t run_blocks = 0;             // stored prefix, counted from block 0
+  uint32_t first_block = 0;            // leased: [first_block, run_blocks)
+  std::vector<Checksum128> checksums;  // one per leased block
   std::vector<TierBlocks> tiers;
 };
 
@@ -61,8 +61,8 @@ struct ReserveCall {
 };
 
 struct ReservedRun {
-  ReservationId reservation;              // none when nothing was granted
-  std::vector<ReserveOutcome> outcomes;   // one per key
+  ReservationId reservation;             // none when nothing was granted
+  std::vector<ReserveOutcome> outcomes;  // one per key
 };
 
 struct CommittedRun {
@@ -72,8 +72,10 @@ struct CommittedRun {
 
 class ShardLink {
  public:
-  // Dials, attaches and waits for the welcome. UNAVAILABLE or DEADLINE_EXCEEDED when the shard does not answer.
-  static absl::StatusOr<std::unique_ptr<ShardLink>> Connect(ShardLinkOptions options, absl::Time deadline);
+  // Dials, attaches and waits for the welcome. UNAVAILABLE or DEADLINE_EXCEEDED when the shard does
+  // not answer.
+  static absl::StatusOr<std::unique_ptr<ShardLink>> Connect(ShardLinkOptions options,
+                                                            absl::Time deadline);
   virtual ~ShardLink() = default;
 
   virtual bool alive() const = 0;
@@ -82,13 +84,16 @@ class ShardLink {
 
   // Opens `spec` once per link; later calls with an equal spec answer from memory.
   virtual absl::StatusOr<OpenedSpec> OpenSpec(const CacheSpec& spec, absl::Time deadline) = 0;
-  virtual absl::StatusOr<uint32_t> Lookup(SpecHandle spec, std::span<const BlockKey> keys, absl::Time deadline) = 0;
-  virtual absl::StatusOr<AcquiredRun> Acquire(SpecHandle spec, std::span<const BlockKey> keys, uint32_t first_block,
-                                              absl::Time deadline) = 0;
+  virtual absl::StatusOr<uint32_t> Lookup(SpecHandle spec, std::span<const BlockKey> keys,
+                                          absl::Time deadline) = 0;
+  virtual absl::StatusOr<AcquiredRun> Acquire(SpecHandle spec, std::span<const BlockKey> keys,
+                                              uint32_t first_block, absl::Time deadline) = 0;
   virtual absl::Status Release(LeaseId lease, absl::Time deadline) = 0;
   virtual absl::StatusOr<ReservedRun> Reserve(const ReserveCall& call, absl::Time deadline) = 0;
-  virtual absl::StatusOr<CommittedRun> Commit(ReservationId reservation, std::span<const uint32_t> blocks,
-                                              std::span<const Checksum128> checksums, absl::Time deadline) = 0;
+  virtual absl::StatusOr<CommittedRun> Commit(ReservationId reservation,
+                                              std::span<const uint32_t> blocks,
+                                              std::span<const Checksum128> checksums,
+                                              absl::Time deadline) = 0;
 
   // The fastest lane that both ends share.
   virtual lanes::Lane& lane() = 0;

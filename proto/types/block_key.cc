@@ -51,11 +51,12 @@ absl::StatusOr<Fingerprint> FingerprintFromHex(absl::string_view hex) {
   return DigestFromHex<Fingerprint>(hex, "fingerprint");
 }
 
-absl::StatusOr<std::vector<BlockKey>> UnpackKeys(absl::string_view packed, absl::string_view field) {
+absl::StatusOr<std::vector<BlockKey>> UnpackKeys(absl::string_view packed,
+                                                 absl::string_view field) {
   if (packed.size() % kDigestBytes != 0) {
     return Refusal(absl::StatusCode::kInvalidArgument, "KEYS_LENGTH",
-                   absl::StrCat(field, " has ", packed.size(), " bytes, which is no multiple of ", kDigestBytes,
-                                ": pack one 32-byte key per block"));
+                   absl::StrCat(field, " has ", packed.size(), " bytes, which is no multiple of ",
+                                kDigestBytes, ": pack one 32-byte key per block"));
   }
   const size_t count = packed.size() / kDigestBytes;
   if (count > limits::kPromptBlocksMax) {

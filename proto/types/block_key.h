@@ -1,4 +1,5 @@
-// A block's name: 32 bytes that stand for a token block and every block before it. Compared in full, always.
+// A block's name: 32 bytes that stand for a token block and every block before it. Compared in
+// full, always.
 //
 // Thread safety: values; no shared state.
 #pragma once
@@ -55,8 +56,8 @@ std::string ToHex(const Digest<Tag>& digest) {
 absl::StatusOr<BlockKey> BlockKeyFromHex(absl::string_view hex);
 absl::StatusOr<Fingerprint> FingerprintFromHex(absl::string_view hex);
 
-// Reads keys packed one after another (the wire form). INVALID_ARGUMENT, naming `field`, when the length is
-// no multiple of 32, there are more than kPromptBlocksMax keys, or a key occurs twice.
+// Reads keys packed one after another (the wire form). INVALID_ARGUMENT, naming `field`, when the
+// length is no multiple of 32, there are more than kPromptBlocksMax keys, or a key occurs twice.
 absl::StatusOr<std::vector<BlockKey>> UnpackKeys(absl::string_view packed, absl::string_view field);
 std::string PackKeys(std::span<const BlockKey> keys);
 

@@ -21,8 +21,12 @@ struct Field {
   bool set;
 };
 
-Field Text(const char* name, const std::string& value) { return {name, value, !value.empty()}; }
-Field Number(const char* name, uint32_t value) { return {name, absl::StrCat(value), value != 0}; }
+Field Text(const char* name, const std::string& value) {
+  return {name, value, !value.empty()};
+}
+Field Number(const char* name, uint32_t value) {
+  return {name, absl::StrCat(value), value != 0};
+}
 
 // The one list of fields, in proto field order: encoding, comparison and printing all walk it.
 std::vector<Field> FieldsOf(const CacheSpec& spec) {
@@ -76,20 +80,27 @@ absl::Status CheckParallel(absl::string_view name, uint32_t size, uint32_t rank)
 
 const char* DataTypeName(DataType type) {
   switch (type) {
-    case DataType::kUnspecified: return "";
-    case DataType::kF32: return "f32";
-    case DataType::kF16: return "f16";
-    case DataType::kBf16: return "bf16";
-    case DataType::kF8E4M3: return "f8_e4m3";
-    case DataType::kF8E5M2: return "f8_e5m2";
-    case DataType::kI8: return "i8";
+    case DataType::kUnspecified:
+      return "";
+    case DataType::kF32:
+      return "f32";
+    case DataType::kF16:
+      return "f16";
+    case DataType::kBf16:
+      return "bf16";
+    case DataType::kF8E4M3:
+      return "f8_e4m3";
+    case DataType::kF8E5M2:
+      return "f8_e5m2";
+    case DataType::kI8:
+      return "i8";
   }
   return "";
 }
 
 absl::StatusOr<DataType> DataTypeFromName(absl::string_view name) {
-  for (DataType type : {DataType::kF32, DataType::kF16, DataType::kBf16, DataType::kF8E4M3, DataType::kF8E5M2,
-                        DataType::kI8}) {
+  for (DataType type : {DataType::kF32, DataType::kF16, DataType::kBf16, DataType::kF8E4M3,
+                        DataType::kF8E5M2, DataType::kI8}) {
     if (name == DataTypeName(type)) return type;
   }
   return Bad("dtype", absl::StrCat("\"", name, "\""), "use f32, f16, bf16, f8_e4m3, f8_e5m2 or i8");
@@ -97,22 +108,32 @@ absl::StatusOr<DataType> DataTypeFromName(absl::string_view name) {
 
 const char* AttentionKindName(AttentionKind kind) {
   switch (kind) {
-    case AttentionKind::kUnspecified: return "";
-    case AttentionKind::kGqa: return "gqa";
-    case AttentionKind::kMla: return "mla";
+    case AttentionKind::kUnspecified:
+      return "";
+    case AttentionKind::kGqa:
+      return "gqa";
+    case AttentionKind::kMla:
+      return "mla";
   }
   return "";
 }
 
 uint32_t DataTypeBytes(DataType type) {
   switch (type) {
-    case DataType::kUnspecified: return 0;
-    case DataType::kF32: return 4;
-    case DataType::kF16: return 2;
-    case DataType::kBf16: return 2;
-    case DataType::kF8E4M3: return 1;
-    case DataType::kF8E5M2: return 1;
-    case DataType::kI8: return 1;
+    case DataType::kUnspecified:
+      return 0;
+    case DataType::kF32:
+      return 4;
+    case DataType::kF16:
+      return 2;
+    case DataType::kBf16:
+      return 2;
+    case DataType::kF8E4M3:
+      return 1;
+    case DataType::kF8E5M2:
+      return 1;
+    case DataType::kI8:
+      return 1;
   }
   return 0;
 }
@@ -125,13 +146,16 @@ absl::Status ValidateSpec(const CacheSpec& spec) {
                  absl::StrCat("at most kSpecTextBytesMax = ", limits::kSpecTextBytesMax, " bytes"));
     }
   }
-  if (spec.attention == AttentionKind::kUnspecified) return Bad("attention", "unset", "use gqa or mla");
-  if (DataTypeBytes(spec.dtype) == 0) return Bad("dtype", "unset", "use f32, f16, bf16, f8_e4m3, f8_e5m2 or i8");
+  if (spec.attention == AttentionKind::kUnspecified)
+    return Bad("attention", "unset", "use gqa or mla");
+  if (DataTypeBytes(spec.dtype) == 0)
+    return Bad("dtype", "unset", "use f32, f16, bf16, f8_e4m3, f8_e5m2 or i8");
   REPRISE_RETURN_IF_ERROR(CheckRange("layers", spec.layers, limits::kLayersMax));
   if (spec.attention == AttentionKind::kGqa) {
     REPRISE_RETURN_IF_ERROR(CheckRange("kv_heads", spec.kv_heads, limits::kKvHeadsMax));
   } else if (spec.kv_heads != 0) {
-    return Bad("kv_heads", absl::StrCat(spec.kv_heads), "must be 0 with mla, which stores one latent per token");
+    return Bad("kv_heads", absl::StrCat(spec.kv_heads),
+               "must be 0 with mla, which stores one latent per token");
   }
   REPRISE_RETURN_IF_ERROR(CheckRange("head_dim", spec.head_dim, limits::kHeadDimMax));
   REPRISE_RETURN_IF_ERROR(CheckRange("block_tokens", spec.block_tokens, limits::kBlockTokensMax));
@@ -142,8 +166,9 @@ absl::Status ValidateSpec(const CacheSpec& spec) {
   const uint64_t block_bytes = LayoutOf(spec).block_bytes;
   if (block_bytes < limits::kBlockBytesMin || block_bytes > limits::kBlockBytesMax) {
     return Bad("block_tokens", absl::StrCat(spec.block_tokens),
-               absl::StrCat("makes blocks of ", block_bytes, " bytes; they must have ", limits::kBlockBytesMin,
-                            " to ", limits::kBlockBytesMax, ": choose another number of tokens"));
+               absl::StrCat("makes blocks of ", block_bytes, " bytes; they must have ",
+                            limits::kBlockBytesMin, " to ", limits::kBlockBytesMax,
+                            ": choose another number of tokens"));
   }
   return absl::OkStatus();
 }
@@ -156,8 +181,8 @@ BlockLayout LayoutOf(const CacheSpec& spec) {
   layout.heads = mla ? 1 : spec.kv_heads;
   layout.tokens = spec.block_tokens;
   layout.row_data_bytes = uint64_t{spec.head_dim} * DataTypeBytes(spec.dtype);
-  layout.row_bytes =
-      (layout.row_data_bytes + limits::kRowAlignBytes - 1) / limits::kRowAlignBytes * limits::kRowAlignBytes;
+  layout.row_bytes = (layout.row_data_bytes + limits::kRowAlignBytes - 1) / limits::kRowAlignBytes *
+                     limits::kRowAlignBytes;
   layout.plane_bytes = uint64_t{layout.heads} * layout.tokens * layout.row_bytes;
   layout.layer_bytes = layout.planes * layout.plane_bytes;
   layout.block_bytes = layout.layers * layout.layer_bytes;
@@ -178,7 +203,8 @@ std::string CanonicalEncoding(const CacheSpec& spec) {
 Fingerprint FingerprintOf(const CacheSpec& spec) {
   const std::string encoding = CanonicalEncoding(spec);
   Fingerprint fingerprint;
-  Sha256().Hash({reinterpret_cast<const uint8_t*>(encoding.data()), encoding.size()}, fingerprint.bytes);
+  Sha256().Hash({reinterpret_cast<const uint8_t*>(encoding.data()), encoding.size()},
+                fingerprint.bytes);
   return fingerprint;
 }
 

@@ -1,5 +1,5 @@
-// The cache spec: everything that must agree for two K/V tensors to be interchangeable, its canonical
-// encoding, its fingerprint, and the layout of a block under it.
+// The cache spec: everything that must agree for two K/V tensors to be interchangeable, its
+// canonical encoding, its fingerprint, and the layout of a block under it.
 //
 // Thread safety: values; free functions without shared state.
 #pragma once
@@ -15,9 +15,17 @@
 namespace reprise {
 
 enum class AttentionKind : uint8_t { kUnspecified = 0, kGqa = 1, kMla = 2 };
-enum class DataType : uint8_t { kUnspecified = 0, kF32 = 1, kF16 = 2, kBf16 = 3, kF8E4M3 = 4, kF8E5M2 = 5, kI8 = 6 };
+enum class DataType : uint8_t {
+  kUnspecified = 0,
+  kF32 = 1,
+  kF16 = 2,
+  kBf16 = 3,
+  kF8E4M3 = 4,
+  kF8E5M2 = 5,
+  kI8 = 6
+};
 
-const char* DataTypeName(DataType type);   // "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2", "i8"
+const char* DataTypeName(DataType type);  // "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2", "i8"
 absl::StatusOr<DataType> DataTypeFromName(absl::string_view name);
 const char* AttentionKindName(AttentionKind kind);  // "gqa", "mla"
 uint32_t DataTypeBytes(DataType type);
@@ -51,8 +59,8 @@ struct CacheSpec {
 // MLA [layer][token][latent]; every row (head dim or latent) is padded to 16 bytes.
 struct BlockLayout {
   uint32_t layers = 0;
-  uint32_t planes = 0;        // per layer: 2 (K, V) or 1 (latent)
-  uint32_t heads = 0;         // per plane: kv heads, or 1
+  uint32_t planes = 0;  // per layer: 2 (K, V) or 1 (latent)
+  uint32_t heads = 0;   // per plane: kv heads, or 1
   uint32_t tokens = 0;
   uint64_t row_data_bytes = 0;  // bytes of one row that carry data
   uint64_t row_bytes = 0;       // the same, padded to 16
@@ -61,7 +69,8 @@ struct BlockLayout {
   uint64_t block_bytes = 0;     // layers * layer_bytes
 };
 
-// INVALID_ARGUMENT naming the field that is missing, out of range (limits.h) or at odds with another one.
+// INVALID_ARGUMENT naming the field that is missing, out of range (limits.h) or at odds with
+// another one.
 absl::Status ValidateSpec(const CacheSpec& spec);
 
 // REQUIRES: ValidateSpec(spec).ok().

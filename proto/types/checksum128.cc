@@ -13,11 +13,12 @@ std::string ToHex(const Checksum128& checksum) {
       absl::string_view(reinterpret_cast<const char*>(checksum.bytes.data()), kChecksumBytes));
 }
 
-absl::StatusOr<std::vector<Checksum128>> UnpackChecksums(absl::string_view packed, absl::string_view field) {
+absl::StatusOr<std::vector<Checksum128>> UnpackChecksums(absl::string_view packed,
+                                                         absl::string_view field) {
   if (packed.size() % kChecksumBytes != 0) {
     return Refusal(absl::StatusCode::kInvalidArgument, "CHECKSUMS_LENGTH",
-                   absl::StrCat(field, " has ", packed.size(), " bytes, which is no multiple of ", kChecksumBytes,
-                                ": pack one 16-byte checksum per block"));
+                   absl::StrCat(field, " has ", packed.size(), " bytes, which is no multiple of ",
+                                kChecksumBytes, ": pack one 16-byte checksum per block"));
   }
   std::vector<Checksum128> checksums(packed.size() / kChecksumBytes);
   if (!checksums.empty()) std::memcpy(checksums.data(), packed.data(), packed.size());

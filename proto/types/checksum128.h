@@ -22,9 +22,10 @@ struct Checksum128 {
 
 std::string ToHex(const Checksum128& checksum);
 
-// Checksums packed one after another (the wire form). INVALID_ARGUMENT, naming `field`, when the length is
-// no multiple of 16.
-absl::StatusOr<std::vector<Checksum128>> UnpackChecksums(absl::string_view packed, absl::string_view field);
+// Checksums packed one after another (the wire form). INVALID_ARGUMENT, naming `field`, when the
+// length is no multiple of 16.
+absl::StatusOr<std::vector<Checksum128>> UnpackChecksums(absl::string_view packed,
+                                                         absl::string_view field);
 std::string PackChecksums(std::span<const Checksum128> checksums);
 
 }  // namespace reprise

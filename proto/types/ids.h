@@ -25,12 +25,14 @@ struct StrongId {
   }
 };
 
-using AttachmentId = StrongId<struct AttachmentIdTag, uint64_t>;    // random: also the proof of ownership
+using AttachmentId =
+    StrongId<struct AttachmentIdTag, uint64_t>;  // random: also the proof of ownership
 using LeaseId = StrongId<struct LeaseIdTag, uint64_t>;
 using ReservationId = StrongId<struct ReservationIdTag, uint64_t>;
-using SpecHandle = StrongId<struct SpecHandleTag, uint32_t>;        // per attachment
-using KeySpaceId = StrongId<struct KeySpaceIdTag, uint32_t>;        // per shard: one (tenant, fingerprint)
-using Epoch = StrongId<struct EpochTag, uint64_t>;                  // of a topology; rises with every change
+using SpecHandle = StrongId<struct SpecHandleTag, uint32_t>;  // per attachment
+using KeySpaceId =
+    StrongId<struct KeySpaceIdTag, uint32_t>;       // per shard: one (tenant, fingerprint)
+using Epoch = StrongId<struct EpochTag, uint64_t>;  // of a topology; rises with every change
 
 // A shard's stable name, e.g. "shard-0".
 struct ShardId {

@@ -9,19 +9,20 @@
 namespace reprise::limits {
 
 // ---- Messages
-inline constexpr size_t kPromptBlocksMax = 65'536;            // keys in one verb: 1 Mi tokens at 16 a block
-inline constexpr size_t kStreamChunkBytes = 1 << 20;          // payload of one Read or Write message
-inline constexpr size_t kStreamChunkBytesMax = 1 << 20;       // larger ones are refused
-inline constexpr size_t kMessageBytesMax =                    // largest gRPC message either way
-    kPromptBlocksMax * 32                                     //   keys of a prompt
-    + kPromptBlocksMax * 16 * 5                               //   its tokens as varints, at most
-    + (64 << 10);                                             //   everything else
+inline constexpr size_t kPromptBlocksMax = 65'536;    // keys in one verb: 1 Mi tokens at 16 a block
+inline constexpr size_t kStreamChunkBytes = 1 << 20;  // payload of one Read or Write message
+inline constexpr size_t kStreamChunkBytesMax = 1 << 20;  // larger ones are refused
+inline constexpr size_t kMessageBytesMax =               // largest gRPC message either way
+    kPromptBlocksMax * 32                                //   keys of a prompt
+    + kPromptBlocksMax * 16 * 5                          //   its tokens as varints, at most
+    + (64 << 10);                                        //   everything else
 inline constexpr size_t kMetadataBytesMax = 16 << 10;
-inline constexpr size_t kNameBytesMax = 128;                  // client, shard and session names
-inline constexpr size_t kSpecTextBytesMax = 512;              // each text field of a cache spec
+inline constexpr size_t kNameBytesMax = 128;      // client, shard and session names
+inline constexpr size_t kSpecTextBytesMax = 512;  // each text field of a cache spec
 
 // ---- Blocks
-inline constexpr uint64_t kBlockBytesMin = 256;               // smaller specs are refused: index would outweigh them
+inline constexpr uint64_t kBlockBytesMin =
+    256;  // smaller specs are refused: index would outweigh them
 inline constexpr uint64_t kBlockBytesMax = 64ull << 20;
 inline constexpr uint32_t kBlockTokensMax = 4096;
 inline constexpr uint32_t kLayersMax = 4096;
@@ -33,11 +34,12 @@ inline constexpr uint64_t kRowAlignBytes = 16;
 // ---- Leases, reservations, attachments
 inline constexpr absl::Duration kLeaseTtl = absl::Seconds(10);
 inline constexpr absl::Duration kLeaseTtlMax = absl::Seconds(60);
-inline constexpr absl::Duration kLeaseAgeMax = absl::Minutes(5);       // keep-alives do not extend it further
+inline constexpr absl::Duration kLeaseAgeMax =
+    absl::Minutes(5);  // keep-alives do not extend it further
 inline constexpr absl::Duration kReservationTtl = absl::Seconds(30);
 inline constexpr absl::Duration kReservationTtlMax = absl::Minutes(2);
 inline constexpr absl::Duration kKeepAliveInterval = absl::Seconds(2);
-inline constexpr int kKeepAlivesMissedMax = 3;                         // then the attachment ends
+inline constexpr int kKeepAlivesMissedMax = 3;  // then the attachment ends
 inline constexpr size_t kAttachmentsMax = 4096;
 inline constexpr size_t kLeasesPerAttachmentMax = 65'536;
 inline constexpr size_t kReservationsPerAttachmentMax = 4096;
@@ -45,38 +47,40 @@ inline constexpr size_t kSpecsPerAttachmentMax = 256;
 inline constexpr size_t kSpecsPerTenantMax = 1024;
 
 // ---- Memory of a shard
-inline constexpr double kEvictHighWatermark = 0.95;           // of a pool: background eviction starts
-inline constexpr double kEvictLowWatermark = 0.90;            //   and stops
-inline constexpr size_t kEvictBatchBlocks = 64;               // evicted under one hold of the engine's lock
+inline constexpr double kEvictHighWatermark = 0.95;  // of a pool: background eviction starts
+inline constexpr double kEvictLowWatermark = 0.90;   //   and stops
+inline constexpr size_t kEvictBatchBlocks = 64;      // evicted under one hold of the engine's lock
 inline constexpr uint64_t kSlotAlignBytes = 64;
 inline constexpr size_t kIndexStripes = 16;
-inline constexpr size_t kTombstonesMax = 65'536;              // evicted keys remembered for Explain
+inline constexpr size_t kTombstonesMax = 65'536;  // evicted keys remembered for Explain
 
 // ---- Watching
 inline constexpr size_t kWatchersMax = 64;
-inline constexpr size_t kWatchQueueEventsMax = 16'384;        // a watcher that falls behind further is cut off
-inline constexpr size_t kEventKeysMax = 4096;                 // keys in one event
+inline constexpr size_t kWatchQueueEventsMax =
+    16'384;                                    // a watcher that falls behind further is cut off
+inline constexpr size_t kEventKeysMax = 4096;  // keys in one event
 inline constexpr absl::Duration kHeartbeatInterval = absl::Milliseconds(500);
-inline constexpr int kHeartbeatsMissedMax = 2;                // then a router calls the shard dead
+inline constexpr int kHeartbeatsMissedMax = 2;  // then a router calls the shard dead
 
 // ---- Routing
 inline constexpr size_t kShardsMax = 1024;
 inline constexpr size_t kSessionsMax = 1'000'000;
 inline constexpr absl::Duration kSessionTtl = absl::Hours(1);
-inline constexpr size_t kLocateRunsMax = 8;                   // runs in one answer
-inline constexpr double kLoadWeight = 0.05;                   // of a shard's fill against a matched block
+inline constexpr size_t kLocateRunsMax = 8;  // runs in one answer
+inline constexpr double kLoadWeight = 0.05;  // of a shard's fill against a matched block
 
 // ---- Work in flight
-inline constexpr size_t kUnaryCallsMax = 256;                 // beyond it calls are refused at once
+inline constexpr size_t kUnaryCallsMax = 256;  // beyond it calls are refused at once
 inline constexpr size_t kReadStreamsMax = 64;
-inline constexpr size_t kWriteStreamsMax = 48;                // fewer than reads: overload refuses writes first
-inline constexpr absl::Duration kRetryAfter = absl::Milliseconds(50);   // hint given with RESOURCE_EXHAUSTED
+inline constexpr size_t kWriteStreamsMax = 48;  // fewer than reads: overload refuses writes first
+inline constexpr absl::Duration kRetryAfter =
+    absl::Milliseconds(50);  // hint given with RESOURCE_EXHAUSTED
 inline constexpr size_t kReplicationQueueBlocksMax = 16'384;
 inline constexpr absl::Duration kReplicationDeadline = absl::Seconds(10);
 
 // ---- Clients
 inline constexpr absl::Duration kClientDeadline = absl::Seconds(5);
-inline constexpr int kBreakerFailuresMax = 3;                 // in a row: the shard is a miss for a while
+inline constexpr int kBreakerFailuresMax = 3;  // in a row: the shard is a miss for a while
 inline constexpr absl::Duration kBreakerOpenMin = absl::Milliseconds(500);
 inline constexpr absl::Duration kBreakerOpenMax = absl::Seconds(30);
 inline constexpr size_t kClientThreads = 4;

@@ -1,4 +1,5 @@
-// Refusals: a canonical status, a sentence that names what was wrong and the cure, and a reason for machines.
+// Refusals: a canonical status, a sentence that names what was wrong and the cure, and a reason for
+// machines.
 //
 // Thread safety: free functions; no shared state.
 #pragma once

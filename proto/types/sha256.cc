@@ -20,7 +20,9 @@ Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
   REPRISE_CHECK(EVP_DigestInit_ex2(context_, Sha256Algorithm(), nullptr) == 1);
 }
 
-Sha256::~Sha256() { EVP_MD_CTX_free(context_); }
+Sha256::~Sha256() {
+  EVP_MD_CTX_free(context_);
+}
 
 void Sha256::Hash(std::span<const uint8_t> input, std::span<uint8_t, kDigestBytes> digest) {
   REPRISE_CHECK(EVP_DigestInit_ex2(context_, nullptr, nullptr) == 1);

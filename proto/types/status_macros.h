@@ -1,4 +1,5 @@
-// REPRISE_RETURN_IF_ERROR, REPRISE_ASSIGN_OR_RETURN and REPRISE_CHECK. Debian's Abseil has none of the three.
+// REPRISE_RETURN_IF_ERROR, REPRISE_ASSIGN_OR_RETURN and REPRISE_CHECK. Debian's Abseil has none of
+// the three.
 #pragma once
 
 #include <cstdio>
@@ -11,11 +12,11 @@
 #define REPRISE_CONCAT_INNER_(a, b) a##b
 #define REPRISE_CONCAT_(a, b) REPRISE_CONCAT_INNER_(a, b)
 
-#define REPRISE_RETURN_IF_ERROR(expr)                        \
-  do {                                                       \
-    if (absl::Status status_ = (expr); !status_.ok()) {      \
-      return status_;                                        \
-    }                                                        \
+#define REPRISE_RETURN_IF_ERROR(expr)                   \
+  do {                                                  \
+    if (absl::Status status_ = (expr); !status_.ok()) { \
+      return status_;                                   \
+    }                                                   \
   } while (false)
 
 #define REPRISE_ASSIGN_OR_RETURN(lhs, expr) \
@@ -26,10 +27,10 @@
   lhs = std::move(status_or).value()
 
 // For our own bugs only; what the outside world does wrong is a Status.
-#define REPRISE_CHECK(condition)                                                             \
-  do {                                                                                       \
-    if (!(condition)) [[unlikely]] {                                                         \
-      std::fprintf(stderr, "%s:%d: CHECK failed: %s\n", __FILE__, __LINE__, #condition);     \
-      std::abort();                                                                          \
-    }                                                                                        \
+#define REPRISE_CHECK(condition)                                                         \
+  do {                                                                                   \
+    if (!(condition)) [[unlikely]] {                                                     \
+      std::fprintf(stderr, "%s:%d: CHECK failed: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                                      \
+    }                                                                                    \
   } while (false)

@@ -1,13 +1,16 @@
-// The heart of a shard: the one place where index, pool, eviction, leases and lanes meet. No gRPC in sight.
+// The heart of a shard: the one place where index, pool, eviction, leases and lanes meet. No gRPC
+// in sight.
 //
 // Invariants (CheckInvariants recomputes them from nothing):
-//   - a committed block's parent is committed here, or it is a chain's first block: what is stored is a forest;
+//   - a committed block's parent is committed here, or it is a chain's first block: what is stored
+//   is a forest;
 //   - only childless blocks without a lease or pin are evicted, least recently used first;
 //   - a slot belongs to exactly one of: free, one reservation, one committed block, quarantine;
 //   - used bytes are the sum over slots that are not free;
 //   - a key is written once: the first committed bytes stay.
 //
-// Thread safety: all methods may be called from any thread. Payload copies and checksums run outside the lock.
+// Thread safety: all methods may be called from any thread. Payload copies and checksums run
+// outside the lock.
 #pragma once
 
 #include <cstdint>
@@ -32,9 +35,9 @@ namespace reprise::shard {
 
 struct ShardEngineOptions {
   ShardId id;
-  uint64_t dram_bytes = 0;       // capacity of the dram pool; faulted in by Create
-  uint32_t replication = 1;      // told to clients by OpenSpec
-  const Clock* clock = nullptr;  // REQUIRES: outlives the engine; nullptr: the monotonic clock
+  uint64_t dram_bytes = 0;          // capacity of the dram pool; faulted in by Create
+  uint32_t replication = 1;         // told to clients by OpenSpec
+  const Clock* clock = nullptr;     // REQUIRES: outlives the engine; nullptr: the monotonic clock
   bool background_eviction = true;  // a thread that keeps the pool below the high watermark
 };
 
@@ -58,13 +61,13 @@ struct AcquireArgs {
   SpecHandle spec;
   std::span<const BlockKey> keys;
   uint32_t first_block = 0;
-  absl::Duration ttl;            // zero: limits::kLeaseTtl
+  absl::Duration ttl;  // zero: limits::kLeaseTtl
 };
 
 struct AcquireResult {
   LeaseId lease;
   uint32_t run_blocks = 0;
-  std::vector<Checksum128> checksums;   // of [first_block, run_blocks)
+  std::vector<Checksum128> checksums;  // of [first_block, run_blocks)
   std::vector<TierRun> tiers;
 };
 
@@ -87,8 +90,8 @@ struct ReserveResult {
 
 struct CommitArgs {
   ReservationId reservation;
-  std::span<const uint32_t> blocks;           // empty: all granted
-  std::span<const Checksum128> checksums;     // one per block
+  std::span<const uint32_t> blocks;        // empty: all granted
+  std::span<const Checksum128> checksums;  // one per block
 };
 
 struct CommitResult {
@@ -102,7 +105,14 @@ struct RemoveResult {
 };
 
 enum class MissReason : uint8_t {
-  kNone = 1, kNeverStored, kEvicted, kRemoved, kQuarantined, kTokensDiffer, kOtherSpec, kPending
+  kNone = 1,
+  kNeverStored,
+  kEvicted,
+  kRemoved,
+  kQuarantined,
+  kTokensDiffer,
+  kOtherSpec,
+  kPending
 };
 
 struct Explanation {
@@ -129,14 +139,16 @@ struct BlockEvent {
   Tier tier = Tier::kDram;
 };
 
-// One watcher's bounded queue. Events come in the order in which they took effect, the snapshot first.
+// One watcher's bounded queue. Events come in the order in which they took effect, the snapshot
+// first.
 class BlockWatch {
  public:
   virtual ~BlockWatch() = default;
-  // The next event, or nullopt when none came until `deadline`. RESOURCE_EXHAUSTED when the watcher fell behind
-  // kWatchQueueEventsMax; it is then of no more use.
+  // The next event, or nullopt when none came until `deadline`. RESOURCE_EXHAUSTED when the watcher
+  // fell behind kWatchQueueEventsMax; it is then of no more use.
   virtual absl::StatusOr<std::optional<BlockEvent>> Next(absl::Time deadline) = 0;
-  // Calls `ready` whenever events are waiting, from an engine thread that holds no lock of the engine.
+  // Calls `ready` whenever events are waiting, from an engine thread that holds no lock of the
+  // engine.
   virtual void NotifyWith(std::function<void()> ready) = 0;
 };
 
@@ -145,9 +157,9 @@ struct CommittedChain {
   Tenant tenant;
   CacheSpec spec;
   std::string session_id;
-  std::vector<BlockKey> keys;        // the whole chain, from its first block
-  std::vector<uint32_t> token_ids;   // empty: unknown
-  uint32_t first_new = 0;            // keys before it were stored already
+  std::vector<BlockKey> keys;       // the whole chain, from its first block
+  std::vector<uint32_t> token_ids;  // empty: unknown
+  uint32_t first_new = 0;           // keys before it were stored already
 };
 
 struct SpecUse {
@@ -176,10 +188,12 @@ class ShardEngine : public lanes::LaneHost {
   // RESOURCE_EXHAUSTED when the memory cannot be had.
   static absl::StatusOr<std::unique_ptr<ShardEngine>> Create(ShardEngineOptions options);
 
-  // ---- Presence. Every other verb refuses an unknown attachment with NOT_FOUND (reason ATTACHMENT_UNKNOWN).
-  virtual absl::StatusOr<AttachmentId> Attach(const Tenant& tenant, absl::string_view client_name) = 0;
-  virtual absl::Status KeepAlive(AttachmentId attachment) = 0;   // extends its leases
-  virtual void Detach(AttachmentId attachment) = 0;              // ends its leases and reservations
+  // ---- Presence. Every other verb refuses an unknown attachment with NOT_FOUND (reason
+  // ATTACHMENT_UNKNOWN).
+  virtual absl::StatusOr<AttachmentId> Attach(const Tenant& tenant,
+                                              absl::string_view client_name) = 0;
+  virtual absl::Status KeepAlive(AttachmentId attachment) = 0;  // extends its leases
+  virtual void Detach(AttachmentId attachment) = 0;             // ends its leases and reservations
 
   virtual absl::StatusOr<OpenSpecResult> OpenSpec(AttachmentId attachment, const CacheSpec& spec,
                                                   const std::optional<Fingerprint>& expected) = 0;
@@ -187,9 +201,12 @@ class ShardEngine : public lanes::LaneHost {
   // ---- Verbs (semantics: proto/reprise/v1/shard.proto)
   virtual absl::StatusOr<LookupResult> Lookup(AttachmentId attachment, SpecHandle spec,
                                               std::span<const BlockKey> keys) = 0;
-  virtual absl::StatusOr<AcquireResult> Acquire(AttachmentId attachment, const AcquireArgs& args) = 0;
-  virtual absl::StatusOr<uint32_t> Release(AttachmentId attachment, std::span<const LeaseId> leases) = 0;
-  virtual absl::StatusOr<ReserveResult> Reserve(AttachmentId attachment, const ReserveArgs& args) = 0;
+  virtual absl::StatusOr<AcquireResult> Acquire(AttachmentId attachment,
+                                                const AcquireArgs& args) = 0;
+  virtual absl::StatusOr<uint32_t> Release(AttachmentId attachment,
+                                           std::span<const LeaseId> leases) = 0;
+  virtual absl::StatusOr<ReserveResult> Reserve(AttachmentId attachment,
+                                                const ReserveArgs& args) = 0;
   virtual absl::StatusOr<CommitResult> Commit(AttachmentId attachment, const CommitArgs& args) = 0;
   virtual absl::StatusOr<RemoveResult> Remove(AttachmentId attachment, SpecHandle spec,
                                               std::span<const BlockKey> keys) = 0;
@@ -199,16 +216,20 @@ class ShardEngine : public lanes::LaneHost {
 
   // ---- Feeds
   virtual absl::StatusOr<std::unique_ptr<BlockWatch>> Watch() = 0;
-  virtual void OnCommitted(std::function<void(CommittedChain)> listener) = 0;  // not called for replica writes
+  virtual void OnCommitted(
+      std::function<void(CommittedChain)> listener) = 0;  // not called for replica writes
 
   virtual EngineDescription Describe(const Tenant& tenant) const = 0;
 
   // ---- Upkeep
-  // Ends what is overdue: silent attachments, leases, reservations. The service calls it a few times a second.
+  // Ends what is overdue: silent attachments, leases, reservations. The service calls it a few
+  // times a second.
   virtual void Tick() = 0;
-  // Evicts down to the low watermark if above the high one. The background thread calls it; tests may.
+  // Evicts down to the low watermark if above the high one. The background thread calls it; tests
+  // may.
   virtual void EvictToWatermark() = 0;
-  // The bytes of a committed block are wrong: hides it and everything beneath it and keeps its slot out of use.
+  // The bytes of a committed block are wrong: hides it and everything beneath it and keeps its slot
+  // out of use.
   virtual void Quarantine(const Tenant& tenant, const Fingerprint& fingerprint, const BlockKey& key,
                           absl::string_view cause) = 0;
 

@@ -1,0 +1,64 @@
+"""The tree keeps the house rules, and each rule catches a planted violation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tidy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_tree_is_tidy() -> None:
+    assert tidy.findings(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "text"),
+    [
+        (tidy.rule_includes, "proto/types/x.h", '#include "proto/wire/convert.h"\n'),
+        (tidy.rule_includes, "kernels/checksum/x.h", '#include "absl/status/status.h"\n'),
+        (tidy.rule_includes, "kernels/checksum/x.cu", "#include <absl/status/status.h>\n"),
+        (tidy.rule_includes, "service/index/x.cc", '#include "cluster/lanes/lane.h"\n'),
+        (tidy.rule_includes, "service/router/x.cc", '#include "service/shard/shard_engine.h"\n'),
+        (tidy.rule_includes, "cluster/peer/x.cc", '#include "service/shard/shard_engine.h"\n'),
+        (tidy.rule_includes, "client/cpp/x.cc", '#include "service/pool/pool.h"\n'),
+        (tidy.rule_includes, "service/shard/shard_engine.cc", "#include <grpcpp/grpcpp.h>\n"),
+        (tidy.rule_includes, "service/pool/dram_pool.cc", "#include <cuda_runtime.h>\n"),
+        (tidy.rule_includes, "cluster/lanes/view/x.cc", "#include <nccl.h>\n"),
+        (tidy.rule_includes, "client/cpp/x.h", '#include "tests/support/manual_clock.h"\n'),
+        (tidy.rule_columns, "proto/types/x.h", "// " + "x" * 100 + "\n"),
+        (tidy.rule_lines, "service/index/x.cc", "\n" * 501),
+        (tidy.rule_banned, "client/python/x.py", "import pick" + "le\n"),
+        (tidy.rule_banned, "client/python/x.py", "value = ev" + "al(text)\n"),
+        (tidy.rule_banned, "service/index/x.cc", "// TO" + "DO: later\n"),
+        (tidy.rule_header_guard, "proto/types/x.h", "int x;\n"),
+    ],
+)
+def test_planted_violation_is_found(rule: tidy.Rule, path: str, text: str) -> None:
+    assert list(rule(path, text)), f"{rule.__name__} misses {text!r} in {path}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "text"),
+    [
+        (tidy.rule_includes, "kernels/runtime/x.cc", '#include "absl/status/status.h"\n'),
+        (tidy.rule_includes, "service/shard/main.cc", "#include <grpcpp/grpcpp.h>\n"),
+        (tidy.rule_includes, "cluster/lanes/nccl/x.cc", "#include <nccl.h>\n"),
+        (tidy.rule_banned, "client/python/x.py", "model.eval()\n"),
+    ],
+)
+def test_permitted_form_passes(rule: tidy.Rule, path: str, text: str) -> None:
+    assert list(rule(path, text)) == []
+
+
+def test_unregistered_test_is_found(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/CMakeLists.txt").write_text("reprise_test(a_test SOURCES a_test.cc)\n")
+    for name in ("a_test.cc", "b_test.cc"):
+        (tmp_path / "tests" / name).write_text("int main() {}\n")
+    paths = ["tests/CMakeLists.txt", "tests/a_test.cc", "tests/b_test.cc"]
+    assert list(tidy.rule_registered(tmp_path, paths)) == [
+        "tests/b_test.cc: no CMakeLists.txt registers it"]
