@@ -20,6 +20,7 @@
 #include "proto/types/cache_spec.h"
 #include "proto/types/checksum128.h"
 #include "proto/types/ids.h"
+#include "proto/types/verbs.h"
 
 namespace reprise::cluster {
 
@@ -36,10 +37,8 @@ struct OpenedSpec {
   uint32_t replication = 0;
 };
 
-struct TierBlocks {
-  Tier tier = Tier::kDram;
-  uint32_t blocks = 0;
-};
+using reprise::ReserveOutcome;
+using TierBlocks = TierRun;
 
 struct AcquiredRun {
   LeaseId lease;                       // none when nothing was leased
@@ -48,8 +47,6 @@ struct AcquiredRun {
   std::vector<Checksum128> checksums;  // one per leased block
   std::vector<TierBlocks> tiers;
 };
-
-enum class ReserveOutcome : uint8_t { kPresent = 1, kGranted = 2, kPending = 3, kNoSpace = 4 };
 
 struct ReserveCall {
   SpecHandle spec;

@@ -25,11 +25,13 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "cluster/lanes/lane.h"
+#include "proto/types/block_event.h"
 #include "proto/types/block_key.h"
 #include "proto/types/cache_spec.h"
 #include "proto/types/checksum128.h"
 #include "proto/types/clock.h"
 #include "proto/types/ids.h"
+#include "proto/types/verbs.h"
 
 namespace reprise::shard {
 
@@ -47,10 +49,11 @@ struct TierUse {
   uint64_t used_bytes = 0;
 };
 
-struct TierRun {
-  Tier tier = Tier::kDram;
-  uint32_t blocks = 0;
-};
+using reprise::BlockEvent;
+using reprise::Explanation;
+using reprise::MissReason;
+using reprise::ReserveOutcome;
+using reprise::TierRun;
 
 struct LookupResult {
   uint32_t run_blocks = 0;
@@ -70,8 +73,6 @@ struct AcquireResult {
   std::vector<Checksum128> checksums;  // of [first_block, run_blocks)
   std::vector<TierRun> tiers;
 };
-
-enum class ReserveOutcome : uint8_t { kPresent = 1, kGranted = 2, kPending = 3, kNoSpace = 4 };
 
 struct ReserveArgs {
   SpecHandle spec;
@@ -102,41 +103,6 @@ struct CommitResult {
 struct RemoveResult {
   uint32_t removed = 0;
   uint32_t leased = 0;
-};
-
-enum class MissReason : uint8_t {
-  kNone = 1,
-  kNeverStored,
-  kEvicted,
-  kRemoved,
-  kQuarantined,
-  kTokensDiffer,
-  kOtherSpec,
-  kPending
-};
-
-struct Explanation {
-  uint32_t run_blocks = 0;
-  std::vector<TierRun> tiers;
-  MissReason reason = MissReason::kNone;
-  uint32_t miss_block = 0;
-  int64_t event_unix_ms = 0;
-  std::string event_cause;
-  uint32_t first_differing_token = 0;
-  uint32_t prompt_token = 0;
-  uint32_t stored_token = 0;
-  SpecDifference spec_difference;
-  std::string sentence;
-};
-
-// What a watcher sees. Keys of one chain in prefix order.
-struct BlockEvent {
-  enum class Kind : uint8_t { kStored, kRemoved, kSnapshotEnd } kind = Kind::kStored;
-  Tenant tenant;
-  Fingerprint fingerprint;
-  std::vector<BlockKey> keys;
-  std::string session_id;
-  Tier tier = Tier::kDram;
 };
 
 // One watcher's bounded queue. Events come in the order in which they took effect, the snapshot
