@@ -4,7 +4,11 @@
 // reserved slots for writing. The other end is a Lane, made for one attachment to one shard: it
 // carries bytes between the shard's slots and the caller's BlockSink or BlockSource.
 //
-// What every lane promises (tests/conformance/lane_conformance.h):
+// Deadlines are points of absl::Now(), like everywhere on the caller's side of the wire; a lane
+// turns them into monotonic timeouts on entry, so that a wall clock that jumps during a call
+// changes nothing.
+//
+// What every lane promises (tests/conformance/lanes/lane_conformance.h):
 //   - a block is delivered whole, or the call fails; blocks come in ascending order;
 //   - after an error at block i every block before i was completed and none after it;
 //   - every call returns by its deadline, and no memory of the caller's is touched after it
@@ -28,15 +32,21 @@ namespace reprise::lanes {
 
 // ---- The shard's end
 
+// Where an address points. Device memory is never touched by the CPU: it is copied through the
+// device.
+enum class MemoryKind : uint8_t { kHost = 0, kDevice = 1 };
+
 // Bytes of one slot and what keeps them in place: the slot is neither evicted nor reused while
 // `pin` lives.
 struct PinnedBytes {
   std::span<const uint8_t> bytes;
   std::shared_ptr<const void> pin;
+  MemoryKind memory = MemoryKind::kHost;
 };
 struct PinnedSlot {
   std::span<uint8_t> bytes;
   std::shared_ptr<const void> pin;
+  MemoryKind memory = MemoryKind::kHost;
 };
 
 // Thread safety: all methods may be called from any thread.
@@ -69,6 +79,9 @@ class LaneHost {
 class BlockSink {
  public:
   virtual ~BlockSink() = default;
+  // Where Buffer points and what Deliver takes. A lane hands a host sink no device memory, nor the
+  // other way round.
+  virtual MemoryKind memory() const { return MemoryKind::kHost; }
   // Memory for the whole of block i, which the lane fills before it calls Complete(i). Stays valid
   // until then.
   virtual std::span<uint8_t> Buffer(uint32_t i) = 0;
@@ -84,6 +97,8 @@ class BlockSink {
 class BlockSource {
  public:
   virtual ~BlockSource() = default;
+  // Where Bytes points and what Fill takes.
+  virtual MemoryKind memory() const { return MemoryKind::kHost; }
   // The block's bytes, valid until the next call on this source or the end of Write.
   virtual absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) = 0;
   // Puts block i into `slot`: used instead of Bytes where the lane has the slot mapped.
@@ -108,8 +123,9 @@ class Lane {
  public:
   virtual ~Lane() = default;
   virtual LaneKind kind() const = 0;
-  // DEADLINE_EXCEEDED, UNAVAILABLE (the shard is gone), NOT_FOUND (the lease is over), or the
-  // sink's own status.
+  // DEADLINE_EXCEEDED, UNAVAILABLE (the shard is gone; with reason LANE_DOWN this lane alone is, see
+  // lane_status.h), NOT_FOUND (the lease is over), INVALID_ARGUMENT (block_bytes is not the slots'
+  // size), or the sink's own status.
   virtual absl::Status Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) = 0;
   // DEADLINE_EXCEEDED, UNAVAILABLE, NOT_FOUND (the reservation is over), or the source's own
   // status.

@@ -78,6 +78,17 @@ inline constexpr absl::Duration kRetryAfter =
 inline constexpr size_t kReplicationQueueBlocksMax = 16'384;
 inline constexpr absl::Duration kReplicationDeadline = absl::Seconds(10);
 
+// ---- Lanes
+inline constexpr double kLaneDeadlineShare = 0.5;  // of the time left, for a lane with a successor
+inline constexpr uint64_t kLargeJobBytes = 64 << 20;  // stands in where a job's size is unknown
+// What one job costs on a lane, before its first byte and per byte, until it was measured.
+inline constexpr absl::Duration kViewSetup = absl::Microseconds(30);
+inline constexpr absl::Duration kNcclSetup = absl::Microseconds(50);
+inline constexpr absl::Duration kStreamSetup = absl::Microseconds(200);
+inline constexpr double kViewBytesPerSecond = 8e9;
+inline constexpr double kNcclBytesPerSecond = 10e9;
+inline constexpr double kStreamBytesPerSecond = 1e9;
+
 // ---- Clients
 inline constexpr absl::Duration kClientDeadline = absl::Seconds(5);
 inline constexpr int kBreakerFailuresMax = 3;  // in a row: the shard is a miss for a while
@@ -85,5 +96,18 @@ inline constexpr absl::Duration kBreakerOpenMin = absl::Milliseconds(500);
 inline constexpr absl::Duration kBreakerOpenMax = absl::Seconds(30);
 inline constexpr size_t kClientThreads = 4;
 inline constexpr size_t kClientQueueJobsMax = 1024;
+inline constexpr absl::Duration kHungCallMin = absl::Milliseconds(100);   // a call with this much time that times
+                                                                         //   out says that the shard hangs
+inline constexpr absl::Duration kConnectDeadline = absl::Seconds(2);   // to attach to one shard, whoever waits for it
+inline constexpr absl::Duration kBackOffMin = absl::Milliseconds(2);   // between tries of one call
+inline constexpr absl::Duration kBackOffMax = absl::Milliseconds(100);
+inline constexpr absl::Duration kRouteTtl = absl::Seconds(1);          // a session's home is asked for again after it
+inline constexpr size_t kRoutesCachedMax = 4096;
+inline constexpr uint64_t kStoreBatchBytes = 8 << 20;                  // committed together, so that early blocks show
+inline constexpr uint64_t kParallelFetchBytesMin = 64 << 20;           // longer runs are read from two shards at once
+inline constexpr uint64_t kStagingBytesMax = 256 << 20;                // of one block size, in one client
+inline constexpr size_t kPrefetchedRunsMax = 64;
+inline constexpr absl::Duration kPrefetchTtl = absl::Seconds(30);
+inline constexpr size_t kKeyContextBytesMax = 64 << 10;                // salt or extra of one key
 
 }  // namespace reprise::limits

@@ -1,0 +1,116 @@
+#include "cluster/lanes/fallback_lane.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "cluster/lanes/lane_status.h"
+#include "proto/types/limits.h"
+#include "proto/types/status_macros.h"
+
+namespace reprise::lanes {
+namespace {
+
+// The rest of a sink, from block `base` on.
+class RestOfSink final : public BlockSink {
+ public:
+  RestOfSink(BlockSink& sink, uint32_t base) : sink_(sink), base_(base) {}
+  MemoryKind memory() const override { return sink_.memory(); }
+  std::span<uint8_t> Buffer(uint32_t i) override { return sink_.Buffer(base_ + i); }
+  absl::Status Complete(uint32_t i) override { return Count(sink_.Complete(base_ + i)); }
+  absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override {
+    return Count(sink_.Deliver(base_ + i, bytes));
+  }
+  uint32_t completed() const { return completed_; }
+  bool refused() const { return refused_; }
+
+ private:
+  absl::Status Count(absl::Status status) {
+    status.ok() ? static_cast<void>(++completed_) : static_cast<void>(refused_ = true);
+    return status;
+  }
+
+  BlockSink& sink_;
+  const uint32_t base_;
+  uint32_t completed_ = 0;
+  bool refused_ = false;
+};
+
+// The rest of a source. A block counts as begun when it was asked for; since a lane may read ahead
+// of what it has written, a write that goes on by another lane starts over from the first block:
+// writing a block again is harmless before Commit.
+class RetriedSource final : public BlockSource {
+ public:
+  explicit RetriedSource(BlockSource& source) : source_(source) {}
+  MemoryKind memory() const override { return source_.memory(); }
+  absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) override {
+    absl::StatusOr<std::span<const uint8_t>> bytes = source_.Bytes(i);
+    if (!bytes.ok()) refused_ = true;
+    return bytes;
+  }
+  absl::Status Fill(uint32_t i, std::span<uint8_t> slot) override {
+    absl::Status status = source_.Fill(i, slot);
+    if (!status.ok()) refused_ = true;
+    return status;
+  }
+  bool refused() const { return refused_; }
+
+ private:
+  BlockSource& source_;
+  bool refused_ = false;
+};
+
+absl::Time ShareOf(absl::Time deadline, bool last) {
+  if (last || deadline == absl::InfiniteFuture()) return deadline;
+  const absl::Time now = absl::Now();
+  return now + (deadline - now) * limits::kLaneDeadlineShare;
+}
+
+// Whether another lane may do better.
+bool GoesOn(const absl::Status& status, absl::Time deadline) {
+  return IsLaneDown(status) || (absl::IsDeadlineExceeded(status) && absl::Now() < deadline);
+}
+
+}  // namespace
+
+FallbackLane::FallbackLane(std::vector<std::unique_ptr<Lane>> best_first)
+    : lanes_(std::move(best_first)), latest_(LaneKind::kStream) {
+  REPRISE_CHECK(!lanes_.empty());
+  latest_ = lanes_.front()->kind();
+}
+
+absl::Status FallbackLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) {
+  ReadJob rest = job;
+  absl::Status status;
+  for (const std::unique_ptr<Lane>& lane : lanes_) {
+    RestOfSink rest_of_sink(sink, job.blocks - rest.blocks);
+    status = lane->Read(rest, rest_of_sink, ShareOf(deadline, lane == lanes_.back()));
+    Count(lane->kind(), rest_of_sink.completed());
+    rest.first += rest_of_sink.completed();
+    rest.blocks -= rest_of_sink.completed();
+    if (rest.blocks == 0 || rest_of_sink.refused() || !GoesOn(status, deadline)) return status;
+  }
+  return status;
+}
+
+absl::Status FallbackLane::Write(const WriteJob& job, BlockSource& source, absl::Time deadline) {
+  absl::Status status;
+  for (const std::unique_ptr<Lane>& lane : lanes_) {
+    RetriedSource retried(source);
+    status = lane->Write(job, retried, ShareOf(deadline, lane == lanes_.back()));
+    if (status.ok()) Count(lane->kind(), static_cast<uint32_t>(job.blocks.size()));
+    if (retried.refused() || !GoesOn(status, deadline)) return status;
+  }
+  return status;
+}
+
+uint64_t FallbackLane::BlocksServed(LaneKind kind) const {
+  return blocks_served_[static_cast<size_t>(kind)].load(std::memory_order_relaxed);
+}
+
+void FallbackLane::Count(LaneKind kind, uint32_t blocks) {
+  if (blocks == 0) return;
+  latest_.store(kind, std::memory_order_relaxed);
+  blocks_served_[static_cast<size_t>(kind)].fetch_add(blocks, std::memory_order_relaxed);
+}
+
+}  // namespace reprise::lanes
