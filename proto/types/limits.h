@@ -91,6 +91,7 @@ inline constexpr double kStreamBytesPerSecond = 1e9;
 
 // ---- Clients
 inline constexpr absl::Duration kClientDeadline = absl::Seconds(5);
+inline constexpr absl::Duration kCallDeadlineMax = absl::Minutes(10);  // later deadlines are cut
 inline constexpr int kBreakerFailuresMax = 3;  // in a row: the shard is a miss for a while
 inline constexpr absl::Duration kBreakerOpenMin = absl::Milliseconds(500);
 inline constexpr absl::Duration kBreakerOpenMax = absl::Seconds(30);
