@@ -1,9 +1,10 @@
-// Who belongs to the cluster, as a contract: the members now, and a call at every change. Whether a member is alive
-// is not this contract's business (FailureDetector, or trying, tells).
+// Who belongs to the cluster, as a contract: the members now, and a call at every change. Whether a
+// member is alive is not this contract's business (FailureDetector, or trying, tells).
 //
 // What every implementation promises (tests/unit/cluster/membership/membership_conformance.h):
 //   - members are sorted by id, each id once;
-//   - a watcher is called with the members of the moment it starts, then after each change, never twice with equal
+//   - a watcher is called with the members of the moment it starts, then after each change, never
+//   twice with equal
 //     members, one call at a time; changes that follow each other quickly may arrive as one;
 //   - when the source cannot be read, the last members that were good stay.
 // Thread safety: all methods may be called from any thread.
@@ -37,7 +38,8 @@ class Membership {
 
   virtual ~Membership() = default;
   virtual std::vector<Member> Members() const = 0;
-  // REQUIRES: the watch ends before the membership. `on_change` must not call back into the membership.
+  // REQUIRES: the watch ends before the membership. `on_change` must not call back into the
+  // membership.
   [[nodiscard]] virtual std::unique_ptr<MembershipWatch> Watch(OnChange on_change) = 0;
 };
 

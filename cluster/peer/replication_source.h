@@ -1,6 +1,8 @@
-// Where the replicator takes committed blocks from. The shard process implements it over its own engine.
+// Where the replicator takes committed blocks from. The shard process implements it over its own
+// engine.
 //
-// Thread safety: ReplicationSource may be called from any thread; one SourceChain is used by one thread at a time.
+// Thread safety: ReplicationSource may be called from any thread; one SourceChain is used by one
+// thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +27,8 @@ struct ReplicationJob {
   std::vector<BlockKey> keys;       // the whole chain, from its first block
   std::vector<uint32_t> token_ids;  // empty: unknown; else block_tokens per key
   uint32_t first_new = 0;           // keys before it were stored earlier
-  uint32_t replication = 0;         // copies in the cluster, this shard's included; 0: the replicator's default
+  uint32_t replication =
+      0;  // copies in the cluster, this shard's included; 0: the replicator's default
 };
 
 // A leased run of one chain. Destroying it ends the lease.
@@ -37,14 +40,16 @@ class SourceChain {
   // The checksum that the client made for block `index` (index among the job's keys).
   // REQUIRES: first <= index < run_blocks().
   virtual const Checksum128& checksum(uint32_t index) const = 0;
-  // The block's bytes, valid until the next call or the chain's end. NOT_FOUND when the lease is over.
+  // The block's bytes, valid until the next call or the chain's end. NOT_FOUND when the lease is
+  // over.
   virtual absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t index) = 0;
 };
 
 class ReplicationSource {
  public:
   virtual ~ReplicationSource() = default;
-  // Leases the stored run of `job.keys` from block `first` on. NOT_FOUND when nothing of it is stored any more.
+  // Leases the stored run of `job.keys` from block `first` on. NOT_FOUND when nothing of it is
+  // stored any more.
   virtual absl::StatusOr<std::unique_ptr<SourceChain>> Open(const ReplicationJob& job,
                                                             uint32_t first) = 0;
 };

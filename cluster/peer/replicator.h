@@ -1,10 +1,12 @@
-// Copies committed chains to the next shards of their placement order, in the background. A copy is made with the
-// checksums of the client that stored the blocks, so that the peer verifies what the client meant.
+// Copies committed chains to the next shards of their placement order, in the background. A copy is
+// made with the checksums of the client that stored the blocks, so that the peer verifies what the
+// client meant.
 //
-// Invariants: Submit never blocks; at most kReplicationQueueBlocksMax new blocks wait (one larger chain alone may
-// exceed it), the oldest chains are dropped first and counted; a chain is copied from its first missing block on, so
-// that a peer never holds a hole; a peer that does not answer is skipped for a while and the next one is tried.
-// Thread safety: all methods may be called from any thread.
+// Invariants: Submit never blocks; at most kReplicationQueueBlocksMax new blocks wait (one larger
+// chain alone may exceed it), the oldest chains are dropped first and counted; a chain is copied
+// from its first missing block on, so that a peer never holds a hole; a peer that does not answer
+// is skipped for a while and the next one is tried. Thread safety: all methods may be called from
+// any thread.
 #pragma once
 
 #include <cstdint>
@@ -27,10 +29,10 @@ namespace reprise::cluster {
 
 struct ReplicatorOptions {
   ShardId self;
-  uint32_t replication = 2;               // copies of a chain, this shard's included; 1: none elsewhere
-  Membership* membership = nullptr;       // REQUIRES: outlives the replicator
-  ReplicationSource* source = nullptr;    // REQUIRES: outlives the replicator
-  const Clock* clock = nullptr;           // REQUIRES: outlives the replicator; nullptr: the monotonic clock
+  uint32_t replication = 2;          // copies of a chain, this shard's included; 1: none elsewhere
+  Membership* membership = nullptr;  // REQUIRES: outlives the replicator
+  ReplicationSource* source = nullptr;  // REQUIRES: outlives the replicator
+  const Clock* clock = nullptr;  // REQUIRES: outlives the replicator; nullptr: the monotonic clock
   // How a peer is reached; empty: ShardLink::Connect over the lanes below.
   std::function<absl::StatusOr<std::unique_ptr<ShardLink>>(const Member& peer, absl::Time deadline)>
       connect;
@@ -42,14 +44,14 @@ struct ReplicatorOptions {
 
 struct ReplicatorCounters {
   uint64_t chains_submitted = 0;
-  uint64_t chains_done = 0;        // all copies made, or present already
-  uint64_t chains_short = 0;       // fewer copies than asked: no further living peer
-  uint64_t chains_dropped = 0;     // pushed out of the queue
-  uint64_t chains_gone = 0;        // evicted here before they were copied
-  uint64_t chains_refused = 0;     // of a tenant that a peer link cannot speak for
+  uint64_t chains_done = 0;     // all copies made, or present already
+  uint64_t chains_short = 0;    // fewer copies than asked: no further living peer
+  uint64_t chains_dropped = 0;  // pushed out of the queue
+  uint64_t chains_gone = 0;     // evicted here before they were copied
+  uint64_t chains_refused = 0;  // of a tenant that a peer link cannot speak for
   uint64_t blocks_copied = 0;
   uint64_t bytes_copied = 0;
-  uint64_t blocks_queued = 0;      // now
+  uint64_t blocks_queued = 0;  // now
   uint64_t peer_failures = 0;
 
   // Name and value of each, for Describe.

@@ -26,7 +26,8 @@ struct Scored {
   uint32_t index;
 };
 
-// Weight over an exponential variate: the largest of these is member i with probability weight_i / sum.
+// Weight over an exponential variate: the largest of these is member i with probability weight_i /
+// sum.
 Scored Score(uint64_t key_hash, const PlacementMember& member, uint32_t index) {
   REPRISE_CHECK(member.weight > 0 && std::isfinite(member.weight));
   constexpr uint64_t kMemberSeed = 0x5245505249534531ULL;

@@ -1,10 +1,11 @@
-// Which shard keeps which chain: weighted rendezvous order (Thaler and Ravishankar, "Using name-based mappings to
-// increase hit rates", 1998; weights after Schindelhauer and Schomaker, 2005). Every process that knows the same
-// members computes the same order, without any shared state.
+// Which shard keeps which chain: weighted rendezvous order (Thaler and Ravishankar, "Using
+// name-based mappings to increase hit rates", 1998; weights after Schindelhauer and Schomaker,
+// 2005). Every process that knows the same members computes the same order, without any shared
+// state.
 //
-// Invariants: the order depends on nothing but the key and the members' ids and weights; a member that joins or
-// leaves never changes the order of the others, so that only about 1/N of the keys move.
-// Thread safety: free functions without shared state.
+// Invariants: the order depends on nothing but the key and the members' ids and weights; a member
+// that joins or leaves never changes the order of the others, so that only about 1/N of the keys
+// move. Thread safety: free functions without shared state.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,8 @@ struct PlacementMember {
   double weight = 1.0;  // share of the keys against the others'. REQUIRES: > 0 and finite
 };
 
-// What stands for a chain: its session id, or the hex of its first key. Empty when there is neither.
+// What stands for a chain: its session id, or the hex of its first key. Empty when there is
+// neither.
 std::string PlacementKey(absl::string_view session_id, std::span<const BlockKey> keys);
 
 // Indexes into `members`, the shard that comes first for `key` first. O(n log n).

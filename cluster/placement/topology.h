@@ -1,7 +1,7 @@
 // The cluster as one process sees it: its shards and their states, at one epoch.
 //
-// Invariants: shards are sorted by id, each id once; two snapshots of one process with the same epoch are equal.
-// Thread safety: values; no shared state.
+// Invariants: shards are sorted by id, each id once; two snapshots of one process with the same
+// epoch are equal. Thread safety: values; no shared state.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,9 @@ struct Topology {
 };
 
 // May be asked for blocks.
-inline bool IsReadable(ShardState state) { return state != ShardState::kDead; }
+inline bool IsReadable(ShardState state) {
+  return state != ShardState::kDead;
+}
 // May be home to a chain.
 inline bool IsWritable(ShardState state) {
   return state == ShardState::kAlive || state == ShardState::kSyncing;

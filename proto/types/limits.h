@@ -64,6 +64,9 @@ inline constexpr int kHeartbeatsMissedMax = 2;  // then a router calls the shard
 
 // ---- Routing
 inline constexpr size_t kShardsMax = 1024;
+inline constexpr double kShardWeightMax = 1000.0;             // of one shard against another's 1
+inline constexpr size_t kMembersFileBytesMax = 1 << 20;
+inline constexpr absl::Duration kMembersPollInterval = absl::Milliseconds(200);
 inline constexpr size_t kSessionsMax = 1'000'000;
 inline constexpr absl::Duration kSessionTtl = absl::Hours(1);
 inline constexpr size_t kLocateRunsMax = 8;  // runs in one answer
