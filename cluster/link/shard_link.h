@@ -2,8 +2,10 @@
 // lane that both ends share. Clients hold one per shard; a shard's replicator holds one per peer.
 //
 // Invariants: keep-alives run while the link lives; when the attach stream ends, alive() turns
-// false for good and every later call is UNAVAILABLE: make a new link. Thread safety: all methods
-// may be called from any thread. Calls block until they are done or the deadline is over.
+// false for good and every later call is UNAVAILABLE: make a new link.
+//
+// Thread safety: all methods may be called from any thread. Calls block until they are done or the
+// deadline (a point of absl::Now()) is over.
 #pragma once
 
 #include <cstdint>
