@@ -1,0 +1,138 @@
+#include "cluster/lanes/fallback_lane.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "cluster/lanes/in_process/in_process_lane.h"
+#include "cluster/lanes/lane_status.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/support/lane_ends.h"
+#include "tests/support/memory_lane_host.h"
+
+namespace reprise::lanes {
+namespace {
+
+using reprise::testing::CheckingSink;
+using reprise::testing::Iota;
+using reprise::testing::MemoryLaneHost;
+using reprise::testing::PatternSource;
+
+// Carries `blocks` blocks of a job by the lane beneath it and then fails with `status`.
+class DyingLane final : public Lane {
+ public:
+  DyingLane(LaneHost* host, uint32_t blocks, absl::Status status)
+      : lane_(host, AttachmentId(5)), blocks_(blocks), status_(std::move(status)) {}
+  LaneKind kind() const override { return LaneKind::kView; }
+  absl::Status Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) override {
+    ++calls;
+    ReadJob part = job;
+    part.blocks = std::min(blocks_, job.blocks);
+    if (part.blocks > 0) {
+      if (absl::Status status = lane_.Read(part, sink, deadline); !status.ok()) return status;
+    }
+    return part.blocks == job.blocks ? absl::OkStatus() : status_;
+  }
+  absl::Status Write(const WriteJob& job, BlockSource& source, absl::Time deadline) override {
+    ++calls;
+    WriteJob part = job;
+    part.blocks.resize(std::min<size_t>(blocks_, job.blocks.size()));
+    if (absl::Status status = lane_.Write(part, source, deadline); !status.ok()) return status;
+    return part.blocks.size() == job.blocks.size() ? absl::OkStatus() : status_;
+  }
+  int calls = 0;
+
+ private:
+  InProcessLane lane_;
+  const uint32_t blocks_;
+  const absl::Status status_;
+};
+
+class FallbackLaneTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<FallbackLane> Make(uint32_t first_lane_blocks, absl::Status status) {
+    std::vector<std::unique_ptr<Lane>> lanes;
+    auto dying = std::make_unique<DyingLane>(&host_, first_lane_blocks, std::move(status));
+    dying_ = dying.get();
+    lanes.push_back(std::move(dying));
+    lanes.push_back(std::make_unique<InProcessLane>(&host_, AttachmentId(5)));
+    return std::make_unique<FallbackLane>(std::move(lanes));
+  }
+  static absl::Time Soon() { return absl::Now() + absl::Seconds(30); }
+
+  MemoryLaneHost host_{AttachmentId(5)};
+  DyingLane* dying_ = nullptr;
+};
+
+TEST_F(FallbackLaneTest, WhatALaneLeftUndoneIsDoneByTheNext) {
+  for (const uint32_t before : {0u, 1u, 5u, 9u, 10u}) {
+    SCOPED_TRACE(before);
+    const auto lane = Make(before, LaneDown("gone"));
+    const LeaseId lease =
+        host_.Lease({.seed = 3, .first_block = 4, .blocks = 10, .block_bytes = 999});
+    CheckingSink sink({.seed = 3, .first = 4, .blocks = 10, .block_bytes = 999});
+    const absl::Status status = lane->Read({lease, 4, 10, 999}, sink, Soon());
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(sink.completed(), Iota(10));
+    EXPECT_TRUE(sink.all_equal());
+    EXPECT_EQ(lane->BlocksServed(LaneKind::kView), before);
+    EXPECT_EQ(lane->BlocksServed(LaneKind::kInProcess), 10 - before);
+    EXPECT_EQ(lane->kind(), before == 10 ? LaneKind::kView : LaneKind::kInProcess);
+  }
+}
+
+TEST_F(FallbackLaneTest, AWriteThatALaneDroppedIsWrittenByTheNext) {
+  const auto lane = Make(2, LaneDown("gone"));
+  const ReservationId reservation = host_.Reserve(5, 640);
+  PatternSource source(8, Iota(5), 640);
+  ASSERT_TRUE(lane->Write({reservation, Iota(5), 640}, source, Soon()).ok());
+  for (uint32_t i = 0; i < 5; ++i) EXPECT_EQ(host_.BytesWritten(reservation, i), 640u);
+}
+
+TEST_F(FallbackLaneTest, ALaneThatUsesUpItsShareOfTheDeadlineIsFollowedByTheNext) {
+  const auto lane = Make(3, absl::DeadlineExceededError("slow"));
+  const LeaseId lease = host_.Lease({.seed = 3, .blocks = 6, .block_bytes = 999});
+  CheckingSink sink({.seed = 3, .blocks = 6, .block_bytes = 999});
+  EXPECT_TRUE(lane->Read({lease, 0, 6, 999}, sink, Soon()).ok());
+  EXPECT_EQ(sink.completed(), Iota(6));
+}
+
+TEST_F(FallbackLaneTest, ARefusalOfTheShardIsNotTriedAgain) {
+  const auto lane = Make(1, absl::NotFoundError("the lease is over"));
+  const LeaseId lease = host_.Lease({.seed = 3, .blocks = 6, .block_bytes = 999});
+  CheckingSink sink({.seed = 3, .blocks = 6, .block_bytes = 999});
+  EXPECT_EQ(lane->Read({lease, 0, 6, 999}, sink, Soon()).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(sink.completed(), Iota(1));
+}
+
+// A sink may well refuse with LANE_DOWN when it forwards to a lane itself: still its own refusal.
+TEST_F(FallbackLaneTest, ARefusalOfTheSinkIsNotTriedAgain) {
+  class Refusing final : public BlockSink {
+   public:
+    std::span<uint8_t> Buffer(uint32_t) override { return {}; }
+    absl::Status Complete(uint32_t) override { return LaneDown("mine"); }
+    absl::Status Deliver(uint32_t, std::span<const uint8_t>) override {
+      ++calls;
+      return LaneDown("mine");
+    }
+    int calls = 0;
+  } sink;
+  const auto lane = Make(6, absl::OkStatus());
+  const LeaseId lease = host_.Lease({.blocks = 6, .block_bytes = 999});
+  EXPECT_TRUE(IsLaneDown(lane->Read({lease, 0, 6, 999}, sink, Soon())));
+  EXPECT_EQ(sink.calls, 1);
+}
+
+TEST_F(FallbackLaneTest, AnUnavailableShardIsNotAskedThroughAnotherLane) {
+  const auto lane = Make(0, absl::UnavailableError("the shard is gone"));
+  const LeaseId lease = host_.Lease({.blocks = 2, .block_bytes = 999});
+  CheckingSink sink({.blocks = 2, .block_bytes = 999});
+  const absl::Status status = lane->Read({lease, 0, 2, 999}, sink, Soon());
+  EXPECT_EQ(status.message(), "the shard is gone");
+  EXPECT_THAT(sink.completed(), ::testing::IsEmpty());
+}
+
+}  // namespace
+}  // namespace reprise::lanes

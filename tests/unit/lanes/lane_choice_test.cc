@@ -1,0 +1,93 @@
+#include "cluster/lanes/lane_choice.h"
+
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace reprise::lanes {
+namespace {
+
+constexpr LaneKind kS = LaneKind::kStream;
+constexpr LaneKind kV = LaneKind::kView;
+constexpr LaneKind kN = LaneKind::kNccl;
+using Lanes = std::vector<LaneKind>;
+
+constexpr MemoryKind kHost = MemoryKind::kHost;
+constexpr MemoryKind kDevice = MemoryKind::kDevice;
+
+struct Row {
+  std::string claim;
+  LaneEnd caller;
+  LaneEnd shard;
+  LaneConditions now;
+  Lanes chosen;
+};
+
+class LaneChoiceTable : public ::testing::TestWithParam<Row> {};
+
+TEST_P(LaneChoiceTable, Row) {
+  const Row& row = GetParam();
+  EXPECT_EQ(ChooseLanes(row.caller, row.shard, row.now), row.chosen) << row.claim;
+}
+
+const LaneEnd kHostA{{kV, kS}, "a", kHost};
+const LaneEnd kHostB{{kV, kS}, "b", kHost};
+const LaneEnd kUnknown{{kV, kS}, "", kHost};
+const LaneEnd kStreamOnly{{kS}, "a", kHost};
+const LaneEnd kGpuA{{kV, kN, kS}, "a", kDevice};
+const LaneEnd kGpuB{{kV, kN, kS}, "b", kDevice};
+const LaneConditions kSocket{.view_socket_connected = true};
+const LaneConditions kUp{.nccl_link = NcclLinkState::kUp};
+
+INSTANTIATE_TEST_SUITE_P(
+    Choices, LaneChoiceTable,
+    ::testing::Values(
+        Row{"same host: view, then stream", kHostA, kHostA, kSocket, {kV, kS}},
+        Row{"same boot id, socket out of reach (a container)", kHostA, kHostA, {}, {kS}},
+        Row{"another host", kHostA, kHostB, kSocket, {kS}},
+        Row{"two unknown hosts are not the same", kUnknown, kUnknown, kSocket, {kS}},
+        Row{"one end without view", kStreamOnly, kHostA, kSocket, {kS}},
+        Row{"no lane in common", {{kV}, "a", kHost}, {{kN}, "b", kHost}, kSocket, {}},
+        Row{"stream not offered", {{kV}, "a", kHost}, kHostA, kSocket, {kV}},
+        Row{"two GPUs, link up", kGpuA, kGpuB, kUp, {kN, kS}},
+        Row{"link still warming", kGpuA, kGpuB, {.nccl_link = NcclLinkState::kWarming}, {kS}},
+        Row{"link backing off", kGpuA, kGpuB, {.nccl_link = NcclLinkState::kBackingOff}, {kS}},
+        Row{"host memory does not go by NCCL", kHostA, kGpuB, kUp, {kS}},
+        Row{"device slots are no view for a host reader", kHostA, kGpuA, kSocket, {kS}},
+        Row{"device view needs peer access", kGpuA, kGpuA, kSocket, {kS}},
+        Row{"same GPU host with everything",
+            kGpuA,
+            kGpuA,
+            {.view_socket_connected = true,
+             .device_peer_access = true,
+             .nccl_link = NcclLinkState::kUp},
+            {kN, kV, kS}},
+        Row{"a slow NCCL link loses against the stream",
+            kGpuA,
+            kGpuB,
+            {.nccl_link = NcclLinkState::kUp, .rates = {.nccl = 1e8, .stream = 2e9}},
+            {kS, kN}},
+        Row{"a small job goes where the first byte is quick",
+            kGpuA,
+            kGpuA,
+            {.view_socket_connected = true,
+             .device_peer_access = true,
+             .nccl_link = NcclLinkState::kUp,
+             .job_bytes = 4096},
+            {kV, kN, kS}}));
+
+TEST(LaneChoiceTest, TheHostIdIsTheBootId) {
+  EXPECT_EQ(ThisHostId(), ThisHostId());
+  EXPECT_EQ(ThisHostId().size(), 36u);
+}
+
+TEST(LaneChoiceTest, EveryLinkStateHasAName) {
+  for (int i = 0; i <= static_cast<int>(NcclLinkState::kClosed); ++i) {
+    EXPECT_STRNE(NcclLinkStateName(static_cast<NcclLinkState>(i)), "unknown");
+  }
+}
+
+}  // namespace
+}  // namespace reprise::lanes
