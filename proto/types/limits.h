@@ -51,6 +51,11 @@ inline constexpr double kEvictHighWatermark = 0.95;  // of a pool: background ev
 inline constexpr double kEvictLowWatermark = 0.90;   //   and stops
 inline constexpr size_t kEvictBatchBlocks = 64;      // evicted under one hold of the engine's lock
 inline constexpr uint64_t kSlotAlignBytes = 64;
+inline constexpr uint64_t kExtentsPerPool = 32;               // a pool is cut into about as many extents
+inline constexpr uint64_t kExtentBytesMin = 2ull << 20;       //   of at least this
+inline constexpr uint64_t kExtentBytesMax = 1ull << 30;       //   and at most this
+inline constexpr size_t kQuarantinedSlotsMax = 256;           // beyond it the oldest one is used again
+inline constexpr size_t kExplainSiblingsMax = 65'536;         // blocks compared with a miss
 inline constexpr size_t kIndexStripes = 16;
 inline constexpr size_t kTombstonesMax = 65'536;  // evicted keys remembered for Explain
 
@@ -82,6 +87,7 @@ inline constexpr size_t kReplicationQueueBlocksMax = 16'384;
 inline constexpr absl::Duration kReplicationDeadline = absl::Seconds(10);
 
 // ---- Lanes
+inline constexpr size_t kStagingChunksMax = 16;  // of kStreamChunkBytes, kept by one stream lane
 inline constexpr double kLaneDeadlineShare = 0.5;  // of the time left, for a lane with a successor
 inline constexpr uint64_t kLargeJobBytes = 64 << 20;  // stands in where a job's size is unknown
 // What one job costs on a lane, before its first byte and per byte, until it was measured.
