@@ -1,0 +1,404 @@
+"""The client: acquire and fetch a stored prefix, store one, ask why a prompt misses."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from reprise import _abi
+from reprise.errors import FAILED_PRECONDITION, RepriseError
+from reprise.keys import KeyArray, KeysLike, TokensLike, as_keys, as_tokens, keys_pointer, tokens_pointer
+from reprise.memory import BlockBuffers, BuffersLike, Loan, PagedPlan, PagesLike
+from reprise.operation import Operation
+from reprise.run import Run
+from reprise.spec import CacheSpec
+
+
+@dataclass(frozen=True)
+class StoreResult:
+    """What became of the blocks of one store: `stored + present + refused` is their number."""
+
+    stored: int  # newly stored
+    present: int  # stored before, or by another writer meanwhile
+    refused: int = 0  # no space, or failed: not stored
+    bytes: int = 0  # bytes sent
+    error: str | None = None  # what went wrong, None: nothing
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class Client:
+    """A worker's door to the cache. Thread-safe; opens no connection before the first call needs one.
+
+    Every call returns by its deadline: what the cache could not do in time is a miss. Close it (or use
+    `with`): that ends all leases, cancels what is under way and frees plans and runs.
+
+    Open it after fork: gRPC's threads do not survive one. A client that finds itself in a child process
+    raises RepriseError (FAILED_PRECONDITION).
+    """
+
+    def __init__(
+        self,
+        router: str | Sequence[str] | None = None,
+        *,
+        shards: Sequence[str] | None = None,
+        name: str | None = None,
+        timeout: float = 5.0,
+        lanes: Sequence[str] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """`router`: "host:port" or several; or `shards` instead, their addresses, without a router.
+
+        `name` is for people (logs, `reprise describe`); `timeout` is the default deadline in seconds;
+        `lanes` are those to use ("view", "stream"; None: all); `threads` carry operations.
+        Raises RepriseError for options that the library refuses.
+        """
+        options: dict[str, Any] = {"timeout_ms": max(1, _abi.microseconds(timeout) // 1000)}
+        if router is not None:
+            options["router"] = router if isinstance(router, str) else list(router)
+        if shards is not None:
+            options["shards"] = list(shards)
+        if name is not None:
+            options["name"] = name
+        if lanes is not None:
+            options["lanes"] = list(lanes)
+        if threads is not None:
+            options["threads"] = threads
+        self._handle = 0
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._specs: dict[CacheSpec, int] = {}
+        self._children: weakref.WeakSet[Any] = weakref.WeakSet()
+        handle, error = ctypes.c_void_p(), _abi.Error()
+        code = _abi.library().reprise_client_open(
+            json.dumps(options).encode(), ctypes.byref(handle), ctypes.byref(error)
+        )
+        _abi.check(code, error)
+        self._handle = handle.value or 0
+
+    # ---- Reading
+
+    def acquire(
+        self,
+        spec: CacheSpec,
+        keys: KeysLike,
+        *,
+        session: str | None = None,
+        first_block: int = 0,
+        timeout: float | None = None,
+    ) -> Run:
+        """The longest stored prefix of `keys` over all shards, under leases. Use it in `with`.
+
+        `keys` is the whole chain from the prompt's first block; blocks before `first_block` (the worker has
+        them) are counted but not leased. `session` names the conversation, whose blocks live together.
+        A cache that is down answers a run of 0 blocks with the reason in `.error`.
+        """
+        return self.acquire_async(
+            spec, keys, session=session, first_block=first_block, timeout=timeout
+        ).result()
+
+    def acquire_async(
+        self,
+        spec: CacheSpec,
+        keys: KeysLike,
+        *,
+        session: str | None = None,
+        first_block: int = 0,
+        timeout: float | None = None,
+    ) -> Operation[Run]:
+        """`acquire` without waiting. A result that is never taken is released with the operation."""
+        packed = as_keys(keys)
+        if not 0 <= first_block <= len(packed):
+            raise ValueError(f"first_block = {first_block}: must be in [0, {len(packed)} keys]")
+        limit = _abi.microseconds(timeout)
+        spec_handle = self._spec(spec)
+        handle, error = ctypes.c_void_p(), _abi.Error()
+        code = _abi.library().reprise_acquire_start(
+            self._handle, spec_handle, _text(session), keys_pointer(packed), len(packed),
+            first_block, limit, ctypes.byref(handle), ctypes.byref(error),
+        )  # fmt: skip
+        refused = _abi.refusal(code, error)
+        if refused is not None or not handle.value:
+            return Operation.finished(self, Run(self, spec, 0, first_block, refused))
+
+        def take(operation: int) -> Run:
+            run, why = ctypes.c_void_p(), _abi.Error()
+            status = _abi.library().reprise_acquire_result(
+                operation, ctypes.byref(run), ctypes.byref(why)
+            )
+            return Run(self, spec, run.value or 0, first_block, _abi.reason(status, why))
+
+        return Operation(self, handle.value, take, None)
+
+    def prefetch(self, spec: CacheSpec, keys: KeysLike, *, session: str | None = None) -> None:
+        """Leases the run ahead of need: a later `acquire` of the same keys is answered at once.
+
+        Best effort, never blocks; a cache that cannot is silently no help.
+        """
+        packed = as_keys(keys)
+        spec_handle = self._spec(spec)
+        error = _abi.Error()
+        code = _abi.library().reprise_prefetch(
+            self._handle, spec_handle, _text(session), keys_pointer(packed), len(packed),
+            ctypes.byref(error),
+        )  # fmt: skip
+        _abi.refusal(code, error)
+
+    # ---- Writing
+
+    def store(
+        self,
+        spec: CacheSpec,
+        keys: KeysLike,
+        buffers: BuffersLike,
+        *,
+        first: int = 0,
+        tokens: TokensLike | None = None,
+        session: str | None = None,
+        timeout: float | None = None,
+    ) -> StoreResult:
+        """Stores blocks [first, len(keys)) of the chain; what is stored already is not sent again.
+
+        `buffers` holds those blocks in the canonical layout, `spec.block_bytes` each: a list with one buffer
+        per block, or one array or tensor whose first axis is the blocks. Blocks before `first` must be stored
+        already. `tokens` (at least len(keys) * block_tokens of them) let `explain` compare.
+        """
+        return self.store_async(
+            spec, keys, buffers, first=first, tokens=tokens, session=session, timeout=timeout
+        ).result()
+
+    def store_async(
+        self,
+        spec: CacheSpec,
+        keys: KeysLike,
+        buffers: BuffersLike,
+        *,
+        first: int = 0,
+        tokens: TokensLike | None = None,
+        session: str | None = None,
+        timeout: float | None = None,
+    ) -> Operation[StoreResult]:
+        """`store` without waiting: the buffers must not change before it is done."""
+        packed = as_keys(keys)
+        count = _stored_blocks(packed, first)
+        checked = BlockBuffers.of(buffers, spec.block_bytes, count, writable=False)
+        return self._store(spec, packed, Loan.of_buffers(checked), first, tokens, session, timeout)
+
+    def store_paged(
+        self,
+        spec: CacheSpec,
+        keys: KeysLike,
+        plan: PagedPlan,
+        pages: PagesLike,
+        *,
+        first: int = 0,
+        tokens: TokensLike | None = None,
+        session: str | None = None,
+        timeout: float | None = None,
+    ) -> StoreResult:
+        """`store` out of an engine's pages: `plan.pages_per_block` page indexes for each block."""
+        return self.store_paged_async(
+            spec, keys, plan, pages, first=first, tokens=tokens, session=session, timeout=timeout
+        ).result()
+
+    def store_paged_async(
+        self,
+        spec: CacheSpec,
+        keys: KeysLike,
+        plan: PagedPlan,
+        pages: PagesLike,
+        *,
+        first: int = 0,
+        tokens: TokensLike | None = None,
+        session: str | None = None,
+        timeout: float | None = None,
+    ) -> Operation[StoreResult]:
+        """`store_paged` without waiting: the pages must not change before it is done."""
+        packed = as_keys(keys)
+        count = _stored_blocks(packed, first)
+        if plan.spec != spec:
+            raise ValueError("the plan was made for another cache spec than the store")
+        return self._store(
+            spec, packed, Loan.of_pages(plan, pages, count), first, tokens, session, timeout
+        )
+
+    # ---- Asking
+
+    def explain(
+        self,
+        spec: CacheSpec,
+        keys: KeysLike,
+        tokens: TokensLike | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Why a prompt hits as far as it does and no further, over all shards.
+
+        With `tokens`, a miss beside a stored sibling names the first token that differs. For people: it
+        scans the index. Raises RepriseError where no shard could be asked.
+        """
+        packed = as_keys(keys)
+        ids = _prompt_tokens(spec, packed, tokens)
+        limit = _abi.microseconds(timeout)
+        spec_handle = self._spec(spec)
+        text, error = ctypes.c_char_p(), _abi.Error()
+        code = _abi.library().reprise_explain(
+            self._handle, spec_handle, keys_pointer(packed), len(packed),
+            tokens_pointer(ids), ids.size, limit, ctypes.byref(text), ctypes.byref(error),
+        )  # fmt: skip
+        _abi.check(code, error)
+        answer: dict[str, Any] = json.loads(text.value or b"{}")
+        return answer
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and shard states."""
+        self._require_usable()
+        text = _abi.library().reprise_client_stats(self._handle)
+        answer: dict[str, Any] = json.loads(text or b"{}")
+        return answer
+
+    # ---- Life
+
+    def close(self) -> None:
+        """Cancels what is under way, ends all leases, frees everything. Safe to call again."""
+        if not self._usable():
+            return
+        # In this order: taking an acquire's result makes a run, and an operation may use a plan.
+        for kind in (Operation, Run, PagedPlan):
+            with self._lock:
+                children = [child for child in self._children if isinstance(child, kind)]
+            for child in children:
+                child.close()
+        with self._lock:
+            handle, self._handle = self._handle, 0
+            for spec in self._specs.values():
+                _abi.library().reprise_spec_close(spec)
+            self._specs.clear()
+        _abi.library().reprise_client_close(handle)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", 0):
+            self.close()
+
+    # ---- For Run, PagedPlan and Operation
+
+    def _usable(self) -> bool:
+        """Whether handles of this client may be touched: it is open, and in the process that opened it."""
+        return bool(self._handle) and os.getpid() == self._pid
+
+    def _require_usable(self) -> None:
+        if os.getpid() != self._pid:
+            raise RepriseError(
+                FAILED_PRECONDITION,
+                f"this client was opened in process {self._pid} and is used in its child "
+                f"{os.getpid()}: open a client after fork, in each process",
+            )
+        if not self._handle:
+            raise RepriseError(FAILED_PRECONDITION, "this client is closed: open another one")
+
+    def _adopt(self, child: _Closable) -> None:
+        """Closes `child` before the client, if it still lives."""
+        with self._lock:
+            self._children.add(child)
+
+    def _spec(self, spec: CacheSpec) -> int:
+        self._require_usable()
+        with self._lock:
+            known = self._specs.get(spec)
+            if known is not None:
+                return known
+            handle, error = ctypes.c_void_p(), _abi.Error()
+            code = _abi.library().reprise_spec_open(
+                self._handle, spec.to_json().encode(), ctypes.byref(handle), ctypes.byref(error)
+            )
+            _abi.check(code, error)
+            self._specs[spec] = handle.value or 0
+            return self._specs[spec]
+
+    def _open_plan(self, spec: CacheSpec, planes: Sequence[_abi.Plane], page_tokens: int) -> int:
+        spec_handle = self._spec(spec)
+        handle, error = ctypes.c_void_p(), _abi.Error()
+        code = _abi.library().reprise_plan_create(
+            spec_handle, (_abi.Plane * len(planes))(*planes), len(planes), page_tokens,
+            ctypes.byref(handle), ctypes.byref(error),
+        )  # fmt: skip
+        _abi.check(code, error)
+        return handle.value or 0
+
+    def _store(
+        self,
+        spec: CacheSpec,
+        keys: KeyArray,
+        loan: Loan,
+        first: int,
+        tokens: TokensLike | None,
+        session: str | None,
+        timeout: float | None,
+    ) -> Operation[StoreResult]:
+        ids = _prompt_tokens(spec, keys, tokens)
+        limit = _abi.microseconds(timeout)
+        spec_handle = self._spec(spec)
+        count = len(keys) - first
+        if count == 0:
+            return Operation.finished(self, StoreResult(stored=0, present=0))
+        handle, error = ctypes.c_void_p(), _abi.Error()
+        code = _abi.library().reprise_store_start(
+            self._handle, spec_handle, _text(session), keys_pointer(keys), len(keys), first,
+            tokens_pointer(ids), ids.size, ctypes.byref(loan.struct), limit,
+            ctypes.byref(handle), ctypes.byref(error),
+        )  # fmt: skip
+        refused = _abi.refusal(code, error)
+        if refused is not None or not handle.value:
+            return Operation.finished(self, StoreResult(0, 0, refused=count, error=refused))
+        return Operation(self, handle.value, _take_store, loan)
+
+
+def _take_store(handle: int) -> StoreResult:
+    raw, error = _abi.StoreResult(), _abi.Error()
+    code = _abi.library().reprise_store_result_take(handle, ctypes.byref(raw), ctypes.byref(error))
+    return StoreResult(raw.stored, raw.present, raw.refused, raw.bytes, _abi.reason(code, error))
+
+
+def _stored_blocks(keys: KeyArray, first: int) -> int:
+    if not 0 <= first <= len(keys):
+        raise ValueError(f"first = {first}: must be in [0, {len(keys)} keys]")
+    return len(keys) - first
+
+
+def _prompt_tokens(
+    spec: CacheSpec, keys: KeyArray, tokens: TokensLike | None
+) -> np.ndarray[Any, np.dtype[np.uint32]]:
+    if tokens is None:
+        return np.empty(0, np.uint32)
+    ids = as_tokens(tokens)
+    needed = len(keys) * spec.block_tokens
+    if ids.size < needed:
+        raise ValueError(
+            f"{ids.size} tokens for {len(keys)} keys of {spec.block_tokens} tokens: {needed} are needed"
+        )
+    return ids[:needed]
+
+
+def _text(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()

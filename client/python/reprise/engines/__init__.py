@@ -1,0 +1,1 @@
+"""Reprise inside inference engines: one module per engine, imported by name, none by default."""

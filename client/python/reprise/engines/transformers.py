@@ -1,0 +1,459 @@
+"""Hugging Face Transformers: restore a prompt's prefix into a `DynamicCache`, and save one from it.
+
+    from reprise.engines.transformers import PrefixCache
+
+    prefixes = PrefixCache(client, model)
+    answer = prefixes.generate(input_ids, session="user-1", max_new_tokens=64)
+    answer.usage["prompt_tokens_details"]["cached_tokens"]
+
+Models: decoders with full attention in every layer. Llama, Qwen, Mistral and their like (MHA, GQA, MQA);
+mixture-of-experts models such as Mixtral and Qwen-MoE, whose K/V is attention's and nothing more, since
+experts keep no state; DeepSeek's MLA, of which Transformers caches the compressed latent. Sliding-window,
+chunked, indexed, hybrid and linear-state layers, encoder-decoders, quantized caches and position encodings
+that depend on the prompt's length are refused by name when `PrefixCache` is made.
+
+One sequence at a time: a batch of two or more is refused. The bytes go from and to the cache's own tensors
+for models in host memory; on a GPU they pass through one host tensor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+from reprise.client import Client, StoreResult
+from reprise.keys import TokensLike, as_tokens, block_keys, checksum
+from reprise.memory import PagedPlan, Plane
+from reprise.operation import Operation
+from reprise.run import FetchResult
+from reprise.spec import CacheSpec
+from reprise.usage import Usage, usage_details
+
+#: Changes whenever what a stored block holds changes.
+ENGINE_LAYOUT = "transformers/1"
+
+DTYPE_NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+
+# Position encodings whose keys depend on how long the prompt is, so that a prefix of one prompt has other
+# keys in a longer one.
+LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope", "su"})
+
+# Members of a config that do not change a key or a value.
+_VOLATILE_CONFIG = frozenset(
+    {
+        "architectures", "bos_token_id", "chunk_size_feed_forward", "dtype", "eos_token_id", "id2label",
+        "label2id", "output_attentions", "output_hidden_states", "pad_token_id", "problem_type",
+        "return_dict", "sep_token_id", "torch_dtype", "transformers_version", "use_cache",
+    }
+)  # fmt: skip
+
+
+class UnsupportedModel(ValueError):
+    """The model keeps state that Reprise does not store; the message names the layer or the setting."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restored prefix: pass `cache` as `past_key_values`, with the whole prompt, and compute the rest."""
+
+    cache: DynamicCache
+    prompt_tokens: int
+    cached_tokens: int  # exact; at least one token of the prompt is always left to compute
+    blocks: int
+    bytes: int = 0
+    lanes: dict[str, int] = field(default_factory=dict)  # blocks by lane
+    tiers: dict[str, int] = field(default_factory=dict)  # blocks by tier
+    shards: int = 0  # shards that served
+    error: str | None = None  # why it is shorter than what is stored; None: nothing went wrong
+
+    @property
+    def usage(self) -> Usage:
+        """The prompt's part of an OpenAI `usage` object."""
+        return usage_details(self.prompt_tokens, self.cached_tokens)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """An answer: `sequences` is prompt and answer, shape (1, tokens)."""
+
+    sequences: torch.Tensor
+    restored: Restored
+    stored: StoreResult
+    output: Any  # what model.generate returned
+
+    @property
+    def usage(self) -> Usage:
+        """The prompt's part of an OpenAI `usage` object."""
+        return self.restored.usage
+
+
+class PrefixCache:
+    """Restores and saves the prefixes of one model's prompts.
+
+    The cache spec comes from the model as it is: the layers, heads and dtype of the cache that it really
+    fills (one token is computed to see them), its position encoding, and a digest of its configuration and
+    of every weight. Two models whose weights differ in one bit never share a block. Make it after loading
+    weights or adapters, and again after changing them. Thread-safe as far as the model is.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        model: PreTrainedModel,
+        *,
+        block_tokens: int = 16,
+        name: str | None = None,
+        revision: str | None = None,
+        scope: str = "",
+        salt: bytes = b"",
+        timeout: float | None = None,
+    ) -> None:
+        """`name` is the model's name for people (default: its class); `revision` replaces the digest, where
+        one who knows what is loaded wants to save reading the weights once; `scope` and `salt` separate what
+        must not be shared; `timeout` (seconds) bounds each restore and save, None: the client's default.
+
+        Raises UnsupportedModel naming what cannot be stored.
+        """
+        self._client = client
+        self._model = model
+        self._salt = salt
+        self._timeout = timeout
+        self._shape = _CacheShape.of(model)
+        adapters = active_adapters(model)
+        self.spec = CacheSpec(
+            name or type(model).__name__,
+            revision=model_digest(model) if revision is None else revision,
+            scope=scope,
+            attention=self._shape.attention,
+            dtype=DTYPE_NAMES[self._shape.dtype],
+            layers=self._shape.layers,
+            kv_heads=self._shape.spec_heads,
+            head_dim=self._shape.row,
+            block_tokens=block_tokens,
+            rope_digest=_rope_digest(model),
+            lora_digest=_digest(adapters) if adapters else "",
+            engine_layout=ENGINE_LAYOUT,
+        )
+        self._adapters = adapters
+
+    def restore(self, input_ids: TokensLike, session: str | None = None) -> Restored:
+        """The longest stored prefix of the prompt, in a new cache.
+
+        `input_ids` is one prompt, shape (tokens,) or (1, tokens). At least one token is left to compute, so
+        that there are logits. A cache that is down or misses answers an empty `DynamicCache`.
+        """
+        tokens = _one_prompt(input_ids)
+        self._require_same_adapters()
+        cache = DynamicCache(config=self._model.config)
+        usable = max(0, tokens.size - 1) // self.spec.block_tokens * self.spec.block_tokens
+        keys = block_keys(tokens[:usable], self.spec.block_tokens, salt=self._salt)
+        fetched = FetchResult(blocks=0)
+        if len(keys):
+            with self._client.acquire(
+                self.spec, keys, session=session, timeout=self._timeout
+            ) as run:
+                fetched = FetchResult(blocks=0, error=run.error)
+                if run.blocks:
+                    memory = _HostMemory.empty(self._shape, run.tokens)
+                    plan = memory.plan(self._client, self.spec)
+                    fetched = run.fetch_paged(plan, np.arange(run.blocks), timeout=self._timeout)
+                    memory.fill(cache, fetched.blocks * self.spec.block_tokens, self._model.device)
+        return Restored(
+            cache=cache,
+            prompt_tokens=tokens.size,
+            cached_tokens=fetched.blocks * self.spec.block_tokens,
+            blocks=fetched.blocks,
+            bytes=fetched.bytes,
+            lanes=fetched.lanes,
+            tiers=fetched.tiers,
+            shards=fetched.shards,
+            error=fetched.error,
+        )
+
+    def save(
+        self, input_ids: TokensLike, cache: Cache, session: str | None = None
+    ) -> StoreResult:
+        """Stores the full blocks of what `cache` holds of `input_ids` (prompt and answer).
+
+        `cache` must have been filled by this model from these very tokens. What is stored already is not
+        sent again. Raises ValueError for a cache of another shape or a batch.
+        """
+        return self.save_async(input_ids, cache, session).result()
+
+    def save_async(
+        self, input_ids: TokensLike, cache: Cache, session: str | None = None
+    ) -> Operation[StoreResult]:
+        """`save` without waiting. The model may go on with `cache` meanwhile: it grows by new tensors."""
+        tokens = _one_prompt(input_ids)
+        self._require_same_adapters()
+        covered = min(tokens.size, int(cache.get_seq_length()))
+        blocks = covered // self.spec.block_tokens
+        if blocks == 0:
+            return Operation.finished(self._client, StoreResult(stored=0, present=0))
+        covered = blocks * self.spec.block_tokens
+        keys = block_keys(tokens[:covered], self.spec.block_tokens, salt=self._salt)
+        plan = _HostMemory.of(cache, self._shape, covered).plan(self._client, self.spec)
+        return self._client.store_paged_async(
+            self.spec, keys, plan, np.arange(blocks),
+            tokens=tokens[:covered], session=session, timeout=self._timeout,
+        )  # fmt: skip
+
+    def generate(
+        self, input_ids: TokensLike, *, session: str | None = None, **options: Any
+    ) -> Generation:
+        """`model.generate` with the prefix restored before and the whole saved after.
+
+        `options` go to `model.generate`. Raises ValueError for options that make more than one sequence or
+        another kind of cache.
+        """
+        _require_plain_generation(options)
+        restored = self.restore(input_ids, session)
+        prompt = torch.as_tensor(_one_prompt(input_ids).astype(np.int64), device=self._model.device)
+        arguments: dict[str, Any] = {"attention_mask": torch.ones_like(prompt)[None], **options}
+        arguments.update(past_key_values=restored.cache, return_dict_in_generate=True)
+        output = self._model.generate(prompt[None], **arguments)  # type: ignore[operator]
+        stored = self.save(output.sequences[0].cpu(), output.past_key_values, session)
+        return Generation(output.sequences, restored, stored, output)
+
+    def _require_same_adapters(self) -> None:
+        now = active_adapters(self._model)
+        if now != self._adapters:
+            raise ValueError(
+                f"the model's active adapters are {now} and were {self._adapters} when this PrefixCache was "
+                "made: make one for each"
+            )
+
+
+@dataclass(frozen=True)
+class _CacheShape:
+    """What a model's cache holds per token: `layers` times `heads` rows of keys and of values."""
+
+    layers: int
+    heads: int
+    key_row: int  # elements
+    value_row: int
+    dtype: torch.dtype
+    latent: bool  # MLA: keys are the compressed latent, values the rotated key, both of one head
+
+    @property
+    def attention(self) -> str:
+        return "mla" if self.latent else "gqa"
+
+    @property
+    def spec_heads(self) -> int:
+        return 0 if self.latent else self.heads
+
+    @property
+    def planes(self) -> int:
+        return 1 if self.latent else 2
+
+    @property
+    def row(self) -> int:
+        return self.key_row + self.value_row if self.latent else self.key_row
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> _CacheShape:
+        """From the cache that the model fills when it computes one token. Raises UnsupportedModel."""
+        config = model.config
+        if getattr(config, "is_encoder_decoder", False):
+            raise UnsupportedModel(f"{type(model).__name__} is an encoder-decoder: decoders are stored")
+        rope = _rope_types(config)
+        if rope & LENGTH_DEPENDENT_ROPE:
+            raise UnsupportedModel(
+                f"rope_type {sorted(rope & LENGTH_DEPENDENT_ROPE)[0]!r}: its keys depend on the prompt's "
+                "length, so a prefix's K/V is not the same in a longer prompt"
+            )
+        cache = DynamicCache(config=config)
+        _require_full_attention(cache, config)
+        with torch.inference_mode():
+            token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+            model(input_ids=token, past_key_values=cache, use_cache=True)
+        _require_full_attention(cache, config)
+        shapes = {_layer_shape(index, layer) for index, layer in enumerate(cache.layers)}
+        if len(shapes) != 1:
+            raise UnsupportedModel(f"layers cache different shapes (heads, keys, values, dtype): {shapes}")
+        heads, key_row, value_row, dtype = shapes.pop()
+        if dtype not in DTYPE_NAMES:
+            raise UnsupportedModel(f"the cache is {dtype}: {', '.join(map(str, DTYPE_NAMES))} are stored")
+        latent = key_row != value_row
+        rank = getattr(config.get_text_config(decoder=True), "kv_lora_rank", None)
+        if latent and (heads != 1 or rank != key_row):
+            raise UnsupportedModel(
+                f"keys have {key_row} elements a head and values {value_row}, in {heads} heads: only equal "
+                "ones, or a compressed latent (MLA), are stored"
+            )
+        return cls(len(cache.layers), heads, key_row, value_row, dtype, latent)
+
+
+def _layer_shape(index: int, layer: Any) -> tuple[int, int, int, torch.dtype]:
+    keys, values = layer.keys, layer.values
+    if keys is None or values is None or keys.ndim != 4 or keys.shape[1] != values.shape[1]:
+        raise UnsupportedModel(f"layer {index} ({type(layer).__name__}) keeps no K/V of its own")
+    return keys.shape[1], keys.shape[-1], values.shape[-1], keys.dtype
+
+
+def _require_full_attention(cache: DynamicCache, config: Any) -> None:
+    kinds = getattr(config.get_text_config(decoder=True), "layer_types", None)
+    for index, layer in enumerate(cache.layers):
+        if type(layer) is not DynamicLayer:
+            kind = kinds[index] if kinds else type(layer).__name__
+            raise UnsupportedModel(
+                f"layer {index} is {kind} ({type(layer).__name__}): only layers with full attention are "
+                "stored"
+            )
+
+
+class _HostMemory:
+    """K/V of one prompt in host memory, as planes of a `PagedPlan` with a block per page."""
+
+    def __init__(self, shape: _CacheShape, planes: list[torch.Tensor], whole: torch.Tensor | None) -> None:
+        # Each plane is (heads, tokens, row), rows contiguous, in the order [layer][K, V] (MLA: [layer]).
+        self._shape = shape
+        self._planes = planes
+        self._whole = whole
+
+    @classmethod
+    def empty(cls, shape: _CacheShape, tokens: int) -> _HostMemory:
+        """Uninitialised memory for `tokens` tokens: one allocation."""
+        whole = torch.empty(
+            (shape.layers, shape.planes, shape.heads, tokens, shape.row), dtype=shape.dtype
+        )
+        return cls(shape, list(whole.flatten(0, 1)), whole)
+
+    @classmethod
+    def of(cls, cache: Cache, shape: _CacheShape, tokens: int) -> _HostMemory:
+        """The first `tokens` tokens of a cache: its own tensors, or a copy where they cannot be lent."""
+        pairs = [_layer_tensors(index, layer, shape) for index, layer in enumerate(cache.layers)]
+        if len(pairs) != shape.layers:
+            raise ValueError(f"the cache has {len(pairs)} layers: this model has {shape.layers}")
+        if not shape.latent and all(tensor.device.type == "cpu" for pair in pairs for tensor in pair):
+            lent = [t if t.stride(-1) == 1 else t.contiguous() for pair in pairs for t in pair]
+            return cls(shape, lent, None)
+        memory = cls.empty(shape, tokens)
+        assert memory._whole is not None
+        for layer, (keys, values) in zip(memory._whole, pairs):
+            if shape.latent:
+                layer[0, :, :, : shape.key_row].copy_(keys[:, :tokens])
+                layer[0, :, :, shape.key_row :].copy_(values[:, :tokens])
+            else:
+                layer[0].copy_(keys[:, :tokens])
+                layer[1].copy_(values[:, :tokens])
+        return memory
+
+    def plan(self, client: Client, spec: CacheSpec) -> PagedPlan:
+        """One page per block: the pages of block i are [i]."""
+        planes = []
+        for tensor in self._planes:
+            head, token, _ = (stride * tensor.element_size() for stride in tensor.stride())
+            planes.append(Plane(tensor.data_ptr(), token * spec.block_tokens, head, token))
+        return PagedPlan(client, spec, planes, spec.block_tokens, owners=self._planes)
+
+    def fill(self, cache: DynamicCache, tokens: int, device: torch.device) -> None:
+        """Gives the first `tokens` tokens to the layers of an empty cache, without copying on the host."""
+        if tokens == 0:
+            return
+        assert self._whole is not None
+        held = self._whole[:, :, None, :, :tokens].to(device)
+        layers: list[Any] = list(cache.layers)
+        for layer, planes in zip(layers, held):
+            if self._shape.latent:
+                keys, values = planes[0].split([self._shape.key_row, self._shape.value_row], dim=-1)
+            else:
+                keys, values = planes[0], planes[1]
+            layer.lazy_initialization(keys, values)
+            layer.keys, layer.values = keys, values
+
+
+def _layer_tensors(index: int, layer: Any, shape: _CacheShape) -> tuple[torch.Tensor, torch.Tensor]:
+    if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
+        raise ValueError(f"layer {index} of the cache is {type(layer).__name__}: a DynamicCache is taken")
+    keys, values = layer.keys, layer.values
+    if keys.shape[0] != 1:
+        raise ValueError(f"the cache has batch size {keys.shape[0]}: one sequence at a time is stored")
+    wanted = (shape.heads, shape.key_row, shape.value_row, shape.dtype)
+    if _layer_shape(index, layer) != wanted:
+        raise ValueError(f"layer {index} holds {_layer_shape(index, layer)}: this model fills {wanted}")
+    return keys[0], values[0]
+
+
+def _one_prompt(input_ids: TokensLike) -> npt.NDArray[np.uint32]:
+    array = input_ids.cpu().numpy() if isinstance(input_ids, torch.Tensor) else np.asarray(input_ids)
+    if array.ndim == 2:
+        if array.shape[0] != 1:
+            raise ValueError(f"a batch of {array.shape[0]} prompts: one at a time is taken")
+        array = array[0]
+    return as_tokens(array)
+
+
+def _require_plain_generation(options: dict[str, Any]) -> None:
+    for name in ("num_beams", "num_return_sequences"):
+        if options.get(name, 1) not in (None, 1):
+            raise ValueError(f"{name} = {options[name]}: one sequence at a time is stored")
+    for name in ("past_key_values", "cache_implementation", "inputs_embeds"):
+        if options.get(name) is not None:
+            raise ValueError(f"{name} is set: the prefix is restored into a DynamicCache from token ids")
+    if options.get("use_cache") is False:
+        raise ValueError("use_cache = False: without a cache there is nothing to restore into")
+
+
+def active_adapters(model: Any) -> tuple[str, ...]:
+    """Names of the LoRA (PEFT) adapters that the model computes with; none for most models."""
+    if not getattr(model, "_hf_peft_config_loaded", False) and not hasattr(model, "peft_config"):
+        return ()
+    active = model.active_adapters
+    names = active() if callable(active) else active
+    return tuple([names] if isinstance(names, str) else names)
+
+
+def model_digest(model: PreTrainedModel) -> str:
+    """64 hex digits over the configuration and every weight of a model, each byte of them.
+
+    Raises ValueError where a weight is not loaded (offloaded to a meta device): pass `revision` then.
+    """
+    config = {
+        name: value
+        for name, value in model.config.to_dict().items()
+        if not name.startswith("_") and name not in _VOLATILE_CONFIG
+    }
+    digest = hashlib.sha256(_digest(config).encode())
+    known: dict[tuple[Any, ...], str] = {}
+    for name, tensor in sorted(model.state_dict().items()):
+        if tensor.device.type == "meta":
+            raise ValueError(f"weight {name} is on the meta device: pass revision= to PrefixCache")
+        place = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        if place not in known:
+            host = tensor.detach().cpu().contiguous()
+            size = host.numel() * host.element_size()
+            known[place] = checksum(host, size).hex() if size else ""
+        row = [name, str(tensor.dtype), list(tensor.shape), known[place]]
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _rope_parameters(config: Any) -> Any:
+    text = config.get_text_config(decoder=True)
+    return getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+
+
+def _rope_types(config: Any) -> set[str]:
+    parameters = _rope_parameters(config)
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    rows = [parameters, *nested]
+    return {str(row.get("rope_type", row.get("type", "default"))) for row in rows}
+
+
+def _rope_digest(model: PreTrainedModel) -> str:
+    text: Any = model.config.get_text_config(decoder=True)
+    return _digest([_rope_parameters(model.config), getattr(text, "max_position_embeddings", None)])

@@ -1,0 +1,141 @@
+"""Block keys and block checksums: the names and the proof of what is stored."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, TypeAlias, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from reprise import _abi
+from reprise.memory import readable
+
+KEY_BYTES = 32
+CHECKSUM_BYTES = 16
+
+#: (n, 32) uint8, packed, in prefix order from the chain's first block.
+KeyArray: TypeAlias = npt.NDArray[np.uint8]
+#: What is taken for keys: a `KeyArray`, packed bytes, or one `bytes` of 32 per key.
+KeysLike: TypeAlias = Union[KeyArray, bytes, Sequence[bytes]]
+#: What is taken for tokens: ints in [0, 2**32), an integer array or a CPU tensor, of one dimension.
+TokensLike: TypeAlias = Any
+
+
+def block_keys(
+    tokens: TokensLike,
+    block_tokens: int = 16,
+    *,
+    salt: bytes = b"",
+    extra: bytes = b"",
+    parent: bytes | None = None,
+) -> KeyArray:
+    """The key of every full block of `tokens`, shape (len(tokens) // block_tokens, 32), uint8.
+
+    Each key is SHA-256 over its parent's key, its own tokens and `extra`, so it stands for the whole prefix.
+    `salt` (a tenant's secret) enters the first block and so all of them; `extra` (a LoRA name, the hashes of
+    images) enters each. `parent` is the key to continue from. Raises ValueError for what is not tokens,
+    RepriseError for a `block_tokens` outside the limits.
+    """
+    ids = as_tokens(tokens)
+    _require_block_tokens(block_tokens)
+    if parent is not None and len(parent) != KEY_BYTES:
+        raise ValueError(f"parent has {len(parent)} bytes: a key has {KEY_BYTES}")
+    keys = _empty_keys(ids, block_tokens)
+    error = _abi.Error()
+    code = _abi.library().reprise_block_keys(
+        tokens_pointer(ids), ids.size, block_tokens,
+        None if parent is None else (ctypes.c_uint8 * KEY_BYTES).from_buffer_copy(parent),
+        salt or None, len(salt), extra or None, len(extra),
+        keys_pointer(keys), ctypes.byref(error),
+    )  # fmt: skip
+    _abi.check(code, error)
+    return keys
+
+
+def vllm_block_keys(
+    tokens: TokensLike, block_tokens: int, seed: str, cache_salt: str | None = None
+) -> KeyArray:
+    """vLLM's `sha256_cbor` block hashes of `tokens`, shape (len(tokens) // block_tokens, 32), uint8.
+
+    `seed` is the engine's PYTHONHASHSEED string ("vllm-none-hash" where it is not set).
+    """
+    ids = as_tokens(tokens)
+    _require_block_tokens(block_tokens)
+    keys = _empty_keys(ids, block_tokens)
+    error = _abi.Error()
+    code = _abi.library().reprise_vllm_block_keys(
+        tokens_pointer(ids), ids.size, block_tokens, seed.encode(),
+        None if cache_salt is None else cache_salt.encode(),
+        keys_pointer(keys), ctypes.byref(error),
+    )  # fmt: skip
+    _abi.check(code, error)
+    return keys
+
+
+def checksum(buffer: Any, section_bytes: int) -> bytes:
+    """The 128-bit block checksum (16 bytes) of a contiguous buffer, with sections of `section_bytes`."""
+    span = readable(buffer)
+    if span.nbytes == 0 or section_bytes <= 0:
+        raise ValueError(
+            f"checksum of {span.nbytes} bytes in sections of {section_bytes}: both must be above 0"
+        )
+    digest = (ctypes.c_uint8 * CHECKSUM_BYTES)()
+    _abi.library().reprise_checksum(span.address, span.nbytes, section_bytes, digest)
+    return bytes(digest)
+
+
+def as_tokens(tokens: TokensLike) -> npt.NDArray[np.uint32]:
+    """Contiguous uint32 tokens. Raises ValueError unless they are one-dimensional and each fits."""
+    ids = np.asarray(tokens)
+    if ids.ndim != 1:
+        raise ValueError(f"tokens have shape {ids.shape}: one prompt, of one dimension, is taken")
+    if ids.size == 0:
+        return np.empty(0, np.uint32)
+    if ids.dtype.kind not in "iu":
+        raise ValueError(f"tokens are {ids.dtype}: integers are taken")
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high > 0xFFFFFFFF:
+        raise ValueError(f"token {low if low < 0 else high}: must be in [0, 2**32)")
+    return np.ascontiguousarray(ids, np.uint32)
+
+
+def as_keys(keys: KeysLike) -> KeyArray:
+    """Contiguous (n, 32) uint8 keys. Raises ValueError for anything that is not whole keys."""
+    if isinstance(keys, np.ndarray):
+        if keys.dtype != np.uint8 or keys.ndim != 2 or keys.shape[1] != KEY_BYTES:
+            raise ValueError(
+                f"keys are {keys.dtype} of shape {keys.shape}: (n, {KEY_BYTES}) uint8 is taken"
+            )
+        return np.ascontiguousarray(keys)
+    packed = keys if isinstance(keys, (bytes, bytearray, memoryview)) else b"".join(_whole(keys))
+    if len(packed) % KEY_BYTES:
+        raise ValueError(f"keys have {len(packed)} bytes: a multiple of {KEY_BYTES} is taken")
+    return np.frombuffer(packed, np.uint8).reshape(-1, KEY_BYTES)
+
+
+def _whole(keys: Sequence[bytes]) -> Sequence[bytes]:
+    for index, key in enumerate(keys):
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"key {index} has {len(key)} bytes: {KEY_BYTES} are taken")
+    return keys
+
+
+def keys_pointer(keys: KeyArray) -> Any:
+    """The keys as the ABI takes them; NULL for none."""
+    return keys.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)) if keys.size else None
+
+
+def tokens_pointer(tokens: npt.NDArray[np.uint32]) -> Any:
+    """The tokens as the ABI takes them; NULL for none."""
+    return tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_uint32)) if tokens.size else None
+
+
+def _empty_keys(tokens: npt.NDArray[np.uint32], block_tokens: int) -> KeyArray:
+    return np.empty((tokens.size // block_tokens, KEY_BYTES), np.uint8)
+
+
+def _require_block_tokens(block_tokens: int) -> None:
+    if not 0 < block_tokens < 2**32:
+        raise ValueError(f"block_tokens = {block_tokens}: must be above 0")
