@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "cluster/lanes/lane_status.h"
 #include "cluster/lanes/stream/message_pieces.h"
 #include "cluster/lanes/stream/raw_call.h"
@@ -25,6 +26,13 @@ constexpr char kWriteMethod[] = "/reprise.v1.ShardService/Write";
 grpc::ByteBuffer ToBuffer(const google::protobuf::MessageLite& message) {
   const grpc::Slice slice(message.SerializeAsString());
   return grpc::ByteBuffer(&slice, 1);
+}
+
+// gRPC rounds a deadline up to its next tick: what is over already must not begin.
+absl::Status CheckTimeLeft(absl::Time deadline) {
+  if (absl::Now() < deadline) return absl::OkStatus();
+  return Refusal(absl::StatusCode::kDeadlineExceeded, "DEADLINE_OVER",
+                 "the deadline was over before the lane began: nothing was moved");
 }
 
 // Puts the messages of one Read in order into the sink.
@@ -95,6 +103,7 @@ StreamLane::StreamLane(std::shared_ptr<grpc::Channel> channel, AttachmentId atta
     : channel_(std::move(channel)), attachment_(attachment), chunks_(ChunkPool::Create()) {}
 
 absl::Status StreamLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) {
+  REPRISE_RETURN_IF_ERROR(CheckTimeLeft(deadline));
   v1::ReadRequest request;
   request.set_attachment_id(attachment_.value);
   request.set_lease_id(job.lease.value);
@@ -121,25 +130,34 @@ absl::Status StreamLane::Read(const ReadJob& job, BlockSink& sink, absl::Time de
 }
 
 absl::Status StreamLane::Write(const WriteJob& job, BlockSource& source, absl::Time deadline) {
+  REPRISE_RETURN_IF_ERROR(CheckTimeLeft(deadline));
+  if (job.blocks.empty()) return absl::OkStatus();
   grpc::ByteBuffer response;
   RawCall call(channel_, kWriteMethod, deadline);
   ChunkHeader header{.attachment = attachment_.value, .reservation = job.reservation.value};
+  absl::Status source_status;
   for (uint32_t i = 0; i < job.blocks.size(); ++i) {
     const absl::StatusOr<std::span<const uint8_t>> bytes = source.Bytes(i);
-    absl::Status good = bytes.status();
-    if (good.ok()) good = CheckBlockBytes(job.blocks[i], bytes->size(), job.block_bytes);
-    if (!good.ok()) {
-      call.Cancel();
-      return good;
+    source_status = bytes.status();
+    if (bytes.ok()) {
+      source_status = CheckBlockBytes(job.blocks[i], bytes->size(), job.block_bytes);
+    }
+    if (!source_status.ok()) {
+      if (i == 0) return source_status;
+      call.WritesDone();
+      break;
     }
     header.block = job.blocks[i];
     if (!SendBlock(call, *chunks_, header, *bytes, i + 1 == job.blocks.size())) break;
     header.attachment = 0;
     header.reservation = 0;
   }
+  // The blocks that were sent whole are written when the shard has answered, whatever the source
+  // said of the next.
   call.StartRead(&response);
   call.FinishRead();
-  return call.Finish();
+  const absl::Status answer = call.Finish();
+  return source_status.ok() ? answer : source_status;
 }
 
 }  // namespace reprise::lanes
