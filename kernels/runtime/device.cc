@@ -1,0 +1,60 @@
+#include "kernels/runtime/device.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/runtime/gpu_api.h"
+#include "kernels/runtime/gpu_status.h"
+#include "proto/types/status_macros.h"
+
+namespace reprise::kernels {
+
+int DeviceCount() {
+  int devices = 0;
+  if (GpuDeviceCount(&devices) != kGpuOk) {
+    GpuTakeLastError();
+    return 0;
+  }
+  return devices;
+}
+
+std::string WhyNoDevice() {
+  if (!GpuBuiltIn()) return "this build has no CUDA";
+  int devices = 0;
+  const GpuCode code = GpuDeviceCount(&devices);
+  if (code != kGpuOk) {
+    GpuTakeLastError();
+    return absl::StrCat(GpuCodeName(code), ": ", GpuCodeText(code));
+  }
+  return devices == 0 ? "the driver lists no device" : "";
+}
+
+absl::StatusOr<DeviceInfo> DescribeDevice(int device) {
+  GpuDescription found;
+  REPRISE_RETURN_IF_ERROR(
+      GpuStatus(GpuDescribe(device, &found), absl::StrCat("describing GPU ", device)));
+  DeviceInfo info;
+  info.name = found.name;
+  info.pci_bus_id = found.pci_bus_id;
+  std::copy(std::begin(found.uuid), std::end(found.uuid), info.uuid.begin());
+  info.memory_bytes = found.memory_bytes;
+  info.free_bytes = found.free_bytes;
+  info.multiprocessors = found.multiprocessors;
+  info.compute_major = found.compute_major;
+  info.compute_minor = found.compute_minor;
+  return info;
+}
+
+absl::StatusOr<bool> PeerAccessPossible(int device, int peer) {
+  bool possible = false;
+  REPRISE_RETURN_IF_ERROR(
+      GpuStatus(GpuPeerAccess(device, peer, &possible),
+                absl::StrCat("asking whether GPU ", device, " reaches GPU ", peer)));
+  return possible;
+}
+
+absl::Status UseDevice(int device) {
+  return GpuStatus(GpuSetDevice(device), absl::StrCat("choosing GPU ", device));
+}
+
+}  // namespace reprise::kernels

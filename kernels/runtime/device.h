@@ -1,0 +1,43 @@
+// Which GPUs there are. A machine without a driver, without a device or a build without CUDA is no
+// error: it has 0.
+//
+// Thread safety: free functions, from any thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace reprise::kernels {
+
+struct DeviceInfo {
+  std::string name;
+  std::string pci_bus_id;
+  std::array<uint8_t, 16>
+      uuid{};  // the same device in two processes or containers has the same one
+  uint64_t memory_bytes = 0;
+  uint64_t free_bytes = 0;
+  int multiprocessors = 0;
+  int compute_major = 0;
+  int compute_minor = 0;
+};
+
+int DeviceCount();
+
+// Why DeviceCount() is 0, for people: "this build has no CUDA", "no driver", ...; empty when it is
+// not 0.
+std::string WhyNoDevice();
+
+// UNAVAILABLE when there is no such device.
+absl::StatusOr<DeviceInfo> DescribeDevice(int device);
+
+// Whether kernels on `device` can read the memory of `peer`.
+absl::StatusOr<bool> PeerAccessPossible(int device, int peer);
+
+// Further calls of this thread mean `device`.
+absl::Status UseDevice(int device);
+
+}  // namespace reprise::kernels
