@@ -83,6 +83,11 @@ inline constexpr size_t kReadStreamsMax = 64;
 inline constexpr size_t kWriteStreamsMax = 48;  // fewer than reads: overload refuses writes first
 inline constexpr absl::Duration kRetryAfter =
     absl::Milliseconds(50);  // hint given with RESOURCE_EXHAUSTED
+inline constexpr absl::Duration kPingInterval = absl::Seconds(20);   // HTTP/2 pings of an idle connection
+inline constexpr absl::Duration kPingTimeout = absl::Seconds(5);     //   unanswered: the connection is dead
+inline constexpr absl::Duration kPingIntervalMin = absl::Seconds(10);  // a client that pings faster is cut off
+inline constexpr absl::Duration kReconnectMin = absl::Milliseconds(100);
+inline constexpr absl::Duration kReconnectMax = absl::Seconds(2);
 inline constexpr size_t kReplicationQueueBlocksMax = 16'384;
 inline constexpr absl::Duration kReplicationDeadline = absl::Seconds(10);
 
@@ -106,7 +111,7 @@ inline constexpr absl::Duration kBreakerOpenMin = absl::Milliseconds(500);
 inline constexpr absl::Duration kBreakerOpenMax = absl::Seconds(30);
 inline constexpr size_t kClientThreads = 4;
 inline constexpr size_t kClientQueueJobsMax = 1024;
-inline constexpr absl::Duration kHungCallMin = absl::Milliseconds(100);   // a call with this much time that times
+inline constexpr absl::Duration kHungCallMin = absl::Milliseconds(250);   // a call with this much time that times
                                                                          //   out says that the shard hangs
 inline constexpr absl::Duration kConnectDeadline = absl::Seconds(2);   // to attach to one shard, whoever waits for it
 inline constexpr absl::Duration kBackOffMin = absl::Milliseconds(2);   // between tries of one call
@@ -116,6 +121,14 @@ inline constexpr size_t kRoutesCachedMax = 4096;
 inline constexpr uint64_t kStoreBatchBytes = 8 << 20;                  // committed together, so that early blocks show
 inline constexpr uint64_t kParallelFetchBytesMin = 64 << 20;           // longer runs are read from two shards at once
 inline constexpr uint64_t kStagingBytesMax = 256 << 20;                // of one block size, in one client
+inline constexpr size_t kBlockingCallersStaged = 4;                    // threads that call blocking forms at once
+inline constexpr uint64_t kTransferChunkBytes = 16 << 20;              // read in one call of a lane; and for that much
+inline constexpr absl::Duration kTransferStallMax = absl::Seconds(1);  //   a shard has this time
+inline constexpr uint64_t kTransferRateMin = 32 << 20;                 //   and what the bytes take at this rate a second
+inline constexpr size_t kFetchPieceBlocksMin = 8;                      // fewer are not worth a second shard
+inline constexpr size_t kStoreTargetsMax = 3;                          // shards tried for one store
+inline constexpr absl::Duration kCommitRetryMax = absl::Seconds(1);    // for another writer's parent blocks
+inline constexpr absl::Duration kReleaseDeadline = absl::Seconds(1);
 inline constexpr size_t kPrefetchedRunsMax = 64;
 inline constexpr absl::Duration kPrefetchTtl = absl::Seconds(30);
 inline constexpr size_t kKeyContextBytesMax = 64 << 10;                // salt or extra of one key

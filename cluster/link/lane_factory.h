@@ -1,0 +1,29 @@
+// Makes the lanes of one link, best first, from what the shard's welcome offers.
+//
+// Thread safety: free functions; no shared state.
+#pragma once
+
+#include <grpcpp/channel.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "cluster/lanes/lane.h"
+#include "proto/types/ids.h"
+
+namespace reprise::cluster {
+
+struct LaneOffer {
+  std::shared_ptr<grpc::Channel> channel;
+  AttachmentId attachment;
+  std::vector<LaneKind> lanes;  // that both ends can use, the shard's best first
+  std::string view_socket;      // empty: no view lane
+  absl::Time deadline;          // for what it takes to open a lane; late lanes are left out
+};
+
+// Never fails: what cannot be opened is left out, and the stream lane needs nothing.
+std::unique_ptr<lanes::Lane> MakeLane(const LaneOffer& offer);
+
+}  // namespace reprise::cluster

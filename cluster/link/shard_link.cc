@@ -1,0 +1,213 @@
+#include "cluster/link/shard_link.h"
+
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "cluster/lanes/lane_choice.h"
+#include "cluster/link/attach_stream.h"
+#include "cluster/link/channel.h"
+#include "cluster/link/lane_factory.h"
+#include "proto/types/refusal.h"
+#include "proto/types/status_macros.h"
+#include "proto/wire/deadline.h"
+#include "proto/wire/enums.h"
+#include "proto/wire/spec.h"
+#include "proto/wire/status.h"
+#include "proto/wire/verbs.h"
+#include "reprise/v1/shard.grpc.pb.h"
+
+namespace reprise::cluster {
+namespace {
+
+using Stub = v1::ShardService::Stub;
+
+absl::Status ShardGone(absl::string_view address) {
+  return Refusal(absl::StatusCode::kUnavailable, "LINK_DOWN",
+                 absl::StrCat("the attachment to the shard at ", address,
+                              " is over: attach anew, or take its blocks as misses"));
+}
+
+class GrpcShardLink final : public ShardLink {
+ public:
+  GrpcShardLink(std::string address, std::shared_ptr<grpc::Channel> channel,
+                std::shared_ptr<AttachStream> attach, const v1::AttachResponse::Welcome& welcome,
+                std::unique_ptr<lanes::Lane> lane)
+      : address_(std::move(address)),
+        stub_(v1::ShardService::NewStub(channel)),
+        attach_(std::move(attach)),
+        attachment_(welcome.attachment_id()),
+        shard_id_{welcome.shard_id()},
+        lane_(std::move(lane)) {}
+
+  ~GrpcShardLink() override { attach_->Stop(); }
+
+  bool alive() const override { return attach_->alive(); }
+  bool draining() const override { return attach_->draining(); }
+  const ShardId& shard_id() const override { return shard_id_; }
+  lanes::Lane& lane() override { return *lane_; }
+
+  absl::StatusOr<OpenedSpec> OpenSpec(const CacheSpec& spec, absl::Time deadline) override {
+    const Fingerprint fingerprint = FingerprintOf(spec);
+    {
+      absl::MutexLock lock(&mu_);
+      const auto known = specs_.find(fingerprint);
+      if (known != specs_.end() && alive()) return known->second;
+    }
+    v1::OpenSpecRequest request;
+    *request.mutable_spec() = wire::ToMessage(spec);
+    request.set_expected_fingerprint(wire::ToBytes(fingerprint));
+    REPRISE_ASSIGN_OR_RETURN(const v1::OpenSpecResponse response,
+                             Call<v1::OpenSpecResponse>(&Stub::OpenSpec, request, deadline));
+    OpenedSpec opened{.handle = SpecHandle(response.spec_handle()),
+                      .block_bytes = response.block_bytes(),
+                      .replication = response.replication()};
+    REPRISE_ASSIGN_OR_RETURN(opened.fingerprint,
+                             wire::FingerprintFromBytes(response.fingerprint(), "fingerprint"));
+    absl::MutexLock lock(&mu_);
+    specs_[fingerprint] = opened;
+    return opened;
+  }
+
+  absl::StatusOr<uint32_t> Lookup(SpecHandle spec, std::span<const BlockKey> keys,
+                                  absl::Time deadline) override {
+    v1::LookupRequest request;
+    request.set_spec_handle(spec.value);
+    request.set_keys(PackKeys(keys));
+    REPRISE_ASSIGN_OR_RETURN(const v1::LookupResponse response,
+                             Call<v1::LookupResponse>(&Stub::Lookup, request, deadline));
+    return response.run_blocks();
+  }
+
+  absl::StatusOr<AcquiredRun> Acquire(SpecHandle spec, std::span<const BlockKey> keys,
+                                      uint32_t first_block, absl::Time deadline) override {
+    v1::AcquireRequest request;
+    request.set_spec_handle(spec.value);
+    request.set_keys(PackKeys(keys));
+    request.set_first_block(first_block);
+    REPRISE_ASSIGN_OR_RETURN(const v1::AcquireResponse response,
+                             Call<v1::AcquireResponse>(&Stub::Acquire, request, deadline));
+    AcquiredRun run{.lease = LeaseId(response.lease_id()),
+                    .run_blocks = response.run_blocks(),
+                    .first_block = first_block};
+    REPRISE_ASSIGN_OR_RETURN(run.checksums, UnpackChecksums(response.checksums(), "checksums"));
+    REPRISE_ASSIGN_OR_RETURN(run.tiers, wire::FromMessage(response.tiers()));
+    const size_t leased =
+        run.lease && run.run_blocks > first_block ? run.run_blocks - first_block : 0;
+    if (run.run_blocks > keys.size() || run.checksums.size() != leased) {
+      return Refusal(absl::StatusCode::kInternal, "ACQUIRE_ANSWER",
+                     absl::StrCat("the shard at ", address_, " answered ", run.run_blocks,
+                                  " run_blocks and ", run.checksums.size(), " checksums for ",
+                                  keys.size(), " keys from block ", first_block));
+    }
+    return run;
+  }
+
+  absl::Status Release(LeaseId lease, absl::Time deadline) override {
+    v1::ReleaseRequest request;
+    request.add_lease_ids(lease.value);
+    return Call<v1::ReleaseResponse>(&Stub::Release, request, deadline).status();
+  }
+
+  absl::StatusOr<ReservedRun> Reserve(const ReserveCall& call, absl::Time deadline) override {
+    v1::ReserveRequest request;
+    request.set_spec_handle(call.spec.value);
+    request.set_keys(PackKeys(call.keys));
+    request.set_session_id(call.session_id);
+    request.mutable_token_positions()->Add(call.token_positions.begin(),
+                                           call.token_positions.end());
+    request.mutable_token_ids()->Add(call.token_ids.begin(), call.token_ids.end());
+    request.set_replica(call.replica);
+    REPRISE_ASSIGN_OR_RETURN(const v1::ReserveResponse response,
+                             Call<v1::ReserveResponse>(&Stub::Reserve, request, deadline));
+    ReservedRun run{.reservation = ReservationId(response.reservation_id())};
+    REPRISE_ASSIGN_OR_RETURN(run.outcomes, wire::FromMessage(response.outcomes()));
+    if (run.outcomes.size() != call.keys.size()) {
+      return Refusal(absl::StatusCode::kInternal, "RESERVE_ANSWER",
+                     absl::StrCat("the shard at ", address_, " answered ", run.outcomes.size(),
+                                  " outcomes for ", call.keys.size(), " keys"));
+    }
+    return run;
+  }
+
+  absl::StatusOr<CommittedRun> Commit(ReservationId reservation, std::span<const uint32_t> blocks,
+                                      std::span<const Checksum128> checksums,
+                                      absl::Time deadline) override {
+    v1::CommitRequest request;
+    request.set_reservation_id(reservation.value);
+    request.mutable_blocks()->Add(blocks.begin(), blocks.end());
+    request.set_checksums(PackChecksums(checksums));
+    REPRISE_ASSIGN_OR_RETURN(const v1::CommitResponse response,
+                             Call<v1::CommitResponse>(&Stub::Commit, request, deadline));
+    return CommittedRun{.committed = response.committed(), .duplicate = response.duplicate()};
+  }
+
+ private:
+  // One unary verb of this attachment.
+  template <typename Response, typename Request>
+  absl::StatusOr<Response> Call(grpc::Status (Stub::*verb)(grpc::ClientContext*, const Request&,
+                                                           Response*),
+                                Request& request, absl::Time deadline) {
+    if (!alive()) return ShardGone(address_);
+    if (absl::Now() >= deadline) {
+      return Refusal(absl::StatusCode::kDeadlineExceeded, "DEADLINE_OVER",
+                     "the deadline was over before the call began: nothing was asked");
+    }
+    request.set_attachment_id(attachment_.value);
+    grpc::ClientContext context;
+    context.set_deadline(wire::ToGprDeadline(deadline));
+    Response response;
+    const absl::Status status =
+        wire::FromGrpcStatus((stub_.get()->*verb)(&context, request, &response));
+    if (status.ok()) return response;
+    // The shard does not know us any more: it restarted, or called us silent.
+    if (RefusalReason(status) == "ATTACHMENT_UNKNOWN") {
+      attach_->Stop();
+      return ShardGone(address_);
+    }
+    return status;
+  }
+
+  const std::string address_;
+  const std::unique_ptr<Stub> stub_;
+  const std::shared_ptr<AttachStream> attach_;
+  const AttachmentId attachment_;
+  const ShardId shard_id_;
+  const std::unique_ptr<lanes::Lane> lane_;
+
+  absl::Mutex mu_;
+  absl::flat_hash_map<Fingerprint, OpenedSpec> specs_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ShardLink>> ShardLink::Connect(ShardLinkOptions options,
+                                                              absl::Time deadline) {
+  v1::AttachRequest::Hello hello;
+  hello.set_client_name(options.client_name);
+  hello.set_host_id(lanes::ThisHostId());
+  for (const LaneKind kind : options.lanes) {
+    if (kind != LaneKind::kInProcess) hello.add_lanes(wire::ToMessage(kind));
+  }
+  std::shared_ptr<grpc::Channel> channel = MakeChannel(options.address);
+  std::shared_ptr<AttachStream> attach = AttachStream::Start(channel, hello);
+  REPRISE_ASSIGN_OR_RETURN(const v1::AttachResponse::Welcome welcome,
+                           attach->AwaitWelcome(deadline));
+  LaneOffer offer{.channel = channel,
+                  .attachment = AttachmentId(welcome.attachment_id()),
+                  .view_socket = welcome.view_socket(),
+                  .deadline = deadline};
+  for (const int kind : welcome.lanes()) {
+    // A lane of a newer version is one that we do not have.
+    const absl::StatusOr<LaneKind> known =
+        wire::FromMessage(static_cast<v1::LaneKind>(kind), "welcome.lanes");
+    if (known.ok()) offer.lanes.push_back(*known);
+  }
+  std::unique_ptr<lanes::Lane> lane = MakeLane(offer);
+  return std::make_unique<GrpcShardLink>(std::move(options.address), std::move(channel),
+                                         std::move(attach), welcome, std::move(lane));
+}
+
+}  // namespace reprise::cluster
