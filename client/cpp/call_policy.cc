@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::client {
@@ -15,6 +16,9 @@ absl::Time TryDeadline(absl::Time now, absl::Time deadline, int tries_left) {
 Verdict Judge(const absl::Status& status, absl::Duration budget) {
   switch (status.code()) {
     case absl::StatusCode::kUnavailable:
+      // With a reason it is an answer: the shard drains, a router knows no living shard, one lane
+      // is down.
+      return RefusalReason(status).empty() ? Verdict::kBad : Verdict::kGood;
     case absl::StatusCode::kInternal:
     case absl::StatusCode::kUnknown:
     case absl::StatusCode::kUnimplemented:
@@ -80,6 +84,11 @@ void Breaker::Open(absl::Time now) {
   state_ = State::kOpen;
   ++opened_in_a_row_;
   ++opened_;
+}
+
+absl::Duration StallLimit(uint64_t bytes) {
+  return limits::kTransferStallMax +
+         absl::Seconds(static_cast<double>(bytes) / static_cast<double>(limits::kTransferRateMin));
 }
 
 absl::Duration BackOff(int attempt, uint64_t random) {

@@ -60,6 +60,9 @@ class Breaker {
   absl::Time probe_until_ = absl::InfinitePast();
 };
 
+// The longest that a shard in good health takes to move `bytes`: one that takes longer hangs.
+absl::Duration StallLimit(uint64_t bytes);
+
 // The wait before attempt `attempt` (the first is 0, which waits nothing): kBackOffMin, doubled
 // each time, at most kBackOffMax, and of that a share between a half and all, chosen by `random`,
 // so that clients do not come back in step.

@@ -110,6 +110,7 @@ inline constexpr int kBreakerFailuresMax = 3;  // in a row: the shard is a miss 
 inline constexpr absl::Duration kBreakerOpenMin = absl::Milliseconds(500);
 inline constexpr absl::Duration kBreakerOpenMax = absl::Seconds(30);
 inline constexpr size_t kClientThreads = 4;
+inline constexpr size_t kClientThreadsMax = 256;
 inline constexpr size_t kClientQueueJobsMax = 1024;
 inline constexpr absl::Duration kHungCallMin = absl::Milliseconds(250);   // a call with this much time that times
                                                                          //   out says that the shard hangs

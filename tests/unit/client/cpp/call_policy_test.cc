@@ -2,6 +2,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "proto/types/refusal.h"
 
 namespace reprise::client {
 namespace {
@@ -40,6 +41,8 @@ TEST(CallPolicyTest, OnlyTheShardsOwnFailuresCountAgainstIt) {
       {absl::InvalidArgumentError(""), absl::Seconds(1), Verdict::kGood},
       {absl::DataLossError(""), absl::Seconds(1), Verdict::kGood},
       {absl::UnavailableError(""), absl::Seconds(1), Verdict::kBad},
+      {Refusal(absl::StatusCode::kUnavailable, "DRAINING", "it drains"), absl::Seconds(1),
+       Verdict::kGood},
       {absl::InternalError(""), absl::Seconds(1), Verdict::kBad},
       {absl::DeadlineExceededError(""), absl::Seconds(1), Verdict::kHung},
       {absl::DeadlineExceededError(""), limits::kHungCallMin / 2, Verdict::kUnknown},

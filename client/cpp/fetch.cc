@@ -1,0 +1,220 @@
+// Reads the blocks of a run into the caller's memory: from several shards at once where several
+// have them, and from another one when one fails.
+#include <algorithm>
+#include <atomic>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "client/cpp/call_policy.h"
+#include "client/cpp/client_core.h"
+#include "client/cpp/fetch_plan.h"
+#include "proto/types/limits.h"
+#include "proto/types/status_macros.h"
+
+namespace reprise::client {
+namespace {
+
+// Where a block came from; written by one piece's thread, read after all pieces are done.
+struct Delivered {
+  bool verified = false;
+  LaneKind lane = LaneKind::kStream;
+  Tier tier = Tier::kDram;
+  uint32_t segment = 0;
+};
+
+class Reader {
+ public:
+  Reader(const CorePtr& core, Run& run, const FetchCall& call, const CallContext& context)
+      : core_(core),
+        run_(run),
+        call_(call),
+        context_(context),
+        layout_(run.origin().spec->layout),
+        segments_(run.segments()),
+        usable_(segments_.size(), true),
+        delivered_(call.count) {}
+
+  FetchResult Read() {
+    bool rescued = false;
+    while (Verified() < call_.count && Continue()) {
+      if (ReadRound()) continue;
+      if (rescued || !Continue() || !Rescue()) break;
+      rescued = true;
+    }
+    return Result();
+  }
+
+ private:
+  // A wrong checksum ends the run; so do the caller and the clock.
+  bool Continue() {
+    if (corrupt_ > 0) return false;
+    const absl::Status status = context_.Check();
+    if (!status.ok()) Note(status);
+    return status.ok();
+  }
+
+  uint32_t Verified() const {
+    uint32_t blocks = 0;
+    while (blocks < call_.count && delivered_[blocks].verified) ++blocks;
+    return blocks;
+  }
+
+  // Reads what is missing from all segments that are usable. False when none has the next block.
+  bool ReadRound() {
+    std::vector<SourceRange> sources;
+    for (size_t s = 0; s < segments_.size(); ++s) {
+      sources.push_back(usable_[s] ? SourceRange{segments_[s].first, segments_[s].end}
+                                   : SourceRange{});
+    }
+    const auto plan = PlanFetch(sources, call_.first + Verified(), call_.first + call_.count);
+    if (plan.empty()) return false;
+    std::vector<absl::Status> statuses(plan.size());
+    std::vector<std::function<void()>> tasks;
+    for (size_t i = 0; i < plan.size(); ++i) {
+      tasks.push_back([this, &plan, &statuses, i] { statuses[i] = ReadPiece(plan[i]); });
+    }
+    core_->executor.RunAll(std::move(tasks));
+    for (size_t i = 0; i < plan.size(); ++i) {
+      if (statuses[i].ok()) continue;
+      Note(statuses[i]);
+      if (RefusalReason(statuses[i]) == "BLOCK_CORRUPT") ++corrupt_;
+      usable_[plan[i].source] = false;
+    }
+    return true;
+  }
+
+  // In chunks, so that a shard that hangs is told from one that has much to send.
+  absl::Status ReadPiece(const FetchPiece& piece) {
+    const uint32_t chunk = std::max<uint32_t>(
+        1, static_cast<uint32_t>(limits::kTransferChunkBytes / layout_.block_bytes));
+    for (uint32_t at = piece.first; at < piece.end; at += chunk) {
+      REPRISE_RETURN_IF_ERROR(context_.Check());
+      const uint32_t blocks = std::min(chunk, piece.end - at);
+      REPRISE_RETURN_IF_ERROR(ReadChunk(piece.source, at, blocks));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadChunk(uint32_t source, uint32_t first, uint32_t blocks) {
+    const Segment& segment = segments_[source];
+    const absl::Time started = absl::Now();
+    const absl::Time deadline =
+        std::min(context_.deadline, started + StallLimit(uint64_t{blocks} * layout_.block_bytes));
+    uint32_t progress = 0;
+    VerifyingSink sink(
+        {.memory = &call_.memory,
+         .layout = &layout_,
+         .staging = &core_->staging,
+         .first = first - call_.first,
+         .deadline = deadline},
+        std::span(segment.checksums).subspan(first - segment.first, blocks), [&](uint32_t i) {
+          ++progress;
+          Delivered& block = delivered_[first - call_.first + i];
+          block = {true, segment.link->lane().kind(), segment.TierOf(first + i), source};
+          return context_.Check();
+        });
+    REPRISE_RETURN_IF_ERROR(sink.Prepare());
+    absl::Status status = segment.link->lane().Read({.lease = segment.lease,
+                                                     .first = first,
+                                                     .blocks = blocks,
+                                                     .block_bytes = layout_.block_bytes},
+                                                    sink, deadline);
+    // Late, but sending: the caller's deadline was short, and nothing is wrong with the shard.
+    const bool sending = absl::IsDeadlineExceeded(status) && progress > 0;
+    core_->shards.Report(segment.address, segment.link, sending ? absl::CancelledError("") : status,
+                         deadline - started);
+    return status;
+  }
+
+  // Leases what is missing from a shard that did not fail yet.
+  bool Rescue() {
+    const RunOrigin& origin = run_.origin();
+    std::vector<std::string> failed;
+    for (size_t s = 0; s < segments_.size(); ++s) {
+      if (!usable_[s]) failed.push_back(segments_[s].address);
+    }
+    AcquireCall call{.spec = origin.spec,
+                     .keys = origin.keys,
+                     .session = origin.session,
+                     .first_block = call_.first + Verified(),
+                     .timeout = absl::ZeroDuration()};
+    absl::StatusOr<Segment> segment = AcquireElsewhere(core_, call, failed, context_.deadline);
+    if (!segment.ok()) return false;
+    first_rescued_ = static_cast<uint32_t>(segments_.size());
+    run_.Add(*segment);
+    segments_.push_back(*std::move(segment));
+    usable_.push_back(true);
+    return true;
+  }
+
+  void Note(const absl::Status& status) {
+    if (status_.ok()) status_ = status;
+  }
+
+  FetchResult Result() {
+    FetchResult result;
+    result.blocks = Verified();
+    result.corrupt = corrupt_;
+    result.bytes = uint64_t{result.blocks} * layout_.block_bytes;
+    std::map<std::string, uint64_t> by_shard;
+    uint64_t rescued = 0;
+    for (uint32_t i = 0; i < result.blocks; ++i) {
+      const Delivered& block = delivered_[i];
+      ++result.by_lane[static_cast<size_t>(block.lane)];
+      ++result.by_tier[static_cast<size_t>(block.tier)];
+      ++by_shard[segments_[block.segment].link->shard_id().name];
+      rescued += block.segment >= first_rescued_ ? 1 : 0;
+    }
+    result.shards = static_cast<uint32_t>(by_shard.size());
+    if (result.blocks < call_.count) result.status = status_;
+    Count(result, by_shard, rescued);
+    return result;
+  }
+
+  void Count(const FetchResult& result, const std::map<std::string, uint64_t>& by_shard,
+             uint64_t rescued) {
+    Counters& counters = core_->counters;
+    counters.fetches += 1;
+    counters.blocks_fetched += result.blocks;
+    counters.bytes_fetched += result.bytes;
+    counters.blocks_corrupt += result.corrupt;
+    counters.blocks_rescued += rescued;
+    for (size_t i = 0; i < kLaneKinds; ++i) counters.blocks_by_lane[i] += result.by_lane[i];
+    for (size_t i = 0; i < kTiers; ++i) counters.blocks_by_tier[i] += result.by_tier[i];
+    for (const auto& [shard, blocks] : by_shard) counters.CountFromShard(shard, blocks);
+    if (!result.status.ok()) counters.calls_failed += 1;
+    if (absl::IsDeadlineExceeded(result.status)) counters.calls_late += 1;
+  }
+
+  const CorePtr& core_;
+  Run& run_;
+  const FetchCall& call_;
+  const CallContext& context_;
+  const BlockLayout& layout_;
+  std::vector<Segment> segments_;
+  std::vector<bool> usable_;
+  std::vector<Delivered> delivered_;  // by block of the call
+  uint32_t first_rescued_ = ~uint32_t{0};
+  uint32_t corrupt_ = 0;
+  absl::Status status_;
+};
+
+}  // namespace
+
+absl::Status CheckFetch(const Run& run, const FetchCall& call) {
+  if (call.first < run.first_block() || call.first > run.blocks() ||
+      call.count > run.blocks() - call.first) {
+    return Refusal(absl::StatusCode::kInvalidArgument, "FETCH_RANGE",
+                   absl::StrCat("blocks [", call.first, ", ", uint64_t{call.first} + call.count,
+                                ") are not all among the leased [", run.first_block(), ", ",
+                                run.blocks(), "): fetch what was acquired"));
+  }
+  return call.memory.Check(run.origin().spec->layout, call.count);
+}
+
+FetchResult FetchRun(const CorePtr& core, Run& run, const FetchCall& call,
+                     const CallContext& context) {
+  return Reader(core, run, call, context).Read();
+}
+
+}  // namespace reprise::client

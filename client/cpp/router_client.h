@@ -1,0 +1,58 @@
+// Where to ask: the routers' answers, and the placement that a client computes by itself when no
+// router answers.
+//
+// Thread safety: all methods may be called from any thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "proto/types/block_key.h"
+#include "proto/types/ids.h"
+
+namespace reprise::client {
+
+struct ShardTarget {
+  ShardId id;
+  std::string address;  // host:port
+  friend bool operator==(const ShardTarget&, const ShardTarget&) = default;
+};
+
+// What a router believes of one shard: it holds this many leading blocks.
+struct LocatedRun {
+  ShardTarget shard;
+  uint32_t blocks = 0;
+  Tier tier = Tier::kDram;
+};
+
+struct Route {
+  std::vector<ShardTarget> order;  // home first, then placement order; living shards only
+  bool runs_known = false;         // false: nobody said who holds what
+  std::vector<LocatedRun> runs;    // longest first
+};
+
+struct RouteCall {
+  std::string session;  // empty: the first key stands for it
+  Fingerprint fingerprint;
+  std::span<const BlockKey> keys;  // empty: placement only
+};
+
+class RouterClient {
+ public:
+  virtual ~RouterClient() = default;
+  // UNAVAILABLE or DEADLINE_EXCEEDED when no router answered.
+  virtual absl::StatusOr<Route> RouteSession(const RouteCall& call, absl::Time deadline) = 0;
+  // The first router that answers names every shard it knows.
+  virtual absl::StatusOr<std::vector<ShardTarget>> Shards(absl::Time deadline) = 0;
+};
+
+// Over gRPC to any of `addresses`: the one that answered last is asked first, the others when it
+// fails. REQUIRES: at least one address.
+std::unique_ptr<RouterClient> MakeGrpcRouterClient(std::vector<std::string> addresses);
+
+}  // namespace reprise::client

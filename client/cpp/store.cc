@@ -1,0 +1,264 @@
+// Stores the blocks of a chain at its home shard, or at the next one when home is in trouble.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "client/cpp/call_policy.h"
+#include "client/cpp/client_core.h"
+#include "proto/types/limits.h"
+#include "proto/types/status_macros.h"
+
+namespace reprise::client {
+namespace {
+
+absl::Status ParentsMissing(const std::string& address, uint32_t found, uint32_t first) {
+  return Refusal(
+      absl::StatusCode::kFailedPrecondition, "PARENTS_MISSING",
+      absl::StrCat("shard ", address, " has ", found, " of the ", first,
+                   " blocks before the first one to store: store the chain from its start"));
+}
+
+// One store call at one shard.
+class Writer {
+ public:
+  Writer(ClientCore& core, const StoreCall& call, const CallContext& context, OpenShard shard)
+      : core_(core),
+        call_(call),
+        context_(context),
+        layout_(call.spec->layout),
+        shard_(std::move(shard)) {}
+
+  // OK when every block is stored, here, by this writer or another one. `result` is filled in every
+  // case.
+  absl::Status Write(StoreResult& result) {
+    if (shard_.link->draining()) {
+      return Refusal(absl::StatusCode::kUnavailable, "SHARD_DRAINING",
+                     absl::StrCat("shard ", shard_.address, " is about to stop"));
+    }
+    REPRISE_RETURN_IF_ERROR(CheckParents());
+    REPRISE_RETURN_IF_ERROR(Reserve(result));
+    const uint32_t batch = std::max<uint32_t>(
+        1, static_cast<uint32_t>(limits::kStoreBatchBytes / layout_.block_bytes));
+    for (size_t at = 0; at < granted_.size(); at += batch) {
+      const size_t blocks = std::min<size_t>(batch, granted_.size() - at);
+      REPRISE_RETURN_IF_ERROR(StoreBatch(std::span(granted_).subspan(at, blocks), result));
+    }
+    return refused_;
+  }
+
+ private:
+  template <typename Answer>
+  absl::StatusOr<Answer> Reported(absl::StatusOr<Answer> answer, absl::Time started) {
+    ReportCall(core_, shard_, answer.status(), started, context_.deadline);
+    return answer;
+  }
+
+  // A store that continues a chain is of no use where the chain is not.
+  absl::Status CheckParents() {
+    if (call_.first == 0) return absl::OkStatus();
+    const absl::Time started = absl::Now();
+    REPRISE_ASSIGN_OR_RETURN(
+        const uint32_t found,
+        Reported(shard_.link->Lookup(shard_.spec.handle, std::span(call_.keys).first(call_.first),
+                                     context_.deadline),
+                 started));
+    return found == call_.first ? absl::OkStatus()
+                                : ParentsMissing(shard_.address, found, call_.first);
+  }
+
+  absl::Status Reserve(StoreResult& result) {
+    const absl::Time started = absl::Now();
+    REPRISE_ASSIGN_OR_RETURN(cluster::ReservedRun reserved,
+                             Reported(shard_.link->Reserve({.spec = shard_.spec.handle,
+                                                            .keys = call_.keys,
+                                                            .session_id = call_.session,
+                                                            .token_positions = {},
+                                                            .token_ids = call_.tokens,
+                                                            .replica = false},
+                                                           context_.deadline),
+                                      started));
+    if (reserved.outcomes.size() != call_.keys.size()) {
+      return absl::InternalError(absl::StrCat("shard ", shard_.address, " answered ",
+                                              reserved.outcomes.size(), " outcomes for ",
+                                              call_.keys.size(), " keys"));
+    }
+    reservation_ = reserved.reservation;
+    for (uint32_t i = 0; i < call_.first; ++i) {
+      if (reserved.outcomes[i] == ReserveOutcome::kGranted ||
+          reserved.outcomes[i] == ReserveOutcome::kNoSpace) {
+        return ParentsMissing(shard_.address, i, call_.first);
+      }
+    }
+    for (uint32_t i = call_.first; i < call_.keys.size(); ++i) {
+      switch (reserved.outcomes[i]) {
+        case ReserveOutcome::kPresent:
+          ++result.present;
+          break;
+        case ReserveOutcome::kPending:
+          ++result.present;
+          others_write_ = true;
+          break;
+        case ReserveOutcome::kGranted:
+          granted_.push_back(i);
+          break;
+        case ReserveOutcome::kNoSpace:
+          refused_ = Refusal(absl::StatusCode::kResourceExhausted, "SHARD_FULL",
+                             absl::StrCat("shard ", shard_.address, " has no space for block ", i,
+                                          " and those after it"));
+          break;
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status StoreBatch(std::span<const uint32_t> blocks, StoreResult& result) {
+    REPRISE_RETURN_IF_ERROR(context_.Check());
+    std::vector<uint32_t> own;  // indexes into the caller's memory
+    for (uint32_t block : blocks) own.push_back(block - call_.first);
+    const absl::Time started = absl::Now();
+    const absl::Time deadline =
+        std::min(context_.deadline, started + StallLimit(blocks.size() * layout_.block_bytes));
+    ChecksummingSource source({.memory = &call_.memory,
+                               .layout = &layout_,
+                               .staging = &core_.staging,
+                               .first = 0,
+                               .deadline = deadline},
+                              own, [this] { return context_.Check(); });
+    const absl::Status status = shard_.link->lane().Write({.reservation = reservation_,
+                                                           .blocks = {blocks.begin(), blocks.end()},
+                                                           .block_bytes = layout_.block_bytes},
+                                                          source, deadline);
+    const bool sending = absl::IsDeadlineExceeded(status) && source.checksums().size() > 1;
+    core_.shards.Report(shard_.address, shard_.link, sending ? absl::CancelledError("") : status,
+                        deadline - started);
+    REPRISE_RETURN_IF_ERROR(status);
+    result.bytes += blocks.size() * layout_.block_bytes;
+    REPRISE_ASSIGN_OR_RETURN(const cluster::CommittedRun committed,
+                             Commit(blocks, source.checksums()));
+    result.stored += committed.committed;
+    result.present += committed.duplicate;
+    return absl::OkStatus();
+  }
+
+  // Waits a little for parents that another writer is about to commit.
+  absl::StatusOr<cluster::CommittedRun> Commit(std::span<const uint32_t> blocks,
+                                               std::span<const Checksum128> checksums) {
+    const absl::Time give_up = std::min(context_.deadline, absl::Now() + limits::kCommitRetryMax);
+    for (int attempt = 1;; ++attempt) {
+      const absl::Time started = absl::Now();
+      auto committed = Reported(
+          shard_.link->Commit(reservation_, blocks, checksums, context_.deadline), started);
+      if (!others_write_ || !absl::IsFailedPrecondition(committed.status())) return committed;
+      const absl::Duration wait =
+          BackOff(attempt, static_cast<uint64_t>(absl::ToUnixNanos(started)));
+      if (started + wait >= give_up || !context_.Check().ok()) return committed;
+      absl::SleepFor(wait);
+    }
+  }
+
+  ClientCore& core_;
+  const StoreCall& call_;
+  const CallContext& context_;
+  const BlockLayout& layout_;
+  const OpenShard shard_;
+  ReservationId reservation_;
+  std::vector<uint32_t> granted_;
+  bool others_write_ = false;
+  absl::Status refused_;
+};
+
+// Another shard may do better.
+bool TryNext(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnknown:
+    case absl::StatusCode::kNotFound:  // the attachment or the reservation is over: the shard
+                                       // restarted
+      return true;
+    case absl::StatusCode::kFailedPrecondition:
+      return RefusalReason(status) == "PARENTS_MISSING";
+    default:
+      return false;
+  }
+}
+
+// The shards to try: the placement order, and for a chain that continues the one that has most of
+// it first.
+absl::StatusOr<std::vector<std::string>> Targets(ClientCore& core, const StoreCall& call,
+                                                 const CallContext& context) {
+  const RouteCall route_call{call.session, call.spec->fingerprint, call.keys};
+  REPRISE_ASSIGN_OR_RETURN(
+      const Route route,
+      core.routes.Order(route_call, TryDeadline(absl::Now(), context.deadline, 3)));
+  std::vector<std::string> targets;
+  for (const ShardTarget& target : route.order) {
+    if (targets.size() < limits::kStoreTargetsMax) targets.push_back(target.address);
+  }
+  return targets;
+}
+
+}  // namespace
+
+absl::Status CheckStore(const StoreCall& call) {
+  REPRISE_RETURN_IF_ERROR(CheckAcquire({.spec = call.spec,
+                                        .keys = call.keys,
+                                        .session = call.session,
+                                        .first_block = 0,
+                                        .timeout = absl::ZeroDuration()}));
+  if (call.first > call.keys.size()) {
+    return Refusal(absl::StatusCode::kInvalidArgument, "STORE_FIRST",
+                   absl::StrCat("first ", call.first, " lies beyond the ", call.keys.size(),
+                                " keys: give the whole chain of keys from its first block"));
+  }
+  const uint64_t tokens = call.keys.size() * uint64_t{call.spec->spec.block_tokens};
+  if (!call.tokens.empty() && call.tokens.size() != tokens) {
+    return Refusal(absl::StatusCode::kInvalidArgument, "STORE_TOKENS",
+                   absl::StrCat("tokens has ", call.tokens.size(), " entries, the keys stand for ",
+                                tokens, ": give block_tokens for each key, or none"));
+  }
+  return call.memory.Check(call.spec->layout, static_cast<uint32_t>(call.keys.size() - call.first));
+}
+
+StoreResult StoreChain(const CorePtr& core, const StoreCall& call, const CallContext& context) {
+  StoreResult result;
+  const uint32_t wanted = static_cast<uint32_t>(call.keys.size()) - call.first;
+  if (wanted > 0) {
+    absl::StatusOr<std::vector<std::string>> targets = Targets(*core, call, context);
+    result.status = targets.status();
+    const size_t count = targets.ok() ? targets->size() : 0;
+    for (size_t i = 0; i < count; ++i) {
+      if (absl::Status over = context.Check(); !over.ok()) {
+        if (result.status.ok()) result.status = over;
+        break;
+      }
+      const CallContext share{
+          TryDeadline(absl::Now(), context.deadline, static_cast<int>(count - i)),
+          context.cancelled};
+      StoreResult at_shard;
+      absl::StatusOr<OpenShard> shard =
+          OpenAt(*core, (*targets)[i], call.spec->spec, share.deadline);
+      absl::Status status = shard.status();
+      if (shard.ok()) status = Writer(*core, call, share, *std::move(shard)).Write(at_shard);
+      // What an earlier shard took stays there, but a chain counts where all of it is.
+      result.stored = at_shard.stored;
+      result.present = at_shard.present;
+      result.bytes += at_shard.bytes;
+      result.status = status;
+      if (status.ok() || !TryNext(status)) break;
+      core->routes.Forget({call.session, call.spec->fingerprint, call.keys});
+    }
+  }
+  result.refused = wanted - std::min(wanted, result.stored + result.present);
+  Counters& counters = core->counters;
+  counters.stores += 1;
+  counters.blocks_stored += result.stored;
+  counters.blocks_present += result.present;
+  counters.blocks_refused += result.refused;
+  counters.bytes_stored += result.bytes;
+  if (!result.status.ok()) counters.calls_failed += 1;
+  if (absl::IsDeadlineExceeded(result.status)) counters.calls_late += 1;
+  return result;
+}
+
+}  // namespace reprise::client

@@ -1,0 +1,322 @@
+"""The half of the connector in vLLM's scheduler process: asks what is stored, plans loads and saves.
+
+Nothing here waits: a question is asked once per request and polled, work goes to the workers with the step.
+Each lease ends when its load is done or failed, when its request ends, or when the answer was not used in time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+import uuid
+from typing import Any
+
+import numpy as np
+
+from . import digests, keys, lookup
+from .explain import MissExplainer
+from .hints import RequestHints, read_hints
+from .messages import GroupBlocks, Load, RankParts, Save, StepMetadata, Variant, WorkerReport
+from .metrics import RepriseStats
+from .pins import Pins
+from .settings import Settings
+from .spec_from_engine import Part
+
+logger = logging.getLogger("vllm.reprise")
+
+LOAD_BYTES_PER_S_MIN = 64 << 20  # a load gets this much longer than its timeout: the slowest worthwhile link
+
+
+@dataclasses.dataclass
+class Tracked:
+    """What the scheduler side knows of one unfinished request."""
+
+    request: Any
+    hints: RequestHints
+    variant: Variant
+    lookup: lookup.Lookup | None = None
+    loading: bool = False
+    attempts_at: int = -1   # preemptions when it last loaded: a load is tried once per admission
+    saved_blocks: int = 0   # of the unit's blocks, handed to a save
+    cached_tokens: int = 0
+    submitted_blocks: int = 0
+
+
+class SchedulerSide:
+    def __init__(self, settings: Settings, client: Any, *, hashes_per_token: int, produces: bool, consumes: bool,
+                 clock: Any = time.monotonic) -> None:
+        """`hashes_per_token` is the engine's tokens per block hash."""
+        self.settings = settings
+        self.client = client
+        self.stats = RepriseStats()
+        self.pins = Pins()
+        self._tokens_per_hash = hashes_per_token
+        self._produces = produces
+        self._consumes = consumes
+        self._clock = clock
+        self._parts: list[Part] = []
+        self._ranks = 0
+        self._unit = 1  # tokens: what every group's blocks divide
+        self._requests: dict[str, Tracked] = {}
+        self._loads: list[Load] = []
+        self._saves: list[Save] = []
+        self._cancelled: set[str] = set()
+        self._save_of: dict[int, str] = {}
+        self._ranks_left: dict[int, int] = {}
+        self._next_save = 0
+        self._epoch = ""
+        self._loras: dict[str, str] = {}
+        self._explainer = MissExplainer(client, settings.explain_interval_ms / 1000)
+
+    # ---- Start
+
+    def learn_ranks(self, ranks: dict[tuple[int, int], RankParts]) -> None:
+        """What every rank keeps. Ranks that hold the same K/V have equal parts: those are asked for once."""
+        self._ranks = len(ranks)
+        self._parts = list(dict.fromkeys(part for told in ranks.values() for part in told.parts))
+        self._unit = int(np.lcm.reduce([part.group.block_tokens for part in self._parts]))
+        for part in self._parts:
+            logger.info("Reprise cache spec %s (%s)", part.spec.fingerprint.hex()[:16], part.spec)
+
+    # ---- Questions
+
+    def track(self, request: Any) -> Tracked:
+        known = self._requests.get(request.request_id)
+        if known is None:
+            known = Tracked(request, read_hints(request, self.settings.session_key), self._variant(request))
+            self._requests[request.request_id] = known
+        return known
+
+    def matched_tokens(self, request: Any, computed: int) -> tuple[int | None, bool]:
+        """vLLM's get_num_new_matched_tokens."""
+        tracked = self.track(request)
+        limit = (request.num_tokens - 1) // self._unit * self._unit
+        if not self._may_load(tracked) or limit - computed < self.settings.min_load_tokens:
+            return 0, False
+        now = self._clock()
+        asked = tracked.lookup
+        if asked is not None and (asked.first_tokens > computed or (
+                asked.outcome == "hit" and now - asked.asked_at > self.settings.lookup_hold_ms / 1000)):
+            asked.close()
+            asked = None
+        if asked is None:
+            asked = tracked.lookup = self._ask(tracked, computed, limit, now)
+        if asked.tokens is None:
+            self._wait(asked)
+        answered_before = asked.tokens is not None
+        stored = asked.poll(self._clock(), limit, self._unit)
+        if stored is None:
+            return None, False
+        if not answered_before:
+            self._count_answer(tracked, asked)
+        gain = stored - computed
+        if gain < self.settings.min_load_tokens:
+            asked.close()
+            return 0, False
+        return gain, True
+
+    def _may_load(self, tracked: Tracked) -> bool:
+        return (self._consumes and tracked.hints.load and bool(self._parts)
+                and not tracked.request.skip_reading_prefix_cache
+                and tracked.attempts_at != tracked.request.num_preemptions)
+
+    def _ask(self, tracked: Tracked, computed: int, limit: int, now: float) -> lookup.Lookup:
+        hashes = tracked.request.block_hashes
+        variant = tracked.variant
+        return lookup.start(
+            self.client, self._parts, lambda part: part.variant(variant.lora_digest, variant.epoch),
+            lambda part: keys.as_array(self._keys(hashes, part.group.block_tokens, limit)),
+            session=tracked.hints.session, first_tokens=computed, limit_tokens=limit, now=now,
+            budget_s=self.settings.lookup_budget_ms / 1000)
+
+    def _wait(self, asked: lookup.Lookup) -> None:
+        until = self._clock() + self.settings.lookup_wait_ms / 1000
+        for operation in asked.operations:
+            left = until - self._clock()
+            if left <= 0:
+                return
+            operation.wait(left)
+
+    def _count_answer(self, tracked: Tracked, asked: lookup.Lookup) -> None:
+        self.stats.add("lookups", label=asked.outcome)
+        if asked.outcome == "error":
+            logger.warning("Reprise did not answer for request %s, which is computed: %s",
+                           tracked.request.request_id, asked.errors()[0])
+        elif asked.outcome == "late":
+            logger.warning("Reprise answered for request %s later than lookup_budget_ms = %d: it is computed",
+                           tracked.request.request_id, self.settings.lookup_budget_ms)
+        elif asked.outcome == "miss":
+            part = self._parts[0]
+            packed = self._keys(tracked.request.block_hashes, part.group.block_tokens, tracked.request.num_tokens)
+            self._explainer.consider(part.variant(tracked.variant.lora_digest, tracked.variant.epoch), packed)
+
+    # ---- Loads
+
+    def allocated(self, request: Any, blocks: Any, external: int) -> None:
+        """vLLM's update_state_after_alloc."""
+        if external <= 0:
+            return
+        tracked = self.track(request)
+        asked = tracked.lookup
+        assert asked is not None and asked.tokens, "a load without an answer"
+        end = asked.tokens
+        groups = []
+        nbytes = 0
+        for part in {part.group.index: part for part in self._parts}.values():
+            group, tokens = part.group, part.group.block_tokens
+            chosen = blocks.blocks[group.index][: end // tokens]
+            first = (end - external) // tokens
+            if group.window_tokens:  # vLLM leaves a null block wherever the window does not reach
+                first = next((i for i, b in enumerate(chosen) if i >= first and not b.is_null), len(chosen))
+            ids = tuple(block.block_id for block in chosen[first:])
+            nbytes += len(ids) * sum(p.spec.block_bytes for p in self._parts if p.group.index == group.index)
+            groups.append(GroupBlocks(group.index, self._keys(request.block_hashes, tokens, end), first, ids))
+        timeout = self.settings.load_timeout_ms / 1000 + nbytes / LOAD_BYTES_PER_S_MIN
+        self._loads.append(Load(request.request_id, tracked.hints.session, tracked.variant, tuple(groups), timeout))
+        tracked.loading = True
+        tracked.attempts_at = request.num_preemptions
+        tracked.cached_tokens = end
+        tracked.saved_blocks = 0
+
+    def load_ended(self, request_ids: Any) -> None:
+        """The workers are done with these loads: the leases end."""
+        for request_id in request_ids or ():
+            tracked = self._requests.get(request_id)
+            if tracked is not None:
+                tracked.loading = False
+                self._end_lookup(tracked)
+                if tracked.request.is_finished():
+                    del self._requests[request_id]
+
+    def _end_lookup(self, tracked: Tracked) -> None:
+        if tracked.lookup is not None:
+            tracked.lookup.close()
+            tracked.lookup = None
+
+    # ---- Saves
+
+    def plan_step(self, scheduler_output: Any) -> StepMetadata:
+        """vLLM's build_connector_meta: everything that was planned since the last step, and this step's saves."""
+        state = scheduler_output.kv_connector_block_state
+        for request_id, scheduled in scheduler_output.num_scheduled_tokens.items():
+            tracked = self._requests.get(request_id)
+            if tracked is None or state is None:
+                continue
+            request = tracked.request
+            done = min(request.num_computed_tokens + scheduled, request.num_tokens)
+            if tracked.saved_blocks * self._unit > done:  # preempted and computing anew
+                tracked.saved_blocks = 0
+            decoding = scheduled == 1 and request.num_output_tokens > 0
+            least = self.settings.save_every_blocks if decoding else 1
+            if self._new_blocks(tracked, done) >= max(1, least):
+                block_ids = state.get_block_ids(request_id)
+                if block_ids is not None:
+                    self._plan_save(tracked, done, block_ids)
+        metadata = StepMetadata(self._loads, self._saves, self._cancelled)
+        self._loads, self._saves, self._cancelled = [], [], set()
+        return metadata
+
+    def _new_blocks(self, tracked: Tracked, done_tokens: int) -> int:
+        if not self._produces or not tracked.hints.save or not self._parts:
+            return 0
+        hashed = len(tracked.request.block_hashes) * self._tokens_per_hash
+        return min(done_tokens, hashed) // self._unit - tracked.saved_blocks
+
+    def _plan_save(self, tracked: Tracked, done_tokens: int, block_ids: tuple[list[int], ...]) -> None:
+        end = (tracked.saved_blocks + self._new_blocks(tracked, done_tokens)) * self._unit
+        start = tracked.saved_blocks * self._unit
+        groups = []
+        pinned: list[int] = []
+        for group in {part.group.index: part.group for part in self._parts}.values():
+            ids = block_ids[group.index][: end // group.block_tokens]
+            first = start // group.block_tokens
+            # A null block (id 0) is one that the window left behind: what is before it was saved, or is lost.
+            first = max([first] + [i + 1 for i in range(first, len(ids)) if ids[i] == 0])
+            chosen = tuple(ids[first:])
+            if not chosen:
+                continue
+            pinned += chosen
+            packed = self._keys(tracked.request.block_hashes, group.block_tokens, end)
+            groups.append(GroupBlocks(group.index, packed, first, chosen))
+        if not groups:
+            return
+        if (len(self._save_of) >= self.settings.saves_in_flight_max
+                or self.pins.blocks + len(pinned) > self.pins.capacity(self.settings.save_pin_fraction)):
+            self.stats.add("skipped_saves")
+            return  # tried again with the next blocks
+        tokens = None
+        if self.settings.send_tokens:
+            tokens = np.asarray(tracked.request.all_token_ids[:end], dtype=np.uint32).tobytes()
+        save_id, self._next_save = self._next_save, self._next_save + 1
+        self.pins.hold(save_id, pinned)
+        self._save_of[save_id] = tracked.request.request_id
+        self._ranks_left[save_id] = self._ranks
+        self._saves.append(Save(save_id, tracked.hints.session, tracked.variant, tuple(groups), tokens,
+                                self.settings.save_timeout_ms / 1000))
+        tracked.submitted_blocks += end // self._unit - tracked.saved_blocks
+        tracked.saved_blocks = end // self._unit
+
+    def saves_ended(self, report: WorkerReport) -> None:
+        for save_id, outcome in report.saves.items():
+            tracked = self._requests.get(self._save_of.get(save_id, ""))
+            if not outcome.complete and tracked is not None:
+                tracked.saved_blocks = 0  # the next save sends the whole chain: what is there is not sent again
+            self._ranks_left[save_id] -= outcome.ranks
+            if self._ranks_left[save_id] <= 0:
+                del self._ranks_left[save_id]
+                self._save_of.pop(save_id, None)
+                self.pins.release(save_id)
+
+    @property
+    def busy(self) -> bool:
+        """Steps are needed for work that no request waits for."""
+        return bool(self._save_of) or bool(self._saves) or bool(self._cancelled)
+
+    # ---- The end of a request
+
+    def finished(self, request: Any, block_ids: tuple[list[int], ...]) -> dict[str, Any] | None:
+        """vLLM's request_finished_all_groups: the last blocks are saved, leases end. Never holds the request."""
+        tracked = self._requests.get(request.request_id)
+        if tracked is None:
+            return None
+        # The last token's K/V was never computed.
+        done = min(request.num_computed_tokens, request.num_tokens - 1)
+        if not tracked.loading and self._new_blocks(tracked, done) > 0:
+            self._plan_save(tracked, done, block_ids)
+        if tracked.loading:
+            self._cancelled.add(request.request_id)  # its lease ends when the workers have let go
+        else:
+            self._end_lookup(tracked)
+            del self._requests[request.request_id]
+        if not tracked.hints.asked:
+            return None
+        return {"reprise": {"session": tracked.hints.session, "cached_tokens": tracked.cached_tokens,
+                            "saved_tokens": tracked.submitted_blocks * self._unit,
+                            "outcomes": list(tracked.hints.outcomes)}}
+
+    def forget_all(self) -> None:
+        """The engine's weights may be others from now on: what it stored before is not its own any more."""
+        self._epoch = uuid.uuid4().hex
+        for tracked in self._requests.values():
+            tracked.variant = dataclasses.replace(tracked.variant, epoch=self._epoch)
+            if not tracked.loading:
+                self._end_lookup(tracked)
+
+    def close(self) -> None:
+        for tracked in self._requests.values():
+            self._end_lookup(tracked)
+        self._requests.clear()
+
+    # ---- Details
+
+    def _keys(self, hashes: Any, block_tokens: int, tokens: int) -> bytes:
+        return keys.keys_of(hashes, block_tokens // self._tokens_per_hash, tokens // block_tokens)
+
+    def _variant(self, request: Any) -> Variant:
+        adapter = request.lora_request
+        if adapter is None:
+            return Variant("", self._epoch)
+        if adapter.lora_path not in self._loras:
+            self._loras[adapter.lora_path] = digests.folder_digest(adapter.lora_path)
+        return Variant(self._loras[adapter.lora_path], self._epoch)
