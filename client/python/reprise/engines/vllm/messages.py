@@ -70,6 +70,7 @@ class WorkerReport(KVConnectorWorkerMetadata):
     """What ended on the workers since their last report."""
 
     saves: dict[int, SaveOutcome] = dataclasses.field(default_factory=dict)
+    short_loads: set[str] = dataclasses.field(default_factory=set)  # requests that must compute what was promised
 
     def aggregate(self, other: KVConnectorWorkerMetadata) -> "WorkerReport":
         assert isinstance(other, WorkerReport)
@@ -78,7 +79,7 @@ class WorkerReport(KVConnectorWorkerMetadata):
             mine = merged.get(save_id)
             merged[save_id] = outcome if mine is None else SaveOutcome(
                 mine.ranks + outcome.ranks, mine.complete and outcome.complete)
-        return WorkerReport(merged)
+        return WorkerReport(merged, self.short_loads | other.short_loads)
 
 
 @dataclasses.dataclass

@@ -44,14 +44,14 @@ class Tracked:
 
 
 class SchedulerSide:
-    def __init__(self, settings: Settings, client: Any, *, hashes_per_token: int, produces: bool, consumes: bool,
+    def __init__(self, settings: Settings, client: Any, *, tokens_per_hash: int, produces: bool, consumes: bool,
                  clock: Any = time.monotonic) -> None:
-        """`hashes_per_token` is the engine's tokens per block hash."""
+        """`tokens_per_hash`: one hash of the engine stands for so many tokens."""
         self.settings = settings
         self.client = client
         self.stats = RepriseStats()
         self.pins = Pins()
-        self._tokens_per_hash = hashes_per_token
+        self._tokens_per_hash = tokens_per_hash
         self._produces = produces
         self._consumes = consumes
         self._clock = clock
@@ -84,7 +84,10 @@ class SchedulerSide:
     def track(self, request: Any) -> Tracked:
         known = self._requests.get(request.request_id)
         if known is None:
-            known = Tracked(request, read_hints(request, self.settings.session_key), self._variant(request))
+            hints, variant = read_hints(request, self.settings.session_key), self._variant(request)
+            if variant is None:
+                hints, variant = dataclasses.replace(hints, load=False, save=False), Variant()
+            known = Tracked(request, hints, variant)
             self._requests[request.request_id] = known
         return known
 
@@ -241,8 +244,7 @@ class SchedulerSide:
             groups.append(GroupBlocks(group.index, packed, first, chosen))
         if not groups:
             return
-        if (len(self._save_of) >= self.settings.saves_in_flight_max
-                or self.pins.blocks + len(pinned) > self.pins.capacity(self.settings.save_pin_fraction)):
+        if not self._has_room(len(pinned)):
             self.stats.add("skipped_saves")
             return  # tried again with the next blocks
         tokens = None
@@ -257,7 +259,16 @@ class SchedulerSide:
         tracked.submitted_blocks += end // self._unit - tracked.saved_blocks
         tracked.saved_blocks = end // self._unit
 
-    def saves_ended(self, report: WorkerReport) -> None:
+    def _has_room(self, blocks: int) -> bool:
+        if not self._save_of:
+            return True  # however long one prompt is, it can be saved alone
+        return (len(self._save_of) < self.settings.saves_in_flight_max
+                and self.pins.blocks + blocks <= self.pins.capacity(self.settings.save_pin_fraction))
+
+    def worker_reported(self, report: WorkerReport) -> None:
+        for request_id in report.short_loads:
+            if request_id in self._requests:
+                self._requests[request_id].cached_tokens = 0  # not known here how far it came
         for save_id, outcome in report.saves.items():
             tracked = self._requests.get(self._save_of.get(save_id, ""))
             if not outcome.complete and tracked is not None:
@@ -313,10 +324,14 @@ class SchedulerSide:
     def _keys(self, hashes: Any, block_tokens: int, tokens: int) -> bytes:
         return keys.keys_of(hashes, block_tokens // self._tokens_per_hash, tokens // block_tokens)
 
-    def _variant(self, request: Any) -> Variant:
+    def _variant(self, request: Any) -> Variant | None:
         adapter = request.lora_request
         if adapter is None:
             return Variant("", self._epoch)
-        if adapter.lora_path not in self._loras:
-            self._loras[adapter.lora_path] = digests.folder_digest(adapter.lora_path)
+        try:
+            if adapter.lora_path not in self._loras:
+                self._loras[adapter.lora_path] = digests.folder_digest(adapter.lora_path)
+        except OSError as error:
+            logger.warning("LoRA adapter %s cannot be read (%s): its requests are not cached", adapter.lora_name, error)
+            return None
         return Variant(self._loras[adapter.lora_path], self._epoch)
