@@ -31,6 +31,7 @@
 #include "proto/types/checksum128.h"
 #include "proto/types/clock.h"
 #include "proto/types/ids.h"
+#include "service/pool/extent_place.h"
 #include "proto/types/verbs.h"
 
 namespace reprise::shard {
@@ -110,11 +111,13 @@ struct RemoveResult {
 class BlockWatch {
  public:
   virtual ~BlockWatch() = default;
-  // The next event, or nullopt when none came until `deadline`. RESOURCE_EXHAUSTED when the watcher
-  // fell behind kWatchQueueEventsMax; it is then of no more use.
+  // The next event, or nullopt when none came until `deadline` (by absl::Now(); InfinitePast does
+  // not wait). RESOURCE_EXHAUSTED when the watcher fell behind kWatchQueueEventsMax; it is then of
+  // no more use.
   virtual absl::StatusOr<std::optional<BlockEvent>> Next(absl::Time deadline) = 0;
   // Calls `ready` whenever events are waiting, from an engine thread that holds no lock of the
-  // engine.
+  // engine, and at once when some are waiting already. `ready` must not block and must not destroy
+  // this watch. No call runs or comes after the watch is destroyed.
   virtual void NotifyWith(std::function<void()> ready) = 0;
 };
 
@@ -198,6 +201,12 @@ class ShardEngine : public lanes::LaneHost {
   // out of use.
   virtual void Quarantine(const Tenant& tenant, const Fingerprint& fingerprint, const BlockKey& key,
                           absl::string_view cause) = 0;
+
+  // For the view lane: where `address` (of a slot that OpenRead or OpenWrite pinned) lies; nullopt
+  // when it is not in the pool. From now on the extent counts as exported: while it lives it holds
+  // blocks of this tenant and spec alone, and its next owner gets other memory. Hold the pin while
+  // the answer's fd is used.
+  virtual std::optional<ExtentPlace> Export(const uint8_t* address) = 0;
 
   // Recomputes all accounting from nothing. OK, or INTERNAL naming the first thing that is wrong.
   virtual absl::Status CheckInvariants() const = 0;

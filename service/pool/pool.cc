@@ -1,0 +1,123 @@
+#include "service/pool/pool.h"
+
+#include "absl/strings/str_cat.h"
+#include "proto/types/status_macros.h"
+
+namespace reprise::shard {
+
+Pool::Pool(uint32_t extents, uint64_t extent_bytes)
+    : extents_(extents),
+      extent_bytes_(extent_bytes),
+      slots_(extents, extent_bytes),
+      exported_(extents, 0) {
+  for (uint32_t i = 0; i < extents; ++i) extent_ids_.push_back(next_extent_id_++);
+}
+
+std::optional<SlotRef> Pool::Allocate(KeySpaceId space, uint64_t block_bytes) {
+  absl::MutexLock lock(&mu_);
+  const std::optional<SlotAllocator::Grant> grant = slots_.Allocate(space, block_bytes);
+  if (!grant.has_value()) return std::nullopt;
+  const bool changes_hands =
+      grant->opened_extent && grant->previous_owner && grant->previous_owner != space;
+  if (changes_hands && !Prepare(grant->slot.extent).ok()) {
+    slots_.Free(grant->slot);
+    return std::nullopt;
+  }
+  return grant->slot;
+}
+
+absl::Status Pool::Prepare(uint32_t extent) {
+  if (exported_[extent] == 0) return Wipe(extent);
+  REPRISE_RETURN_IF_ERROR(Renew(extent));
+  exported_[extent] = 0;
+  extent_ids_[extent] = next_extent_id_++;
+  return absl::OkStatus();
+}
+
+void Pool::Free(SlotRef slot) {
+  absl::MutexLock lock(&mu_);
+  slots_.Free(slot);
+}
+
+void Pool::SetDraining(uint32_t extent, bool draining) {
+  absl::MutexLock lock(&mu_);
+  slots_.SetDraining(extent, draining);
+}
+
+uint8_t* Pool::Address(SlotRef slot) const {
+  absl::MutexLock lock(&mu_);
+  return ExtentAddress(slot.extent) + slot.index * slots_.slot_bytes(slot.extent);
+}
+
+absl::Status Pool::Copy(SlotRef from, SlotRef to, uint64_t bytes) {
+  return CopyBytes(Address(from), Address(to), bytes);
+}
+
+absl::StatusOr<Checksum128> Pool::Checksum(SlotRef slot, const BlockShape& shape) const {
+  return ChecksumBytes(Address(slot), shape);
+}
+
+std::optional<ExtentPlace> Pool::Export(const uint8_t* address) {
+  absl::MutexLock lock(&mu_);
+  for (uint32_t at = 0; at < extents_; ++at) {
+    const uint8_t* base = ExtentAddress(at);
+    if (address < base || address >= base + extent_bytes_ || !slots_.owner(at)) continue;
+    exported_[at] = 1;
+    return ExtentPlace{.extent_id = extent_ids_[at],
+                       .extent = at,
+                       .fd = ExtentFd(at),
+                       .offset_bytes = static_cast<uint64_t>(address - base),
+                       .extent_bytes = extent_bytes_};
+  }
+  return std::nullopt;
+}
+
+SpaceUse Pool::Use(KeySpaceId space) const {
+  absl::MutexLock lock(&mu_);
+  return slots_.Use(space);
+}
+
+std::vector<uint32_t> Pool::ExtentsOf(KeySpaceId space) const {
+  absl::MutexLock lock(&mu_);
+  return slots_.ExtentsOf(space);
+}
+
+uint32_t Pool::used_slots(uint32_t extent) const {
+  absl::MutexLock lock(&mu_);
+  return slots_.used_slots(extent);
+}
+
+uint32_t Pool::unowned_extents() const {
+  absl::MutexLock lock(&mu_);
+  return slots_.unowned_extents();
+}
+
+uint64_t Pool::used_bytes() const {
+  absl::MutexLock lock(&mu_);
+  return slots_.used_bytes();
+}
+
+double Pool::pressure() const {
+  absl::MutexLock lock(&mu_);
+  return static_cast<double>(slots_.charged_bytes()) / static_cast<double>(capacity_bytes());
+}
+
+absl::Status Pool::CheckInvariants(const absl::flat_hash_set<SlotRef>& in_use) const {
+  absl::MutexLock lock(&mu_);
+  REPRISE_RETURN_IF_ERROR(slots_.CheckInvariants());
+  uint64_t expected = 0;
+  for (uint32_t at = 0; at < extents_; ++at) expected += slots_.used_slots(at);
+  if (expected != in_use.size()) {
+    return absl::InternalError(
+        absl::StrCat(expected, " slots in use, ", in_use.size(), " are held"));
+  }
+  for (const SlotRef& slot : in_use) {
+    if (!slots_.in_use(slot)) {
+      return absl::InternalError(
+          absl::StrCat("slot ", slot.extent, "/", slot.index, " is held but free"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace reprise::shard

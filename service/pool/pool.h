@@ -1,0 +1,110 @@
+// The pool contract: a tier's memory as slots. The accounting is here, once; what kind of memory it
+// is (host, device) is the implementation's, behind the protected functions. Every implementation
+// passes tests/conformance/pool/pool_conformance.h.
+//
+// Invariants:
+//   - an extent holds blocks of one key space at a time, and its bytes are wiped before another one
+//   gets it;
+//     when it was exported, it gets other memory instead, since its old owner may still have the
+//     old one mapped;
+//   - a slot's address does not change while the slot is in use;
+//   - memory is touched once, at the start.
+// Thread safety: all methods may be called from any thread. Copy and Checksum hold no lock: the
+// caller keeps the slots in use and the bytes still.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "proto/types/checksum128.h"
+#include "proto/types/ids.h"
+#include "service/pool/extent_place.h"
+#include "service/pool/slot_allocator.h"
+
+namespace reprise::shard {
+
+struct BlockShape {
+  uint64_t block_bytes = 0;
+  uint64_t section_bytes = 0;  // of the checksum
+};
+
+class Pool {
+ public:
+  virtual ~Pool() = default;
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  virtual Tier tier() const = 0;
+  uint64_t capacity_bytes() const { return uint64_t{extents_} * extent_bytes_; }
+  uint64_t extent_bytes() const { return extent_bytes_; }
+  uint32_t extents() const { return extents_; }
+
+  // Whether one block of `block_bytes` fits an extent at all.
+  bool Fits(uint64_t block_bytes) const {
+    return SlotAllocator::SlotBytes(block_bytes) <= extent_bytes_;
+  }
+
+  // A slot for a block of `space`; nullopt when its extents are full and no other one is unowned.
+  // REQUIRES: Fits(block_bytes), one block size per key space.
+  std::optional<SlotRef> Allocate(KeySpaceId space, uint64_t block_bytes);
+  // REQUIRES: `slot` is in use.
+  void Free(SlotRef slot);
+  // A draining extent gives out no more slots, until it is empty or told to stop.
+  void SetDraining(uint32_t extent, bool draining);
+
+  // First byte of a slot in use: a host or a device address.
+  uint8_t* Address(SlotRef slot) const;
+  // Copies a block between two slots in use. INTERNAL when the device refuses.
+  absl::Status Copy(SlotRef from, SlotRef to, uint64_t bytes);
+  // The block checksum of a slot in use (kernels/checksum/checksum.h). INTERNAL when the device
+  // refuses.
+  absl::StatusOr<Checksum128> Checksum(SlotRef slot, const BlockShape& shape) const;
+
+  // Where `address` lies, and from now on its extent counts as exported to its owner; nullopt when
+  // it is not in a slot's extent of this pool. REQUIRES: the slot at `address` stays in use while
+  // the answer is used.
+  std::optional<ExtentPlace> Export(const uint8_t* address);
+
+  SpaceUse Use(KeySpaceId space) const;
+  std::vector<uint32_t> ExtentsOf(KeySpaceId space) const;
+  uint32_t used_slots(uint32_t extent) const;
+  uint32_t unowned_extents() const;
+  uint64_t used_bytes() const;  // of slots in use
+  double pressure() const;      // 0: all free, 1: no slot free anywhere
+
+  // INTERNAL naming the first thing that a recount finds wrong; so also when the slots in use are
+  // not `in_use`.
+  absl::Status CheckInvariants(const absl::flat_hash_set<SlotRef>& in_use) const;
+
+ protected:
+  Pool(uint32_t extents, uint64_t extent_bytes);
+
+  // ---- What an implementation says of its memory
+  virtual uint8_t* ExtentAddress(uint32_t extent) const = 0;
+  virtual int ExtentFd(uint32_t extent) const = 0;
+  // Overwrites the extent with zeroes. No slot of it is in use.
+  virtual absl::Status Wipe(uint32_t extent) = 0;
+  // Puts other memory, all zeroes, at the same address. No slot of it is in use.
+  virtual absl::Status Renew(uint32_t extent) = 0;
+  virtual absl::Status CopyBytes(const uint8_t* from, uint8_t* to, uint64_t bytes) = 0;
+  virtual absl::StatusOr<Checksum128> ChecksumBytes(const uint8_t* bytes,
+                                                    const BlockShape& shape) const = 0;
+
+ private:
+  absl::Status Prepare(uint32_t extent) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  const uint32_t extents_;
+  const uint64_t extent_bytes_;
+  mutable absl::Mutex mu_;
+  SlotAllocator slots_ ABSL_GUARDED_BY(mu_);
+  std::vector<uint64_t> extent_ids_ ABSL_GUARDED_BY(mu_);
+  std::vector<uint8_t> exported_ ABSL_GUARDED_BY(mu_);
+  uint64_t next_extent_id_ ABSL_GUARDED_BY(mu_) = 1;
+};
+
+}  // namespace reprise::shard

@@ -1,0 +1,205 @@
+#include "service/pool/slot_allocator.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "proto/types/limits.h"
+#include "proto/types/status_macros.h"
+
+namespace reprise::shard {
+namespace {
+
+// Takes `list[at]` out by putting the last one in its place; returns the extent that moved.
+uint32_t SwapOut(std::vector<uint32_t>& list, uint32_t at) {
+  list[at] = list.back();
+  list.pop_back();
+  return at < list.size() ? list[at] : UINT32_MAX;
+}
+
+}  // namespace
+
+SlotAllocator::SlotAllocator(uint32_t extents, uint64_t extent_bytes)
+    : extent_bytes_(extent_bytes), extents_(extents) {
+  REPRISE_CHECK(extents > 0 && extent_bytes > 0);
+  unowned_.reserve(extents);
+  for (uint32_t i = extents; i > 0; --i) unowned_.push_back(i - 1);
+}
+
+uint64_t SlotAllocator::SlotBytes(uint64_t block_bytes) {
+  constexpr uint64_t kAlign = limits::kSlotAlignBytes;
+  return (block_bytes + kAlign - 1) / kAlign * kAlign;
+}
+
+std::optional<SlotAllocator::Grant> SlotAllocator::Allocate(KeySpaceId space,
+                                                            uint64_t block_bytes) {
+  const uint64_t slot_bytes = SlotBytes(block_bytes);
+  REPRISE_CHECK(slot_bytes > 0 && slot_bytes <= extent_bytes_);
+  Grant grant;
+  auto it = spaces_.find(space);
+  if (it == spaces_.end() || it->second.roomy.empty()) {
+    if (unowned_.empty()) return std::nullopt;
+    const uint32_t opened = unowned_.back();
+    grant.opened_extent = true;
+    grant.previous_owner = extents_[opened].previous_owner;
+    Open(opened, space, slot_bytes);
+    it = spaces_.find(space);
+  }
+  const uint32_t at = it->second.roomy.back();
+  Extent& extent = extents_[at];
+  REPRISE_CHECK(extent.slot_bytes == slot_bytes);
+  grant.slot = SlotRef{at, extent.free.back()};
+  extent.free.pop_back();
+  extent.taken[grant.slot.index] = 1;
+  ++extent.used;
+  ++it->second.used_slots;
+  used_bytes_ += slot_bytes;
+  charged_bytes_ += Charge(extent);
+  if (extent.free.empty()) RemoveRoomy(at);
+  return grant;
+}
+
+void SlotAllocator::Free(SlotRef slot) {
+  REPRISE_CHECK(in_use(slot));
+  Extent& extent = extents_[slot.extent];
+  Space& space = spaces_[extent.owner];
+  extent.taken[slot.index] = 0;
+  extent.free.push_back(slot.index);
+  --extent.used;
+  --space.used_slots;
+  used_bytes_ -= extent.slot_bytes;
+  charged_bytes_ -= Charge(extent);
+  if (extent.used == 0) {
+    Close(slot.extent);
+  } else if (extent.roomy_at == kNowhere && !extent.draining) {
+    AddRoomy(slot.extent);
+  }
+}
+
+void SlotAllocator::SetDraining(uint32_t at, bool draining) {
+  Extent& extent = extents_[at];
+  if (!extent.owner || extent.draining == draining) return;
+  extent.draining = draining;
+  if (draining && extent.roomy_at != kNowhere) RemoveRoomy(at);
+  if (!draining && !extent.free.empty()) AddRoomy(at);
+}
+
+bool SlotAllocator::in_use(SlotRef slot) const {
+  if (slot.extent >= extents_.size()) return false;
+  const Extent& extent = extents_[slot.extent];
+  return slot.index < extent.slots && extent.taken[slot.index] != 0;
+}
+
+SpaceUse SlotAllocator::Use(KeySpaceId space) const {
+  SpaceUse use;
+  const auto it = spaces_.find(space);
+  if (it == spaces_.end()) return use;
+  use.extents = static_cast<uint32_t>(it->second.owned.size());
+  use.slots_per_extent = extents_[it->second.owned.front()].slots;
+  use.used_slots = it->second.used_slots;
+  for (uint32_t at : it->second.roomy) use.free_slots += extents_[at].free.size();
+  return use;
+}
+
+std::vector<uint32_t> SlotAllocator::ExtentsOf(KeySpaceId space) const {
+  const auto it = spaces_.find(space);
+  return it == spaces_.end() ? std::vector<uint32_t>() : it->second.owned;
+}
+
+void SlotAllocator::Open(uint32_t at, KeySpaceId owner, uint64_t slot_bytes) {
+  unowned_.pop_back();
+  Extent& extent = extents_[at];
+  Space& space = spaces_[owner];
+  extent.owner = owner;
+  extent.slot_bytes = slot_bytes;
+  extent.slots = static_cast<uint32_t>(extent_bytes_ / slot_bytes);
+  extent.free.resize(extent.slots);
+  for (uint32_t i = 0; i < extent.slots; ++i) extent.free[i] = extent.slots - 1 - i;
+  extent.taken.assign(extent.slots, 0);
+  extent.owned_at = static_cast<uint32_t>(space.owned.size());
+  space.owned.push_back(at);
+  AddRoomy(at);
+}
+
+void SlotAllocator::Close(uint32_t at) {
+  Extent& extent = extents_[at];
+  if (extent.roomy_at != kNowhere) RemoveRoomy(at);
+  const auto it = spaces_.find(extent.owner);
+  const uint32_t moved = SwapOut(it->second.owned, extent.owned_at);
+  if (moved != kNowhere) extents_[moved].owned_at = extent.owned_at;
+  if (it->second.owned.empty()) spaces_.erase(it);
+  extent.previous_owner = extent.owner;
+  extent.owner = KeySpaceId();
+  extent.draining = false;
+  extent.owned_at = kNowhere;
+  extent.slots = 0;
+  extent.free.clear();
+  unowned_.push_back(at);
+}
+
+void SlotAllocator::AddRoomy(uint32_t at) {
+  std::vector<uint32_t>& roomy = spaces_[extents_[at].owner].roomy;
+  extents_[at].roomy_at = static_cast<uint32_t>(roomy.size());
+  roomy.push_back(at);
+}
+
+void SlotAllocator::RemoveRoomy(uint32_t at) {
+  Extent& extent = extents_[at];
+  const uint32_t moved = SwapOut(spaces_[extent.owner].roomy, extent.roomy_at);
+  if (moved != kNowhere) extents_[moved].roomy_at = extent.roomy_at;
+  extent.roomy_at = kNowhere;
+}
+
+absl::Status SlotAllocator::CheckExtent(uint32_t at) const {
+  const Extent& extent = extents_[at];
+  const auto wrong = [at](absl::string_view what) {
+    return absl::InternalError(absl::StrCat("extent ", at, ": ", what));
+  };
+  if (!extent.owner) {
+    return extent.used == 0 && extent.owned_at == kNowhere && extent.roomy_at == kNowhere
+               ? absl::OkStatus()
+               : wrong("is unowned but in use or listed");
+  }
+  const auto space = spaces_.find(extent.owner);
+  if (space == spaces_.end()) return wrong("has an owner that is not known");
+  if (space->second.owned.at(extent.owned_at) != at) return wrong("is not in its owner's list");
+  const auto taken = static_cast<uint32_t>(std::count(extent.taken.begin(), extent.taken.end(), 1));
+  if (taken != extent.used || taken == 0) return wrong("counts its slots in use wrongly");
+  if (extent.free.size() + taken != extent.slots) return wrong("lost or doubled a slot");
+  for (uint32_t index : extent.free) {
+    if (extent.taken[index] != 0) return wrong("has a slot both free and in use");
+  }
+  const bool roomy = !extent.free.empty() && !extent.draining;
+  if (roomy != (extent.roomy_at != kNowhere)) return wrong("is listed as roomy wrongly");
+  if (roomy && space->second.roomy.at(extent.roomy_at) != at)
+    return wrong("has a wrong roomy position");
+  return absl::OkStatus();
+}
+
+absl::Status SlotAllocator::CheckInvariants() const {
+  uint64_t used_bytes = 0, charged_bytes = 0, owned = 0, used_slots = 0;
+  for (uint32_t at = 0; at < extents_.size(); ++at) {
+    REPRISE_RETURN_IF_ERROR(CheckExtent(at));
+    const Extent& extent = extents_[at];
+    if (!extent.owner) continue;
+    ++owned;
+    used_slots += extent.used;
+    used_bytes += extent.used * extent.slot_bytes;
+    charged_bytes += extent.used * Charge(extent);
+  }
+  uint64_t listed = 0, listed_slots = 0;
+  for (const auto& [id, space] : spaces_) {
+    listed += space.owned.size();
+    listed_slots += space.used_slots;
+  }
+  if (listed != owned || owned + unowned_.size() != extents_.size()) {
+    return absl::InternalError("extents are listed wrongly");
+  }
+  if (listed_slots != used_slots) return absl::InternalError("slots per key space do not add up");
+  if (used_bytes != used_bytes_ || charged_bytes != charged_bytes_) {
+    return absl::InternalError(
+        absl::StrCat("used bytes are ", used_bytes, ", accounted ", used_bytes_));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace reprise::shard

@@ -1,0 +1,253 @@
+#include "service/shard/shard_engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/types/limits.h"
+#include "proto/types/refusal.h"
+#include "proto/types/status_macros.h"
+#include "service/pool/dram_pool.h"
+#include "service/shard/shard_engine_impl.h"
+
+namespace reprise::shard {
+
+absl::StatusOr<std::unique_ptr<ShardEngine>> ShardEngine::Create(ShardEngineOptions options) {
+  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<DramPool> pool, DramPool::Create(options.dram_bytes));
+  return std::make_unique<ShardEngineImpl>(std::move(options), std::move(pool));
+}
+
+ShardEngineImpl::ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<Pool> pool)
+    : options_(std::move(options)),
+      clock_(options_.clock == nullptr ? MonotonicClock() : *options_.clock),
+      pool_(std::move(pool)),
+      pins_(std::make_shared<PinBoard>(this, pool_)) {
+  if (options_.background_eviction) evictor_ = std::thread([this] { EvictLoop(); });
+}
+
+ShardEngineImpl::~ShardEngineImpl() {
+  {
+    absl::MutexLock lock(&mu_);
+    stopping_ = true;
+    evict_cv_.Signal();
+  }
+  if (evictor_.joinable()) evictor_.join();
+  pins_->Close();
+}
+
+ShardEngineImpl::Locked::Locked(ShardEngineImpl* engine) : engine_(engine) {
+  engine_->mu_.Lock();
+}
+
+ShardEngineImpl::Locked::~Locked() {
+  engine_->PublishRemoved();
+  if (std::exchange(engine_->pressure_moved_, false) && !engine_->evict_wanted_ &&
+      engine_->pool_->pressure() > limits::kEvictHighWatermark) {
+    engine_->evict_wanted_ = true;
+    engine_->evict_cv_.Signal();
+  }
+  std::vector<std::shared_ptr<WatchQueue>> to_notify = std::exchange(engine_->to_notify_, {});
+  engine_->mu_.Unlock();
+  for (const std::shared_ptr<WatchQueue>& queue : to_notify) queue->Notify();
+}
+
+absl::StatusOr<AttachmentId> ShardEngineImpl::Attach(const Tenant& tenant,
+                                                     absl::string_view client_name) {
+  absl::StatusOr<AttachmentId> id = attachments_.Add(
+      {.tenant = tenant, .client_name = std::string(client_name), .last_seen = clock_.Now()});
+  if (!id.ok()) {
+    counters_.Add(Counter::kRefusedAttachments);
+    return id;
+  }
+  Locked lock(this);
+  holdings_[*id];
+  return id;
+}
+
+absl::Status ShardEngineImpl::KeepAlive(AttachmentId attachment) {
+  const absl::Time now = clock_.Now();
+  Locked lock(this);
+  ExpireDue(now);  // what is over stays over
+  return attachments_.Seen(attachment, now);
+}
+
+void ShardEngineImpl::Detach(AttachmentId attachment) {
+  const std::vector<KeySpaceId> spaces = attachments_.Remove(attachment);
+  Locked lock(this);
+  const auto it = holdings_.find(attachment);
+  if (it == holdings_.end()) return;
+  const Holdings holdings = std::move(it->second);
+  holdings_.erase(it);
+  for (LeaseId lease : holdings.leases) EndLease(lease);
+  for (ReservationId reservation : holdings.reservations) EndReservation(reservation);
+  for (KeySpaceId space : spaces) --SpaceOf(space).open_handles;
+}
+
+absl::StatusOr<OpenSpecResult> ShardEngineImpl::OpenSpec(
+    AttachmentId attachment, const CacheSpec& spec, const std::optional<Fingerprint>& expected) {
+  REPRISE_ASSIGN_OR_RETURN(const AttachmentTable::Entry who, attachments_.Get(attachment));
+  REPRISE_RETURN_IF_ERROR(ValidateSpec(spec));
+  const Fingerprint fingerprint = FingerprintOf(spec);
+  const uint64_t block_bytes = LayoutOf(spec).block_bytes;
+  Locked lock(this);
+  if (expected.has_value() && *expected != fingerprint) {
+    counters_.Add(Counter::kRefusedSpecDiffers);
+    return CheckExpected(who.tenant, spec, fingerprint, *expected);
+  }
+  if (!pool_->Fits(block_bytes)) {
+    counters_.Add(Counter::kRefusedSpecs);
+    return Refusal(absl::StatusCode::kFailedPrecondition, "BLOCK_TOO_LARGE",
+                   absl::StrCat("spec makes blocks of ", block_bytes,
+                                " bytes and this shard's memory comes in pieces of ",
+                                pool_->extent_bytes(), ": start the shard with --dram of at least ",
+                                limits::kExtentsPerPool * (block_bytes + limits::kExtentBytesMin),
+                                " bytes, or choose fewer block_tokens"));
+  }
+  REPRISE_RETURN_IF_ERROR(HoldingsOf(attachment).status());
+  absl::StatusOr<KeySpaceId> space = FindOrAddSpace(who.tenant, spec, fingerprint);
+  absl::StatusOr<AttachmentTable::Handle> handle =
+      space.ok() ? attachments_.Open(attachment, *space) : space.status();
+  if (!handle.ok()) {
+    counters_.Add(Counter::kRefusedSpecs);
+    return handle.status();
+  }
+  if (handle->is_new) ++SpaceOf(*space).open_handles;
+  return OpenSpecResult{
+      .handle = handle->handle, .fingerprint = fingerprint, .block_bytes = block_bytes};
+}
+
+absl::Status ShardEngineImpl::CheckExpected(const Tenant& tenant, const CacheSpec& spec,
+                                            const Fingerprint& actual,
+                                            const Fingerprint& expected) {
+  const KeySpace* known = FindSpace(tenant, expected);
+  if (known == nullptr) {
+    return Refusal(absl::StatusCode::kFailedPrecondition, "FINGERPRINT_UNKNOWN",
+                   absl::StrCat("expected_fingerprint = ", ToHex(expected),
+                                " is not this spec's, which is ", ToHex(actual),
+                                ", and no spec with it is known here: leave it unset, or send the "
+                                "spec that it belongs to"));
+  }
+  const std::optional<SpecDifference> difference = FirstDifference(spec, known->spec);
+  REPRISE_CHECK(difference.has_value());
+  return Refusal(absl::StatusCode::kFailedPrecondition, "SPEC_DIFFERS",
+                 absl::StrCat("spec.", difference->field, " = \"", difference->left,
+                              "\", but the spec with expected_fingerprint ", ToHex(expected),
+                              " has \"", difference->right,
+                              "\": make the two engines agree, or leave expected_fingerprint unset "
+                              "to use a key space of its own"));
+}
+
+KeySpace* ShardEngineImpl::FindSpace(const Tenant& tenant, const Fingerprint& fingerprint) const {
+  const auto spaces = space_ids_.find(tenant);
+  if (spaces == space_ids_.end()) return nullptr;
+  const auto it = spaces->second.find(fingerprint);
+  return it == spaces->second.end() ? nullptr : &SpaceOf(it->second);
+}
+
+absl::StatusOr<KeySpaceId> ShardEngineImpl::FindOrAddSpace(const Tenant& tenant,
+                                                           const CacheSpec& spec,
+                                                           const Fingerprint& fingerprint) {
+  if (const KeySpace* known = FindSpace(tenant, fingerprint); known != nullptr) return known->id;
+  if (space_ids_[tenant].size() >= limits::kSpecsPerTenantMax && !DropUnusedSpace(tenant)) {
+    return Refusal(absl::StatusCode::kResourceExhausted, "SPECS_PER_TENANT_MAX",
+                   absl::StrCat("this tenant has kSpecsPerTenantMax = ", limits::kSpecsPerTenantMax,
+                                " cache specs in use: detach clients that use old ones"));
+  }
+  const BlockLayout layout = LayoutOf(spec);
+  const KeySpaceId id(next_space_++);
+  auto space = std::make_unique<KeySpace>();
+  space->id = id;
+  space->tenant = tenant;
+  space->fingerprint = fingerprint;
+  space->spec = spec;
+  space->shape = {.block_bytes = layout.block_bytes, .section_bytes = layout.layer_bytes};
+  spaces_[id] = std::move(space);
+  space_ids_[tenant][fingerprint] = id;
+  return id;
+}
+
+bool ShardEngineImpl::DropUnusedSpace(const Tenant& tenant) {
+  for (const auto& [fingerprint, id] : space_ids_[tenant]) {
+    const KeySpace& space = SpaceOf(id);
+    if (space.open_handles + space.blocks + space.reserved + space.held_back > 0) continue;
+    const KeySpaceId unused = id;
+    space_ids_[tenant].erase(Fingerprint(fingerprint));
+    spaces_.erase(unused);
+    return true;
+  }
+  return false;
+}
+
+absl::StatusOr<ShardEngineImpl::Holdings*> ShardEngineImpl::HoldingsOf(AttachmentId attachment) {
+  const auto it = holdings_.find(attachment);
+  if (it == holdings_.end()) return UnknownAttachment(attachment);
+  return &it->second;
+}
+
+void ShardEngineImpl::OnCommitted(std::function<void(CommittedChain)> listener) {
+  auto shared = std::make_shared<const std::function<void(CommittedChain)>>(std::move(listener));
+  absl::MutexLock lock(&mu_);
+  listener_ = std::move(shared);
+}
+
+EngineDescription ShardEngineImpl::Describe(const Tenant& tenant) const {
+  EngineDescription description;
+  absl::MutexLock lock(&mu_);
+  description.tiers.push_back({.tier = pool_->tier(),
+                               .capacity_bytes = pool_->capacity_bytes(),
+                               .used_bytes = pool_->used_bytes()});
+  for (const auto& [id, space] : spaces_) {
+    description.blocks += space->blocks;
+    if (space->tenant != tenant) continue;
+    description.specs.push_back({.tenant = space->tenant,
+                                 .fingerprint = space->fingerprint,
+                                 .spec = space->spec,
+                                 .block_bytes = space->shape.block_bytes,
+                                 .blocks = space->blocks});
+  }
+  description.leases = leases_.size();
+  description.reservations = reservations_.size();
+  description.attachments = holdings_.size();
+  description.counters = counters_.Snapshot();
+  return description;
+}
+
+void ShardEngineImpl::Tick() {
+  const absl::Time now = clock_.Now();
+  const absl::Duration silence = limits::kKeepAliveInterval * limits::kKeepAlivesMissedMax;
+  for (AttachmentId silent : attachments_.SilentSince(now - silence)) {
+    counters_.Add(Counter::kExpiredAttachments);
+    Detach(silent);
+  }
+  Locked lock(this);
+  ExpireDue(now);
+}
+
+void ShardEngineImpl::ExpireDue(absl::Time now) {
+  while (!due_.empty() && due_.top().at <= now) {
+    Due due = due_.top();
+    due_.pop();
+    if (due.reservation) {
+      if (!reservations_.contains(due.reservation)) continue;
+      counters_.Add(Counter::kExpiredReservations);
+      EndReservation(due.reservation);
+      continue;
+    }
+    const auto lease = leases_.find(due.lease);
+    if (lease == leases_.end()) continue;
+    due.at = LeaseEnd(lease->second);
+    if (due.at > now) {
+      due_.push(due);
+      continue;
+    }
+    counters_.Add(Counter::kExpiredLeases);
+    EndLease(due.lease);
+  }
+}
+
+std::vector<TierRun> ShardEngineImpl::OneTier(uint32_t blocks) const {
+  if (blocks == 0) return {};
+  return {TierRun{.tier = pool_->tier(), .blocks = blocks}};
+}
+
+}  // namespace reprise::shard

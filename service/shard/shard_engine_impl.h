@@ -1,0 +1,292 @@
+// ShardEngine's one implementation. Private to service/shard/shard_engine*.cc.
+//
+// Everything that changes what is stored happens under mu_; bytes are copied and checked outside
+// it, held in place by pins. Lookup takes no engine lock at all: the attachment table and the index
+// have their own. Lock order: PinBoard, mu_, then attachments, index stripes, pool and watch
+// queues, which lock nothing further.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <queue>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/functional/function_ref.h"
+#include "absl/synchronization/mutex.h"
+#include "proto/types/limits.h"
+#include "service/eviction/lru_policy.h"
+#include "service/index/block_index.h"
+#include "service/pool/pool.h"
+#include "service/shard/attachment_table.h"
+#include "service/shard/block_table.h"
+#include "service/shard/key_space.h"
+#include "service/shard/pin_board.h"
+#include "service/shard/shard_engine.h"
+#include "service/shard/tombstones.h"
+#include "service/shard/watch_queue.h"
+#include "service/telemetry/counters.h"
+
+namespace reprise::shard {
+
+class ShardEngineImpl final : public ShardEngine, public PinOwner {
+ public:
+  ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<Pool> pool);
+  ~ShardEngineImpl() override;
+
+  absl::StatusOr<AttachmentId> Attach(const Tenant& tenant, absl::string_view client_name) override;
+  absl::Status KeepAlive(AttachmentId attachment) override;
+  void Detach(AttachmentId attachment) override;
+  absl::StatusOr<OpenSpecResult> OpenSpec(AttachmentId attachment, const CacheSpec& spec,
+                                          const std::optional<Fingerprint>& expected) override;
+
+  absl::StatusOr<LookupResult> Lookup(AttachmentId attachment, SpecHandle spec,
+                                      std::span<const BlockKey> keys) override;
+  absl::StatusOr<AcquireResult> Acquire(AttachmentId attachment, const AcquireArgs& args) override;
+  absl::StatusOr<uint32_t> Release(AttachmentId attachment,
+                                   std::span<const LeaseId> leases) override;
+  absl::StatusOr<ReserveResult> Reserve(AttachmentId attachment, const ReserveArgs& args) override;
+  absl::StatusOr<CommitResult> Commit(AttachmentId attachment, const CommitArgs& args) override;
+  absl::StatusOr<RemoveResult> Remove(AttachmentId attachment, SpecHandle spec,
+                                      std::span<const BlockKey> keys) override;
+  absl::StatusOr<Explanation> Explain(const Tenant& tenant, const Fingerprint& fingerprint,
+                                      std::span<const BlockKey> keys,
+                                      std::span<const uint32_t> token_ids) override;
+
+  absl::StatusOr<std::unique_ptr<BlockWatch>> Watch() override;
+  void OnCommitted(std::function<void(CommittedChain)> listener) override;
+  EngineDescription Describe(const Tenant& tenant) const override;
+  void Tick() override;
+  void EvictToWatermark() override;
+  void Quarantine(const Tenant& tenant, const Fingerprint& fingerprint, const BlockKey& key,
+                  absl::string_view cause) override;
+  std::optional<ExtentPlace> Export(const uint8_t* address) override {
+    return pool_->Export(address);
+  }
+  absl::Status CheckInvariants() const override;
+
+  absl::StatusOr<std::vector<lanes::PinnedBytes>> OpenRead(AttachmentId attachment, LeaseId lease,
+                                                           uint32_t first,
+                                                           uint32_t blocks) override;
+  absl::StatusOr<lanes::PinnedSlot> OpenWrite(AttachmentId attachment, ReservationId reservation,
+                                              uint32_t block) override;
+  absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
+                       uint64_t bytes) override;
+
+  // Ends a watch; called by the BlockWatch that Watch returned.
+  void EndWatch(const std::shared_ptr<WatchQueue>& queue);
+
+ private:
+  struct Lease {
+    AttachmentId attachment;
+    uint32_t first_block = 0;
+    std::vector<BlockId> blocks;  // of the key at first_block, and so on
+    absl::Time born;
+    absl::Duration ttl;
+  };
+  struct Reservation {
+    AttachmentId attachment;
+    KeySpaceId space;
+    std::vector<BlockId> blocks;  // one per key; kNoBlock: not granted
+    std::vector<uint32_t> generations;
+    uint32_t open_blocks = 0;  // granted and not committed yet
+    absl::Time expires;
+    bool replica = false;
+  };
+  struct Holdings {
+    absl::flat_hash_set<LeaseId> leases;
+    absl::flat_hash_set<ReservationId> reservations;
+  };
+  // A time at which a lease or reservation may be over. A lease may have been extended since.
+  struct Due {
+    absl::Time at;
+    LeaseId lease;
+    ReservationId reservation;
+    friend bool operator>(const Due& a, const Due& b) { return a.at > b.at; }
+  };
+  // One Commit on its way through its three steps.
+  struct CommitWork {
+    std::vector<std::pair<uint32_t, Checksum128>> named;  // by index among the keys of Reserve
+    std::vector<BlockId> blocks;                          // of those not committed yet
+    std::vector<uint32_t> indexes;                        // of the same
+    std::vector<Checksum128> expected;
+    std::vector<SlotRef> slots;
+    BlockShape shape;
+    CommitResult result;
+  };
+
+  // Holds mu_; when it goes, watchers are told of what happened and the evictor is woken if there
+  // is need.
+  class ABSL_SCOPED_LOCKABLE Locked {
+   public:
+    explicit Locked(ShardEngineImpl* engine) ABSL_EXCLUSIVE_LOCK_FUNCTION(engine->mu_);
+    ~Locked() ABSL_UNLOCK_FUNCTION();
+
+   private:
+    ShardEngineImpl* const engine_;
+  };
+
+  // ---- shard_engine.cc
+  absl::StatusOr<KeySpaceId> FindOrAddSpace(const Tenant& tenant, const CacheSpec& spec,
+                                            const Fingerprint& fingerprint)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  KeySpace* FindSpace(const Tenant& tenant, const Fingerprint& fingerprint) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckExpected(const Tenant& tenant, const CacheSpec& spec, const Fingerprint& actual,
+                             const Fingerprint& expected) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool DropUnusedSpace(const Tenant& tenant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<Holdings*> HoldingsOf(AttachmentId attachment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ExpireDue(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // ---- shard_engine_leases.cc
+  std::vector<BlockId> StoredRun(const KeySpace& space, std::span<const BlockKey> keys) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CountRun(const KeySpace& space, size_t asked, size_t stored);
+  absl::Time LeaseEnd(const Lease& lease) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EndLease(LeaseId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Unpinned(const std::vector<BlockId>& blocks) override;
+
+  // ---- shard_engine_reserve.cc
+  absl::Status CheckReserve(const KeySpace& space, const ReserveArgs& args);
+  uint32_t GrantRun(KeySpace& space, const ReserveArgs& args, uint32_t first, BlockId parent,
+                    Reservation& reservation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<BlockId> ReservedBlock(AttachmentId attachment, ReservationId reservation,
+                                        uint32_t block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Unreserve(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EndReservation(ReservationId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // ---- shard_engine_commit.cc
+  absl::StatusOr<Reservation*> FindReservation(AttachmentId attachment, ReservationId id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status NameBlocks(const Reservation& reservation, const CommitArgs& args, CommitWork& work)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckCommittable(const Reservation& reservation, uint32_t index,
+                                const absl::flat_hash_set<BlockId>& also)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status BeginCommit(AttachmentId attachment, const CommitArgs& args, CommitWork& work)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<std::vector<size_t>> FindCorrupt(const CommitWork& work) const;
+  absl::Status FinishCommit(AttachmentId attachment, const CommitArgs& args, CommitWork& work,
+                            std::optional<CommittedChain>& chain) ABSL_LOCKS_EXCLUDED(mu_);
+  void AbandonCommit(const CommitWork& work, const std::vector<size_t>& corrupt)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void MakeVisible(KeySpace& space, BlockId id, const Checksum128& checksum)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void TouchChain(BlockId leaf) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  CommittedChain DescribeChain(const KeySpace& space, BlockId leaf, size_t new_blocks) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // ---- shard_engine_evict.cc
+  bool Evictable(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool EvictOne(KeySpace& space, DropCause cause, KeySpaceId for_space)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::optional<SlotRef> AllocateSlot(KeySpace& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<KeySpace*> OthersByMemory(const KeySpace& space) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool MayGrow(const KeySpace& space, const std::vector<KeySpace*>& others) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool ReclaimExtent(KeySpace& from, const KeySpace& to, bool may_evict)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool EmptyExtent(KeySpace& from, const KeySpace& to, uint32_t extent, bool may_evict)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<uint32_t> MovableExtents(const KeySpace& space) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool Movable(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool EvictBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EvictLoop();
+
+  // ---- shard_engine_remove.cc
+  void Drop(KeySpace& space, BlockId id, Tombstone tombstone, BlockState next)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FreeIfIdle(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<BlockId> AllBelow(const KeySpace& space, std::span<const BlockKey> keys) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SetSlotBlock(SlotRef slot, BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // ---- shard_engine_explain.cc
+  struct Question {
+    Tenant tenant;
+    Fingerprint fingerprint;
+    std::span<const BlockKey> keys;
+    std::span<const uint32_t> token_ids;
+    const KeySpace* space = nullptr;  // nullptr: never opened here
+    std::vector<BlockId> run;
+  };
+  void ExplainMiss(const Question& question, Explanation& answer) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool ExplainPending(const Question& question, Explanation& answer) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool ExplainTombstone(const Question& question, Explanation& answer) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool ExplainOtherSpec(const Question& question, Explanation& answer) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool ExplainSibling(const Question& question, Explanation& answer) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // ---- shard_engine_watch.cc
+  std::vector<BlockEvent> Snapshot() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Publish(BlockEvent::Kind kind, const KeySpace& space, std::span<const BlockKey> keys,
+               const std::string& session_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PublishRemoved() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // ---- shard_engine_invariants.cc
+  struct Recount;
+  absl::Status CheckBlocks(Recount& recount) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckBlock(BlockId id, Recount& recount) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckCommitted(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckForest() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckHolders() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckSpaces(const Recount& recount) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  KeySpace& SpaceOf(KeySpaceId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return *spaces_.at(id);
+  }
+  std::vector<TierRun> OneTier(uint32_t blocks) const;
+
+  const ShardEngineOptions options_;
+  const Clock& clock_;
+  const std::shared_ptr<Pool> pool_;
+  const std::shared_ptr<PinBoard> pins_;
+  AttachmentTable attachments_;
+  BlockIndex index_;
+  mutable Counters counters_;
+
+  mutable absl::Mutex mu_;
+  absl::flat_hash_map<KeySpaceId, std::unique_ptr<KeySpace>> spaces_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<Tenant, absl::flat_hash_map<Fingerprint, KeySpaceId>> space_ids_
+      ABSL_GUARDED_BY(mu_);
+  uint32_t next_space_ ABSL_GUARDED_BY(mu_) = 1;
+  BlockTable blocks_ ABSL_GUARDED_BY(mu_);
+  LruPolicy policy_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<SpaceKey, BlockId> reserved_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::vector<BlockId>> slot_blocks_ ABSL_GUARDED_BY(mu_);  // [extent][slot]
+  Tombstones tombstones_ ABSL_GUARDED_BY(mu_){limits::kTombstonesMax};
+  std::deque<BlockId> quarantined_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<AttachmentId, Holdings> holdings_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<LeaseId, Lease> leases_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<ReservationId, Reservation> reservations_ ABSL_GUARDED_BY(mu_);
+  std::priority_queue<Due, std::vector<Due>, std::greater<>> due_ ABSL_GUARDED_BY(mu_);
+  uint64_t next_lease_ ABSL_GUARDED_BY(mu_) = 1;
+  uint64_t next_reservation_ ABSL_GUARDED_BY(mu_) = 1;
+
+  std::vector<std::shared_ptr<WatchQueue>> watchers_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::shared_ptr<WatchQueue>> to_notify_ ABSL_GUARDED_BY(mu_);
+  KeySpaceId removed_space_ ABSL_GUARDED_BY(mu_);            // of removed_keys_
+  std::vector<BlockKey> removed_keys_ ABSL_GUARDED_BY(mu_);  // not published yet
+  std::shared_ptr<const std::function<void(CommittedChain)>> listener_ ABSL_GUARDED_BY(mu_);
+
+  absl::CondVar evict_cv_;
+  bool evict_wanted_ ABSL_GUARDED_BY(mu_) = false;
+  bool pressure_moved_ ABSL_GUARDED_BY(mu_) =
+      false;  // in this hold of mu_: worth waking the evictor
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::thread evictor_;
+};
+
+}  // namespace reprise::shard

@@ -1,0 +1,207 @@
+// All accounting, recomputed from nothing.
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/types/status_macros.h"
+#include "service/shard/shard_engine_impl.h"
+
+namespace reprise::shard {
+
+struct ShardEngineImpl::Recount {
+  struct Space {
+    uint64_t blocks = 0, reserved = 0, held_back = 0;
+  };
+  absl::flat_hash_set<SlotRef> slots;
+  absl::flat_hash_map<KeySpaceId, Space> spaces;
+  size_t committed = 0;
+  size_t reserved = 0;
+};
+
+namespace {
+
+template <typename... Parts>
+absl::Status Wrong(const Parts&... parts) {
+  return absl::InternalError(absl::StrCat(parts...));
+}
+
+}  // namespace
+
+absl::Status ShardEngineImpl::CheckInvariants() const {
+  absl::MutexLock lock(&mu_);
+  Recount recount;
+  REPRISE_RETURN_IF_ERROR(CheckBlocks(recount));
+  REPRISE_RETURN_IF_ERROR(pool_->CheckInvariants(recount.slots));
+  REPRISE_RETURN_IF_ERROR(CheckForest());
+  REPRISE_RETURN_IF_ERROR(CheckHolders());
+  return CheckSpaces(recount);
+}
+
+absl::Status ShardEngineImpl::CheckBlocks(Recount& recount) const {
+  for (BlockId id = 0; id < blocks_.size(); ++id) {
+    if (blocks_[id].state == BlockState::kFree) {
+      if (policy_.tracks(id)) return Wrong("free block ", id, " is up for eviction");
+      continue;
+    }
+    REPRISE_RETURN_IF_ERROR(CheckBlock(id, recount));
+  }
+  if (index_.size() != recount.committed)
+    return Wrong("the index has ", index_.size(), " of ", recount.committed);
+  if (reserved_.size() != recount.reserved)
+    return Wrong(reserved_.size(), " keys pending, not ", recount.reserved);
+  size_t quarantined = 0;
+  for (BlockId id : quarantined_)
+    quarantined += blocks_[id].state == BlockState::kQuarantined ? 1 : 0;
+  if (quarantined != quarantined_.size())
+    return Wrong("the quarantine list has a block of another state");
+  return absl::OkStatus();
+}
+
+absl::Status ShardEngineImpl::CheckBlock(BlockId id, Recount& recount) const {
+  const BlockRecord& block = blocks_[id];
+  if (!spaces_.contains(block.space)) return Wrong("block ", id, " has no key space");
+  if (!recount.slots.insert(block.slot).second) return Wrong("block ", id, " shares its slot");
+  if (slot_blocks_[block.slot.extent][block.slot.index] != id)
+    return Wrong("block ", id, "'s slot has another owner");
+  Recount::Space& space = recount.spaces[block.space];
+  if (policy_.tracks(id) != (block.state == BlockState::kCommitted))
+    return Wrong("block ", id, " is judged wrongly");
+  switch (block.state) {
+    case BlockState::kFree:
+      break;
+    case BlockState::kReserved: {
+      ++space.reserved;
+      ++recount.reserved;
+      const auto it = reserved_.find(SpaceKey{block.space, block.key});
+      if (it == reserved_.end() || it->second != id)
+        return Wrong("reserved block ", id, " is not pending");
+      if (index_.Find(SpaceKey{block.space, block.key}).has_value())
+        return Wrong("pending block ", id, " is stored");
+      break;
+    }
+    case BlockState::kCommitted:
+      ++space.blocks;
+      ++recount.committed;
+      return CheckCommitted(id);
+    case BlockState::kHidden:
+      ++space.held_back;
+      if (block.leases == 0 && block.pins == 0)
+        return Wrong("hidden block ", id, " keeps its slot for nobody");
+      break;
+    case BlockState::kQuarantined:
+      ++space.held_back;
+      break;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ShardEngineImpl::CheckCommitted(BlockId id) const {
+  const BlockRecord& block = blocks_[id];
+  const std::optional<IndexEntry> entry = index_.Find(SpaceKey{block.space, block.key});
+  if (!entry.has_value() || entry->block != id) return Wrong("block ", id, " is not in the index");
+  if (block.parent == kNoBlock) {
+    return block.depth == 0 ? absl::OkStatus() : Wrong("block ", id, " lost its parent");
+  }
+  const BlockRecord& parent = blocks_[block.parent];
+  const bool stands = parent.state == BlockState::kCommitted && parent.space == block.space &&
+                      parent.depth + 1 == block.depth;
+  return stands ? absl::OkStatus()
+                : Wrong("block ", id, " hangs from a block that is not stored: a hole");
+}
+
+// Children are linked and counted; every committed block is reached from its key space's roots.
+absl::Status ShardEngineImpl::CheckForest() const {
+  absl::flat_hash_map<BlockId, uint32_t> reserved_children;
+  for (const auto& [key, id] : reserved_) {
+    const BlockRecord& block = blocks_[id];
+    if (block.parent != kNoBlock && blocks_.ParentStands(block)) ++reserved_children[block.parent];
+  }
+  for (const auto& [space_id, space] : spaces_) {
+    uint64_t reached = 0;
+    for (BlockId root = space->roots; root != kNoBlock; root = blocks_[root].next_sibling) {
+      for (BlockId id = root; id != kNoBlock; id = blocks_.NextBelow(root, id, false)) {
+        ++reached;
+        uint32_t children = 0;
+        for (BlockId child = blocks_[id].first_child; child != kNoBlock;
+             child = blocks_[child].next_sibling) {
+          if (blocks_[child].parent != id)
+            return Wrong("block ", child, " is linked below a stranger");
+          ++children;
+        }
+        if (children != blocks_[id].children)
+          return Wrong("block ", id, " counts its children wrongly");
+      }
+    }
+    if (reached != space->blocks)
+      return Wrong("key space ", space_id.value, ": ", reached, " blocks reached of ",
+                   space->blocks);
+  }
+  for (BlockId id = 0; id < blocks_.size(); ++id) {
+    if (blocks_[id].state == BlockState::kFree) continue;
+    const auto it = reserved_children.find(id);
+    const uint32_t expected = it == reserved_children.end() ? 0 : it->second;
+    if (blocks_[id].reserved_children != expected)
+      return Wrong("block ", id, " counts reservations below it wrongly");
+  }
+  return absl::OkStatus();
+}
+
+// Leases, reservations and attachments name each other, and every lease is counted by its blocks.
+absl::Status ShardEngineImpl::CheckHolders() const {
+  absl::flat_hash_map<BlockId, uint32_t> leases;
+  size_t held_leases = 0, held_reservations = 0;
+  for (const auto& [attachment, holdings] : holdings_) {
+    held_leases += holdings.leases.size();
+    held_reservations += holdings.reservations.size();
+    for (LeaseId lease : holdings.leases) {
+      const auto it = leases_.find(lease);
+      if (it == leases_.end() || it->second.attachment != attachment)
+        return Wrong("lease ", lease.value, " is lost");
+    }
+    for (ReservationId id : holdings.reservations) {
+      const auto it = reservations_.find(id);
+      if (it == reservations_.end() || it->second.attachment != attachment)
+        return Wrong("reservation ", id.value, " is lost");
+    }
+  }
+  if (held_leases != leases_.size())
+    return Wrong(leases_.size(), " leases, ", held_leases, " held");
+  if (held_reservations != reservations_.size())
+    return Wrong(reservations_.size(), " reservations, ", held_reservations, " held");
+  for (const auto& [id, lease] : leases_) {
+    for (BlockId block : lease.blocks) ++leases[block];
+  }
+  for (BlockId id = 0; id < blocks_.size(); ++id) {
+    const auto it = leases.find(id);
+    if (blocks_[id].leases != (it == leases.end() ? 0 : it->second))
+      return Wrong("block ", id, " counts its leases wrongly");
+  }
+  size_t open = 0;
+  for (const auto& [id, reservation] : reservations_) {
+    for (size_t i = 0; i < reservation.blocks.size(); ++i) {
+      const BlockId block = reservation.blocks[i];
+      if (block == kNoBlock || blocks_[block].generation != reservation.generations[i]) continue;
+      open += blocks_[block].state == BlockState::kReserved ? 1 : 0;
+    }
+  }
+  return open == reserved_.size()
+             ? absl::OkStatus()
+             : Wrong(reserved_.size(), " blocks reserved, ", open, " by somebody");
+}
+
+absl::Status ShardEngineImpl::CheckSpaces(const Recount& recount) const {
+  for (const auto& [id, space] : spaces_) {
+    const auto it = recount.spaces.find(id);
+    const Recount::Space actual = it == recount.spaces.end() ? Recount::Space() : it->second;
+    if (actual.blocks != space->blocks || actual.reserved != space->reserved ||
+        actual.held_back != space->held_back) {
+      return Wrong("key space ", id.value, " counts its blocks wrongly");
+    }
+    if (policy_.tracked(id.value) != space->blocks)
+      return Wrong("key space ", id.value, ": not all blocks are judged");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace reprise::shard
