@@ -75,12 +75,31 @@ inline constexpr absl::Duration kMembersPollInterval = absl::Milliseconds(200);
 inline constexpr size_t kSessionsMax = 1'000'000;
 inline constexpr absl::Duration kSessionTtl = absl::Hours(1);
 inline constexpr size_t kLocateRunsMax = 8;  // runs in one answer
-inline constexpr double kLoadWeight = 0.05;  // of a shard's fill against a matched block
+inline constexpr size_t kRouterIndexBlocksMax = 16'000'000;   // about 50 bytes each; further ones are not offered
+inline constexpr size_t kRouterIndexStripes = 256;            // parts in which tables grow and are cleaned up
+inline constexpr size_t kRouterStreamsMax = 4 * kShardsMax;   // feeds: two of each shard, and those being cleaned up
+inline constexpr size_t kRouterApplyKeys = 128;               // of an event, applied under one hold of the lock
+inline constexpr double kLoadWeight = 0.05;  // of a shard's share of recent work against a prompt's blocks
+inline constexpr absl::Duration kLoadHalfLife = absl::Seconds(30);      // of what counts as recent
+inline constexpr absl::Duration kDeadShardMemory = absl::Minutes(10);   // then a silent shard's blocks are forgotten
+inline constexpr absl::Duration kRouterTickInterval = absl::Milliseconds(50);
+inline constexpr absl::Duration kWatchSilenceMax = absl::Seconds(5);    // then a feed is broken off and begun anew
+inline constexpr absl::Duration kWatchRetryMin = absl::Milliseconds(100);
+inline constexpr absl::Duration kWatchRetryMax = absl::Seconds(2);
+inline constexpr size_t kTopologyWatchersMax = 4096;
+inline constexpr absl::Duration kShutdownGrace = absl::Seconds(2);      // for calls in flight when a server stops
 
 // ---- Work in flight
 inline constexpr size_t kUnaryCallsMax = 256;  // beyond it calls are refused at once
+inline constexpr size_t kUnaryWriteCallsMax = 192;  // of them: overload refuses writes first
 inline constexpr size_t kReadStreamsMax = 64;
 inline constexpr size_t kWriteStreamsMax = 48;  // fewer than reads: overload refuses writes first
+inline constexpr size_t kStreamsPerConnectionMax = 1024;  // HTTP/2 streams
+inline constexpr absl::Duration kByteStreamAgeMax = absl::Minutes(5);  // one Read or Write call
+inline constexpr size_t kShardWorkers = 2;  // threads for checksums and scans
+inline constexpr absl::Duration kTickInterval = absl::Milliseconds(250);
+inline constexpr absl::Duration kStopGrace = absl::Seconds(5);  // for what is in flight at SIGTERM
+inline constexpr absl::Duration kStopFlush = absl::Milliseconds(200);  // for last words to clients
 inline constexpr absl::Duration kRetryAfter =
     absl::Milliseconds(50);  // hint given with RESOURCE_EXHAUSTED
 inline constexpr absl::Duration kPingInterval = absl::Seconds(20);   // HTTP/2 pings of an idle connection
@@ -102,6 +121,21 @@ inline constexpr absl::Duration kStreamSetup = absl::Microseconds(200);
 inline constexpr double kViewBytesPerSecond = 8e9;
 inline constexpr double kNcclBytesPerSecond = 10e9;
 inline constexpr double kStreamBytesPerSecond = 1e9;
+inline constexpr absl::Duration kPollMax = absl::Milliseconds(500);  // one wait for a descriptor
+
+// ---- View lane
+inline constexpr size_t kViewConnectionsMax = 256;         // of a shard; each has a thread
+inline constexpr size_t kViewConnectionsPerLaneMax = 4;    // calls beyond it wait for one
+inline constexpr size_t kViewMappedExtentsMax = 1024;      // of a caller; the oldest are unmapped
+inline constexpr size_t kViewStatusTextBytesMax = 512;     // each text in a status
+inline constexpr size_t kViewMessageBytesMax =             // largest message either way
+    kPromptBlocksMax * 16                                  //   a place per block of a prompt
+    + (4 << 10);                                           //   everything else
+inline constexpr absl::Duration kViewHelloTimeout = absl::Seconds(1);
+inline constexpr absl::Duration kViewAnswerTimeout = absl::Seconds(5);  // of a caller that does not read
+inline constexpr absl::Duration kViewOpeningAgeMax = absl::Minutes(1);  // then its pins are taken away
+inline constexpr absl::Duration kViewIdleMax = absl::Minutes(5);
+inline constexpr absl::Duration kViewRetryAfter = absl::Seconds(1);  // of a socket that did not answer
 
 // ---- Clients
 inline constexpr absl::Duration kClientDeadline = absl::Seconds(5);

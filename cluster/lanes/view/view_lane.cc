@@ -1,0 +1,197 @@
+#include "cluster/lanes/view/view_lane.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "cluster/lanes/lane_status.h"
+#include "cluster/lanes/monotonic_deadline.h"
+#include "proto/types/limits.h"
+#include "proto/types/status_macros.h"
+
+namespace reprise::lanes {
+namespace {
+
+absl::Status Over() {
+  return absl::DeadlineExceededError("view lane: the deadline is over");
+}
+
+// A peer that speaks nonsense is as good as none.
+absl::Status AsLaneFailure(const absl::Status& status) {
+  if (absl::IsInvalidArgument(status)) return LaneDown(status.message());
+  return status;
+}
+
+}  // namespace
+
+// One call's use of a connection. A connection whose call ended in the middle of an exchange is
+// closed, since the next answer on it would be this call's.
+class ViewLane::Conversation {
+ public:
+  Conversation(ViewLane& lane, MonotonicDeadline deadline) : lane_(lane), deadline_(deadline) {}
+  ~Conversation() {
+    if (socket_.has_value()) lane_.GiveBack(in_step_ ? &*socket_ : nullptr);
+  }
+
+  absl::Status Start() {
+    if (deadline_.over()) return Over();
+    absl::StatusOr<view::ViewSocket> socket = lane_.Borrow(deadline_);
+    if (!socket.ok()) return socket.status();
+    socket_.emplace(*std::move(socket));
+    return absl::OkStatus();
+  }
+
+  // Sends `request` and waits for its answer.
+  template <typename Answer>
+  absl::StatusOr<Answer> Ask(const view::Message& request, view::Descriptor* descriptor = nullptr) {
+    in_step_ = false;
+    REPRISE_RETURN_IF_ERROR(socket_->Send(request, deadline_));
+    absl::StatusOr<Answer> answer = socket_->ReceiveOnly<Answer>(deadline_, descriptor);
+    if (!answer.ok()) return AsLaneFailure(answer.status());
+    in_step_ = true;
+    return answer;
+  }
+
+  // Ends a reader's opening. Not waited for: a connection that cannot take it ends the opening by
+  // closing.
+  void Finish() { in_step_ = in_step_ && socket_->Send(view::Done{}, deadline_).ok(); }
+
+  // Gives up in the middle of an opening: the connection closes, and the opening with it.
+  absl::Status Abandon(absl::Status status) {
+    in_step_ = false;
+    return status;
+  }
+
+  // The memory of one place, mapping its extent when it is new.
+  absl::StatusOr<uint8_t*> At(const view::Place& place, uint64_t block_bytes, bool writable) {
+    std::shared_ptr<const view::Mapping>& mapping = mapped_[place.extent];
+    if (mapping == nullptr) mapping = lane_.extents_.Find(place.extent, writable);
+    if (mapping == nullptr) {
+      view::Descriptor file;
+      REPRISE_ASSIGN_OR_RETURN(const view::Extent extent,
+                               Ask<view::Extent>(view::MapExtent{place.extent}, &file));
+      REPRISE_RETURN_IF_ERROR(extent.status);
+      REPRISE_ASSIGN_OR_RETURN(mapping, view::Mapping::Create(file, extent.extent_bytes, writable));
+      lane_.extents_.Add(place.extent, writable, mapping);
+    }
+    if (block_bytes > mapping->size_bytes() ||
+        place.offset_bytes > mapping->size_bytes() - block_bytes) {
+      return LaneDown("view lane: a place lies outside its extent");
+    }
+    return const_cast<uint8_t*>(mapping->data()) + place.offset_bytes;
+  }
+
+  bool over() const { return deadline_.over(); }
+
+ private:
+  ViewLane& lane_;
+  const MonotonicDeadline deadline_;
+  std::optional<view::ViewSocket> socket_;
+  bool in_step_ = true;
+  // By extent; keeps what this call uses mapped.
+  absl::flat_hash_map<uint64_t, std::shared_ptr<const view::Mapping>> mapped_;
+};
+
+absl::StatusOr<std::unique_ptr<ViewLane>> ViewLane::Connect(Options options, absl::Time deadline) {
+  std::unique_ptr<ViewLane> lane(new ViewLane(std::move(options)));
+  Conversation first(*lane, MonotonicDeadline(deadline));
+  REPRISE_RETURN_IF_ERROR(first.Start());
+  return lane;
+}
+
+absl::Status ViewLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) {
+  if (sink.memory() != MemoryKind::kHost)
+    return LaneDown("view lane: the sink is in device memory");
+  Conversation conversation(*this, MonotonicDeadline(deadline));
+  REPRISE_RETURN_IF_ERROR(conversation.Start());
+  REPRISE_ASSIGN_OR_RETURN(const view::Places opened,
+                           conversation.Ask<view::Places>(
+                               view::OpenRead{job.lease, job.first, job.blocks, job.block_bytes}));
+  absl::Status status = opened.status;
+  if (status.ok() && opened.places.size() != job.blocks)
+    status = LaneDown("view lane: places are missing");
+  for (uint32_t i = 0; status.ok() && i < job.blocks; ++i) {
+    if (conversation.over()) {
+      status = Over();
+      break;
+    }
+    const absl::StatusOr<uint8_t*> block =
+        conversation.At(opened.places[i], job.block_bytes, /*writable=*/false);
+    status = block.ok() ? sink.Deliver(i, {*block, job.block_bytes}) : block.status();
+  }
+  conversation.Finish();
+  return status;
+}
+
+absl::Status ViewLane::Write(const WriteJob& job, BlockSource& source, absl::Time deadline) {
+  if (source.memory() != MemoryKind::kHost)
+    return LaneDown("view lane: the source is in device memory");
+  Conversation conversation(*this, MonotonicDeadline(deadline));
+  REPRISE_RETURN_IF_ERROR(conversation.Start());
+  REPRISE_ASSIGN_OR_RETURN(const view::Places opened,
+                           conversation.Ask<view::Places>(
+                               view::OpenWrite{job.reservation, job.block_bytes, job.blocks}));
+  absl::Status status;
+  uint32_t filled = 0;
+  for (; filled < opened.places.size() && filled < job.blocks.size(); ++filled) {
+    if (conversation.over()) return conversation.Abandon(Over());
+    const absl::StatusOr<uint8_t*> slot =
+        conversation.At(opened.places[filled], job.block_bytes, /*writable=*/true);
+    status = slot.ok() ? source.Fill(filled, {*slot, job.block_bytes}) : slot.status();
+    if (!status.ok()) break;
+  }
+  const absl::StatusOr<view::Outcome> told = conversation.Ask<view::Outcome>(view::Written{filled});
+  if (!status.ok()) return status;
+  REPRISE_RETURN_IF_ERROR(told.status());
+  REPRISE_RETURN_IF_ERROR(told->status);
+  if (!opened.status.ok()) return opened.status;
+  return filled == job.blocks.size() ? absl::OkStatus() : LaneDown("view lane: places are missing");
+}
+
+absl::StatusOr<view::ViewSocket> ViewLane::Dial(MonotonicDeadline deadline) {
+  REPRISE_ASSIGN_OR_RETURN(view::ViewSocket socket,
+                           view::ViewSocket::Connect(options_.socket, deadline));
+  REPRISE_RETURN_IF_ERROR(socket.Send(view::Hello{options_.attachment}, deadline));
+  absl::StatusOr<view::Outcome> welcome = socket.ReceiveOnly<view::Outcome>(deadline);
+  if (!welcome.ok()) return AsLaneFailure(welcome.status());
+  REPRISE_RETURN_IF_ERROR(welcome->status);
+  return socket;
+}
+
+bool ViewLane::MayBorrow() const {
+  return !idle_.empty() || borrowed_ < limits::kViewConnectionsPerLaneMax;
+}
+
+absl::StatusOr<view::ViewSocket> ViewLane::Borrow(MonotonicDeadline deadline) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (!mu_.AwaitWithTimeout(absl::Condition(this, &ViewLane::MayBorrow), deadline.left()))
+      return Over();
+    ++borrowed_;
+    while (!idle_.empty()) {
+      view::ViewSocket socket = std::move(idle_.back());
+      idle_.pop_back();
+      // One that the shard has closed meanwhile is no reason to give up the lane.
+      if (socket.Quiet()) return socket;
+    }
+    if (MonotonicClock().Now() < retry_at_) {
+      --borrowed_;
+      return LaneDown("view lane: the shard's socket did not answer lately");
+    }
+  }
+  absl::StatusOr<view::ViewSocket> socket = Dial(deadline);
+  if (socket.ok()) return socket;
+  absl::MutexLock lock(&mu_);
+  --borrowed_;
+  if (IsLaneDown(socket.status())) retry_at_ = MonotonicClock().Now() + limits::kViewRetryAfter;
+  return socket.status();
+}
+
+void ViewLane::GiveBack(view::ViewSocket* healthy) {
+  absl::MutexLock lock(&mu_);
+  --borrowed_;
+  if (healthy != nullptr) idle_.push_back(std::move(*healthy));
+}
+
+}  // namespace reprise::lanes

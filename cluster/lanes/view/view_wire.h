@@ -1,0 +1,89 @@
+// The messages of the view lane's Unix socket: a fixed header, then a body of little-endian fields.
+// Bytes of blocks never travel here, only the places where they are.
+//
+//   caller                                     shard
+//   Hello{attachment}                     ->
+//                                         <-   Outcome
+//   OpenRead{lease, first, blocks, size}  ->                    one opening at a time per
+//   connection
+//                                         <-   Places{status, extent and offset per block}
+//   MapExtent{extent}                     ->                    only for extents of the opening
+//                                         <-   Extent{status, size} and a descriptor
+//   Done{}                                ->                    ends the opening; no answer
+//   OpenWrite{reservation, size, blocks}  ->
+//                                         <-   Places{status, ...}   as many as could be opened
+//   Written{blocks}                       ->                    the first so many were filled; ends
+//   the opening
+//                                         <-   Outcome
+//
+// Thread safety: pure functions.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "proto/types/ids.h"
+
+namespace reprise::lanes::view {
+
+struct Hello {
+  AttachmentId attachment;
+};
+struct OpenRead {
+  LeaseId lease;
+  uint32_t first = 0;
+  uint32_t blocks = 0;
+  uint64_t block_bytes = 0;
+};
+struct OpenWrite {
+  ReservationId reservation;
+  uint64_t block_bytes = 0;
+  std::vector<uint32_t> blocks;
+};
+struct MapExtent {
+  uint64_t extent = 0;
+};
+struct Written {
+  uint32_t blocks = 0;
+};
+struct Done {};
+
+struct Place {
+  uint64_t extent = 0;
+  uint64_t offset_bytes = 0;
+};
+struct Places {
+  absl::Status status;
+  std::vector<Place> places;
+};
+struct Extent {
+  absl::Status status;
+  uint64_t extent_bytes = 0;  // OK: the descriptor of so many bytes comes with this message
+};
+struct Outcome {
+  absl::Status status;
+};
+
+using Message =
+    std::variant<Hello, OpenRead, OpenWrite, MapExtent, Written, Done, Places, Extent, Outcome>;
+
+inline constexpr size_t kHeaderBytes = 12;
+
+// Header and body.
+std::string Encode(const Message& message);
+
+struct Header {
+  uint32_t type = 0;        // index in Message
+  uint32_t body_bytes = 0;  // at most limits::kViewMessageBytesMax
+};
+// INVALID_ARGUMENT when the bytes are no header of this version, or the body is too large.
+absl::StatusOr<Header> DecodeHeader(std::span<const uint8_t, kHeaderBytes> bytes);
+// INVALID_ARGUMENT when the body is not exactly a message of that type.
+absl::StatusOr<Message> DecodeBody(const Header& header, std::span<const uint8_t> body);
+
+}  // namespace reprise::lanes::view
