@@ -27,11 +27,11 @@ absl::StatusOr<OpenShard> OpenAt(ClientCore& core, const std::string& address,
     REPRISE_ASSIGN_OR_RETURN(shard.link, core.shards.Get(address, deadline));
     const absl::Time started = absl::Now();
     absl::StatusOr<cluster::OpenedSpec> opened = shard.link->OpenSpec(spec, deadline);
-    ReportCall(core, shard, opened.status(), started, deadline);
-    if (opened.ok()) {
+    if (opened.ok()) {  // perhaps from the link's memory: says nothing about the shard
       shard.spec = *opened;
       return shard;
     }
+    ReportCall(core, shard, opened.status(), started, deadline);
     if (tries_left == 1 || !LinkBroke(shard, opened.status())) return opened.status();
   }
 }

@@ -9,7 +9,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "client/cpp/call_policy.h"
-#include "client/cpp/channel.h"
+#include "cluster/link/channel.h"
 #include "proto/types/clock.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
@@ -29,7 +29,7 @@ class GrpcRouterClient final : public RouterClient {
  public:
   explicit GrpcRouterClient(std::vector<std::string> addresses) {
     for (std::string& address : addresses) {
-      auto channel = MakeChannel(address);
+      auto channel = cluster::MakeChannel(address);
       routers_.push_back({std::move(address), v1::RouterService::NewStub(channel), Breaker()});
     }
   }

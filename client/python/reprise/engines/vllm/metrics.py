@@ -17,6 +17,7 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "loads": ("Loads, by outcome: complete, short, cancelled", ("outcome",)),
     "failed_blocks": ("Blocks that were promised and did not come: computed instead", ()),
     "corrupt_blocks": ("Blocks whose checksum failed: computed instead", ()),
+    "saves": ("Saves, by event: begun, ended (the difference is under way)", ("event",)),
     "saved_blocks": ("Blocks handed to Reprise, by outcome: stored, present, refused", ("outcome",)),
     "saved_bytes": ("Bytes written to Reprise", ()),
     "skipped_saves": ("Saves not begun because too many were under way", ()),

