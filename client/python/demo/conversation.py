@@ -19,7 +19,7 @@ QUESTIONS = (
 )
 
 #: Characters of the document in the first prompt, by size; about four are one token.
-DOCUMENT_CHARACTERS = {"full": 5200, "small": 900}
+DOCUMENT_CHARACTERS = {"full": 4400, "small": 900}
 VOCABULARY = {"full": 2048, "small": 512}
 
 

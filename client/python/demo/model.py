@@ -50,8 +50,9 @@ class Decoder:
 def load(model: str | None, size: str, tokenizer: Path) -> Decoder:
     """Real weights where `model` names some, else the made ones with the trained tokenizer."""
     if model is not None:
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-        words = AutoTokenizer.from_pretrained(model)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        loaded.eval()
+        words: Any = AutoTokenizer.from_pretrained(model)
         return Decoder(
             loaded, lambda text: list(words.encode(text, add_special_tokens=False)), words.decode
         )

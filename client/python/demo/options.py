@@ -33,7 +33,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--size", choices=("full", "small"), default="full", help="of what is made")
     parser.add_argument("--shards", type=int, default=3)
-    parser.add_argument("--answer-tokens", type=int, default=16, help="tokens of each answer")
+    parser.add_argument("--answer-tokens", type=int, default=12, help="tokens of each answer")
     parser.add_argument("--binaries", type=Path, help="folder with the executables (default: $REPRISE_BIN)")
     given = parser.parse_args(arguments)
     if given.shards < 2:

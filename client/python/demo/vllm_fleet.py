@@ -1,17 +1,16 @@
-"""A fleet on this machine: a Reprise cache and vLLM servers over it, each in processes of its own, on loopback."""
+"""vLLM servers on this machine, on loopback, over a Reprise cache or without one."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -35,15 +34,6 @@ sys.exit(main())
 """
 
 
-def find_reprise() -> str:
-    """The `reprise` executable: $REPRISE_BIN, or on the path."""
-    folder = os.environ.get("REPRISE_BIN")
-    found = os.path.join(folder, "reprise") if folder else shutil.which("reprise")
-    if not found or not os.path.exists(found):
-        raise FileNotFoundError("no `reprise` executable: set REPRISE_BIN to the folder that holds it")
-    return found
-
-
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -65,36 +55,13 @@ def stop_process(process: subprocess.Popen[Any]) -> None:
     process.wait()
 
 
-class Cache:
-    """`reprise up`: a router and shards. Ends with `close`, shards that were stopped included."""
-
-    def __init__(self, folder: pathlib.Path, *, shards: int = 3, dram: str = "256MiB", replication: int = 2) -> None:
-        self.log = (folder / "reprise.log").open("ab")
-        self.process = subprocess.Popen(
-            [find_reprise(), "up", "--shards", str(shards), "--dram", dram, "--replication", str(replication),
-             "-o", "json"], stdout=subprocess.PIPE, stderr=self.log, start_new_session=True)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.close()
-            raise RuntimeError(f"`reprise up` did not start: see {self.log.name}")
-        told = json.loads(line)
-        self.router: str = told["router"]
-        self.shards: list[dict[str, Any]] = told["shards"]
-        # Whatever it prints later must not fill the pipe.
-        threading.Thread(target=self.process.stdout.read, daemon=True).start()
-
-    def signal_shard(self, shard: dict[str, Any], number: int) -> None:
-        os.kill(shard["pid"], number)
-
-    def close(self) -> None:
-        for shard in getattr(self, "shards", []):
-            try:
-                os.kill(shard["pid"], signal.SIGCONT)  # a stopped process does not hear SIGTERM
-            except ProcessLookupError:
-                pass
-        stop_process(self.process)
-        self.log.close()
+@dataclasses.dataclass
+class Answer:
+    tokens: list[int]
+    text: str
+    prompt_tokens: int
+    cached_tokens: int
+    ttft_ms: float
 
 
 class Server:
@@ -110,7 +77,7 @@ class Server:
         command = [sys.executable, "-c", SERVE, "serve", str(model), "--served-model-name", MODEL_NAME,
                    "--host", "127.0.0.1", "--port", str(self.port), "--dtype", dtype, "--enforce-eager",
                    "--block-size", str(BLOCK_TOKENS), "--max-model-len", "8192", "--enable-prompt-tokens-details",
-                   "--disable-uvicorn-access-log", *arguments]
+                   *arguments]
         if connector is not None:
             command += ["--kv-transfer-config", json.dumps(connector)]
         env = dict(os.environ, HF_HUB_OFFLINE="1", VLLM_CPU_KVCACHE_SPACE=str(cache_gib), VLLM_NO_USAGE_STATS="1",
@@ -147,6 +114,50 @@ class Server:
         text = urllib.request.urlopen(f"{self.url}/metrics", timeout=10).read().decode()
         return sum(value for found, value in samples(text, name)
                    if all(found.get(k) == v for k, v in labels.items()))
+
+    def settle(self) -> None:
+        """Returns when no save is under way: whatever was computed is stored, or will not be."""
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while time.monotonic() < deadline:
+            begun = self.metric("vllm:reprise_saves_total", event="begun")
+            if begun == self.metric("vllm:reprise_saves_total", event="ended"):
+                time.sleep(0.05)  # the metrics follow the answer by a moment
+                if begun == self.metric("vllm:reprise_saves_total", event="begun"):
+                    return
+            time.sleep(0.02)
+        raise TimeoutError(f"vLLM {self.name} still saves after {STOP_TIMEOUT_S:.0f} s")
+
+    def tokens_of(self, text: str) -> list[int]:
+        body = json.dumps({"model": MODEL_NAME, "prompt": text, "add_special_tokens": False}).encode()
+        request = urllib.request.Request(self.url + "/tokenize", body, {"Content-Type": "application/json"})
+        return list(json.loads(urllib.request.urlopen(request, timeout=20).read())["tokens"])
+
+    def complete(self, prompt: list[int], tokens: int, *, session: str | None = None, salt: str | None = None,
+                 own_cache_only: bool = False, timeout: float = 60.0) -> "Answer":
+        """Greedy completion of a prompt of token ids, streamed. `own_cache_only`: Reprise is asked for nothing and
+        given nothing."""
+        extra: dict[str, Any] = {"return_token_ids": True}
+        if session is not None:
+            extra["session_id"] = session
+        if salt is not None:
+            extra["cache_salt"] = salt
+        if own_cache_only:
+            extra["kv_transfer_params"] = {"reprise": {"load": False, "save": False}}
+        begun = time.monotonic()
+        stream = self.client(timeout).completions.create(
+            model=MODEL_NAME, prompt=prompt, max_tokens=tokens, temperature=0, stream=True,
+            stream_options={"include_usage": True}, extra_body={**extra, "ignore_eos": True})
+        answer = Answer([], "", 0, 0, 0.0)
+        for chunk in stream:
+            if chunk.choices:
+                answer.ttft_ms = answer.ttft_ms or (time.monotonic() - begun) * 1000
+                answer.tokens += chunk.choices[0].token_ids or []
+                answer.text += chunk.choices[0].text
+            if chunk.usage is not None:
+                details = chunk.usage.prompt_tokens_details
+                answer.prompt_tokens = chunk.usage.prompt_tokens
+                answer.cached_tokens = (details.cached_tokens or 0) if details else 0
+        return answer
 
     def post(self, path: str) -> int:
         request = urllib.request.Request(self.url + path, method="POST")
