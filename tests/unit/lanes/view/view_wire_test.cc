@@ -1,0 +1,110 @@
+#include "cluster/lanes/view/view_wire.h"
+
+#include <random>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "proto/types/limits.h"
+#include "proto/types/refusal.h"
+
+namespace reprise::lanes::view {
+namespace {
+
+std::span<const uint8_t> AsBytes(const std::string& text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
+
+absl::StatusOr<Message> Decode(const std::string& frame) {
+  if (frame.size() < kHeaderBytes) return absl::InvalidArgumentError("short");
+  const auto header = DecodeHeader(AsBytes(frame).first<kHeaderBytes>());
+  if (!header.ok()) return header.status();
+  return DecodeBody(*header, AsBytes(frame).subspan(kHeaderBytes));
+}
+
+std::vector<Message> EveryMessage() {
+  return {Hello{AttachmentId(0xfeedfacecafebeef)},
+          OpenRead{LeaseId(7), 3, 65536, 4194304},
+          OpenWrite{ReservationId(9), 272, {0, 5, 65535}},
+          MapExtent{~0ull},
+          Written{17},
+          Done{},
+          Places{Refusal(absl::StatusCode::kOutOfRange, "BLOCK", "block 4 is not leased"),
+                 {{1, 2}, {3, 4}}},
+          Extent{absl::OkStatus(), 1 << 30},
+          Outcome{absl::NotFoundError("the lease is over")}};
+}
+
+TEST(ViewWireTest, EveryMessageComesBackAsItWas) {
+  const std::vector<Message> messages = EveryMessage();
+  ASSERT_EQ(messages.size(), std::variant_size_v<Message>);
+  for (const Message& message : messages) {
+    const std::string frame = Encode(message);
+    const absl::StatusOr<Message> back = Decode(frame);
+    ASSERT_TRUE(back.ok()) << message.index() << ": " << back.status();
+    EXPECT_EQ(back->index(), message.index());
+    EXPECT_EQ(Encode(*back), frame);
+  }
+}
+
+TEST(ViewWireTest, AStatusKeepsCodeReasonAndSentence) {
+  const absl::Status status = Refusal(absl::StatusCode::kUnavailable, "LANE_DOWN", "gone");
+  const absl::Status back = std::get<Outcome>(*Decode(Encode(Outcome{status}))).status;
+  EXPECT_EQ(back.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(RefusalReason(back), "LANE_DOWN");
+  EXPECT_EQ(back.message(), "gone");
+}
+
+TEST(ViewWireTest, ALongSentenceIsCut) {
+  const Outcome outcome{absl::InternalError(std::string(1 << 20, 'x'))};
+  EXPECT_EQ(std::get<Outcome>(*Decode(Encode(outcome))).status.message().size(),
+            limits::kViewStatusTextBytesMax);
+}
+
+TEST(ViewWireTest, ABodyOfTheWrongLengthIsRefused) {
+  for (const Message& message : EveryMessage()) {
+    const std::string frame = Encode(message);
+    for (size_t cut = kHeaderBytes; cut < frame.size(); ++cut) {
+      EXPECT_FALSE(Decode(frame.substr(0, cut)).ok()) << message.index() << " cut at " << cut;
+    }
+    EXPECT_FALSE(Decode(frame + "x").ok()) << message.index();
+  }
+}
+
+TEST(ViewWireTest, AHeaderThatPromisesTooMuchIsRefused) {
+  std::string frame = Encode(Done{});
+  const uint32_t bytes = limits::kViewMessageBytesMax + 1;
+  frame.replace(8, 4, reinterpret_cast<const char*>(&bytes), 4);
+  EXPECT_FALSE(DecodeHeader(AsBytes(frame).first<kHeaderBytes>()).ok());
+  frame = Encode(Done{});
+  frame[0] = 'X';
+  EXPECT_FALSE(DecodeHeader(AsBytes(frame).first<kHeaderBytes>()).ok());
+}
+
+TEST(ViewWireTest, ACountThatDisagreesWithTheBodyIsRefused) {
+  std::string frame = Encode(OpenWrite{ReservationId(9), 272, {0, 5}});
+  frame[kHeaderBytes + 16] = '\x7f';
+  EXPECT_FALSE(Decode(frame).ok());
+}
+
+// What is understood has one meaning.
+TEST(ViewWireTest, RandomBodiesAreRefusedOrUnderstood) {
+  std::mt19937 random(20261123);
+  const std::vector<Message> seeds = EveryMessage();
+  size_t understood = 0;
+  for (int round = 0; round < 50'000; ++round) {
+    std::string frame = Encode(seeds[random() % seeds.size()]);
+    for (int flips = static_cast<int>(random() % 4); flips > 0; --flips) {
+      frame[random() % frame.size()] = static_cast<char>(random());
+    }
+    if (const auto back = Decode(frame); back.ok()) {
+      ++understood;
+      const std::string again = Encode(*back);
+      EXPECT_EQ(Encode(*Decode(again)), again);
+    }
+  }
+  EXPECT_GT(understood, 1000u);
+}
+
+}  // namespace
+}  // namespace reprise::lanes::view
