@@ -3,6 +3,7 @@
 // Thread safety: free functions; no shared state.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -13,6 +14,11 @@
 #include "reprise/v1/shard.pb.h"
 
 namespace reprise::wire {
+
+// A packed repeated field of numbers where it lies.
+inline std::span<const uint32_t> Span(const google::protobuf::RepeatedField<uint32_t>& field) {
+  return {field.data(), static_cast<size_t>(field.size())};
+}
 
 // ---- Runs by tier (a repeated field)
 using TierRunField = google::protobuf::RepeatedPtrField<v1::TierRun>;

@@ -1,0 +1,22 @@
+// ShardService.Acquire: leases the longest stored prefix.
+//
+// Thread safety: Handle may be called from any thread.
+#pragma once
+
+#include "absl/status/status.h"
+#include "reprise/v1/shard.pb.h"
+#include "service/shard/handlers/shard_core.h"
+
+namespace reprise::shard {
+
+class AcquireHandler {
+ public:
+  explicit AcquireHandler(ShardCore& core) : core_(core) {}
+  absl::Status Handle(const Tenant& tenant, const v1::AcquireRequest& request,
+                      v1::AcquireResponse& response);
+
+ private:
+  ShardCore& core_;
+};
+
+}  // namespace reprise::shard

@@ -1,0 +1,44 @@
+#include "service/shard/handlers/attachments.h"
+
+#include "absl/strings/str_cat.h"
+#include "proto/types/refusal.h"
+
+namespace reprise::shard {
+
+void Attachments::AddStream(AttachedStream* stream) {
+  absl::MutexLock lock(&mu_);
+  streams_.insert(stream);
+}
+
+void Attachments::RemoveStream(AttachedStream* stream) {
+  absl::MutexLock lock(&mu_);
+  streams_.erase(stream);
+}
+
+void Attachments::Own(AttachmentId id, const Tenant& tenant) {
+  absl::MutexLock lock(&owners_mu_);
+  owners_[id] = tenant;
+}
+
+void Attachments::Disown(AttachmentId id) {
+  absl::MutexLock lock(&owners_mu_);
+  owners_.erase(id);
+}
+
+absl::Status Attachments::Check(AttachmentId id, const Tenant& tenant) const {
+  {
+    absl::MutexLock lock(&owners_mu_);
+    const auto it = owners_.find(id);
+    if (it != owners_.end() && it->second == tenant) return absl::OkStatus();
+  }
+  return Refusal(absl::StatusCode::kNotFound, "ATTACHMENT_UNKNOWN",
+                 absl::StrCat("attachment_id = ", id.value,
+                              " is not attached: its stream ended, or it never was; attach anew"));
+}
+
+void Attachments::ForEach(absl::FunctionRef<void(AttachedStream&)> visit) {
+  absl::MutexLock lock(&mu_);
+  for (AttachedStream* stream : streams_) visit(*stream);
+}
+
+}  // namespace reprise::shard

@@ -1,0 +1,52 @@
+// The attach streams that are open: who owns which attachment, and how to tell all of them
+// something.
+//
+// Invariants: an attachment is known here from the engine's Attach to its Detach.
+//
+// Thread safety: all methods may be called from any thread. Calls the streams while it holds its
+// lock; a stream takes its own lock after this one, never before.
+#pragma once
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "proto/types/ids.h"
+
+namespace reprise::shard {
+
+// One attach stream as the registry sees it.
+class AttachedStream {
+ public:
+  virtual ~AttachedStream() = default;
+  // Tells the client that the shard is about to stop.
+  virtual void Drain() = 0;
+  // Ends the stream if the client has been silent since `silent_since`.
+  virtual void EndIfSilent(absl::Time silent_since) = 0;
+  virtual void End(const absl::Status& why) = 0;
+};
+
+class Attachments {
+ public:
+  void AddStream(AttachedStream* stream);
+  void RemoveStream(AttachedStream* stream);
+
+  void Own(AttachmentId id, const Tenant& tenant);
+  void Disown(AttachmentId id);
+  // NOT_FOUND (ATTACHMENT_UNKNOWN) unless `id` is attached and `tenant`'s: another tenant's
+  // attachment looks exactly like none.
+  absl::Status Check(AttachmentId id, const Tenant& tenant) const;
+
+  void ForEach(absl::FunctionRef<void(AttachedStream&)> visit);
+
+ private:
+  mutable absl::Mutex mu_;
+  absl::flat_hash_set<AttachedStream*> streams_ ABSL_GUARDED_BY(mu_);
+  mutable absl::Mutex owners_mu_;
+  absl::flat_hash_map<AttachmentId, Tenant> owners_ ABSL_GUARDED_BY(owners_mu_);
+};
+
+}  // namespace reprise::shard

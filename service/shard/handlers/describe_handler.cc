@@ -1,0 +1,97 @@
+#include "service/shard/handlers/describe_handler.h"
+
+#include <utility>
+
+#include "proto/types/clock.h"
+#include "proto/types/limits.h"
+#include "proto/wire/enums.h"
+#include "proto/wire/spec.h"
+
+namespace reprise::shard {
+namespace {
+
+uint64_t Milliseconds(absl::Duration time) {
+  return static_cast<uint64_t>(absl::ToInt64Milliseconds(time));
+}
+
+// What a caller can run into. Units are in the names.
+NamedCounters Limits() {
+  return {
+      {"attachments_max", limits::kAttachmentsMax},
+      {"block_bytes_max", limits::kBlockBytesMax},
+      {"block_bytes_min", limits::kBlockBytesMin},
+      {"calls_max", limits::kUnaryCallsMax},
+      {"keep_alive_interval_ms", Milliseconds(limits::kKeepAliveInterval)},
+      {"keep_alives_missed_max", static_cast<uint64_t>(limits::kKeepAlivesMissedMax)},
+      {"lease_age_max_ms", Milliseconds(limits::kLeaseAgeMax)},
+      {"lease_ttl_max_ms", Milliseconds(limits::kLeaseTtlMax)},
+      {"lease_ttl_ms", Milliseconds(limits::kLeaseTtl)},
+      {"leases_per_attachment_max", limits::kLeasesPerAttachmentMax},
+      {"message_bytes_max", limits::kMessageBytesMax},
+      {"metadata_bytes_max", limits::kMetadataBytesMax},
+      {"name_bytes_max", limits::kNameBytesMax},
+      {"prompt_blocks_max", limits::kPromptBlocksMax},
+      {"read_streams_max", limits::kReadStreamsMax},
+      {"reservation_ttl_max_ms", Milliseconds(limits::kReservationTtlMax)},
+      {"reservation_ttl_ms", Milliseconds(limits::kReservationTtl)},
+      {"reservations_per_attachment_max", limits::kReservationsPerAttachmentMax},
+      {"spec_text_bytes_max", limits::kSpecTextBytesMax},
+      {"specs_per_attachment_max", limits::kSpecsPerAttachmentMax},
+      {"specs_per_tenant_max", limits::kSpecsPerTenantMax},
+      {"stream_age_max_ms", Milliseconds(limits::kByteStreamAgeMax)},
+      {"stream_chunk_bytes_max", limits::kStreamChunkBytesMax},
+      {"streams_per_connection_max", limits::kStreamsPerConnectionMax},
+      {"watch_queue_events_max", limits::kWatchQueueEventsMax},
+      {"watchers_max", limits::kWatchersMax},
+      {"write_calls_max", limits::kUnaryWriteCallsMax},
+      {"write_streams_max", limits::kWriteStreamsMax},
+  };
+}
+
+}  // namespace
+
+absl::Status DescribeHandler::Handle(const Tenant& tenant, const v1::ShardServiceDescribeRequest&,
+                                     v1::ShardServiceDescribeResponse& response) {
+  const EngineDescription engine = core_.engine.Describe(tenant);
+  response.set_shard_id(core_.id.name);
+  response.set_version(REPRISE_VERSION);
+  response.set_incarnation(core_.incarnation);
+  response.set_uptime_ms(Milliseconds(MonotonicClock().Now() - core_.started));
+  response.set_draining(core_.draining.load(std::memory_order_acquire));
+  for (const TierUse& use : engine.tiers) {
+    v1::ShardServiceDescribeResponse::TierUse* tier = response.add_tiers();
+    tier->set_tier(wire::ToMessage(use.tier));
+    tier->set_capacity_bytes(use.capacity_bytes);
+    tier->set_used_bytes(use.used_bytes);
+  }
+  for (const SpecUse& use : engine.specs) {
+    v1::ShardServiceDescribeResponse::Spec* spec = response.add_specs();
+    spec->set_fingerprint(wire::ToBytes(use.fingerprint));
+    *spec->mutable_spec() = wire::ToMessage(use.spec);
+    spec->set_block_bytes(use.block_bytes);
+    spec->set_blocks(use.blocks);
+  }
+  response.set_blocks(engine.blocks);
+  response.set_leases(engine.leases);
+  response.set_reservations(engine.reservations);
+  response.set_attachments(engine.attachments);
+  NamedCounters counters = engine.counters;
+  counters.emplace_back("refused_overload", core_.admission->refused());
+  if (core_.more_counters) {
+    for (auto& counter : core_.more_counters()) counters.push_back(std::move(counter));
+  }
+  for (const auto& [name, value] : counters) {
+    v1::ShardServiceDescribeResponse::Counter* counter = response.add_counters();
+    counter->set_name(name);
+    counter->set_value(value);
+  }
+  for (const auto& [name, value] : Limits()) {
+    v1::ShardServiceDescribeResponse::Limit* limit = response.add_limits();
+    limit->set_name(name);
+    limit->set_value(value);
+  }
+  for (const LaneKind lane : core_.lanes) response.add_lanes(wire::ToMessage(lane));
+  return absl::OkStatus();
+}
+
+}  // namespace reprise::shard

@@ -1,0 +1,42 @@
+// What every handler works with: one shard process's parts, as the service wires them.
+//
+// Thread safety: each part has its own.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "proto/types/ids.h"
+#include "service/shard/admission.h"
+#include "service/shard/handlers/attachments.h"
+#include "service/shard/handlers/byte_streams.h"
+#include "service/shard/shard_engine.h"
+
+namespace reprise::shard {
+
+using NamedCounters = std::vector<std::pair<std::string, uint64_t>>;
+
+struct ShardCore {
+  ShardEngine& engine;
+  ShardId id;
+  uint32_t replication = 1;
+  uint64_t incarnation = 0;  // random: ids of another life of this shard are void
+  absl::Time started;
+  std::vector<LaneKind> lanes = {LaneKind::kStream};  // best first
+  std::string host_id;                                // boot id of this machine
+  std::string view_socket;                            // empty: no view lane
+  std::function<NamedCounters()> more_counters;  // of what works beside the service; may be empty
+
+  const std::shared_ptr<Admission> admission = Admission::Create();
+  const std::shared_ptr<ByteStreams> byte_streams = ByteStreams::Create();
+  Attachments attachments;
+  std::atomic<bool> draining = false;
+};
+
+}  // namespace reprise::shard

@@ -1,0 +1,39 @@
+#include "service/shard/handlers/write_handler.h"
+
+#include <memory>
+#include <utility>
+
+#include "cluster/lanes/stream/stream_host.h"
+#include "proto/types/status_macros.h"
+#include "service/shard/handlers/byte_streams.h"
+#include "service/shard/handlers/caller.h"
+
+namespace reprise::shard {
+namespace {
+
+// What lives as long as the call.
+struct Hold {
+  Admission::Ticket ticket;
+  std::shared_ptr<ByteStreams::Token> token;
+};
+
+}  // namespace
+
+grpc::ServerReadReactor<grpc::ByteBuffer>* WriteHandler::Open(grpc::CallbackServerContext* context,
+                                                              grpc::ByteBuffer* response) {
+  absl::StatusOr<Admission::Ticket> ticket = core_.admission->Admit(WorkKind::kWriteStream);
+  if (!ticket.ok()) return lanes::RefuseWrite(ticket.status());
+  auto hold = std::make_shared<Hold>();
+  hold->ticket = *std::move(ticket);
+  hold->token = core_.byte_streams->Add(context);
+  auto admit = [this, token = hold->token.get(),
+                tenant = TenantOf(*context)](AttachmentId attachment) -> absl::Status {
+    REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, tenant));
+    token->Belongs(attachment);
+    return absl::OkStatus();
+  };
+  return lanes::ServeWrite(core_.engine, response,
+                           {.admit = std::move(admit), .hold = std::move(hold)});
+}
+
+}  // namespace reprise::shard

@@ -1,0 +1,76 @@
+// One shard's gRPC server: the service with health, reflection and channelz, the thread that ticks,
+// and the orderly stop.
+//
+// Invariants: after Stop() no handler runs and no thread of this is left; the engine is used by
+// nothing afterwards.
+//
+// Thread safety: Stop() once, from one thread.
+#pragma once
+
+#include <grpcpp/server.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "service/shard/handlers/shard_core.h"
+#include "service/shard/shard_engine.h"
+#include "service/shard/shard_service.h"
+
+namespace reprise::shard {
+
+struct ShardServerOptions {
+  ShardId id;
+  std::string listen = "127.0.0.1:0";  // host:port; port 0: a free one
+  bool insecure = false;               // listen on another address than loopback, in plaintext
+  uint32_t replication = 1;            // told to clients by OpenSpec
+  std::vector<LaneKind> lanes = {LaneKind::kStream};  // best first
+  std::string view_socket;                            // empty: no view lane
+  AdmissionLimits admission;
+  std::function<NamedCounters()> more_counters;  // shown by Describe; may be empty
+};
+
+class ShardServer {
+ public:
+  // INVALID_ARGUMENT for an address that is none, FAILED_PRECONDITION for one that is not loopback
+  // without `insecure`, UNAVAILABLE when it cannot be bound. REQUIRES: `engine` outlives the
+  // server.
+  static absl::StatusOr<std::unique_ptr<ShardServer>> Start(ShardServerOptions options,
+                                                            ShardEngine& engine);
+  ~ShardServer();
+  ShardServer(const ShardServer&) = delete;
+  ShardServer& operator=(const ShardServer&) = delete;
+
+  const std::string& address() const { return address_; }  // host:port as bound
+
+  // Tells every client to write elsewhere; health turns NOT_SERVING. Reads go on.
+  void StartDraining();
+  // Waits up to `grace` for what is in flight, then ends everything.
+  void Stop(absl::Duration grace);
+
+ private:
+  ShardServer(ShardServerOptions options, ShardEngine& engine);
+  absl::Status Listen(const ShardServerOptions& options);
+  void TickLoop();
+
+  ShardCore core_;
+  ShardService service_;
+  std::string address_;
+  std::unique_ptr<grpc::Server> server_;
+  absl::Mutex mu_;
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::thread ticker_;
+};
+
+// OK when `listen` is host:port and its host is loopback, or `insecure`.
+absl::Status CheckListenAddress(const std::string& listen, bool insecure);
+
+}  // namespace reprise::shard
