@@ -13,11 +13,16 @@ namespace {
 // The rest of a sink, from block `base` on.
 class RestOfSink final : public BlockSink {
  public:
-  RestOfSink(BlockSink& sink, uint32_t base) : sink_(sink), base_(base) {}
+  RestOfSink(BlockSink& sink, uint32_t base, LaneKind kind, std::atomic<LaneKind>& carrying)
+      : sink_(sink), base_(base), kind_(kind), carrying_(carrying) {}
   MemoryKind memory() const override { return sink_.memory(); }
   std::span<uint8_t> Buffer(uint32_t i) override { return sink_.Buffer(base_ + i); }
-  absl::Status Complete(uint32_t i) override { return Count(sink_.Complete(base_ + i)); }
+  absl::Status Complete(uint32_t i) override {
+    carrying_.store(kind_, std::memory_order_relaxed);
+    return Count(sink_.Complete(base_ + i));
+  }
   absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override {
+    carrying_.store(kind_, std::memory_order_relaxed);
     return Count(sink_.Deliver(base_ + i, bytes));
   }
   uint32_t completed() const { return completed_; }
@@ -31,6 +36,8 @@ class RestOfSink final : public BlockSink {
 
   BlockSink& sink_;
   const uint32_t base_;
+  const LaneKind kind_;
+  std::atomic<LaneKind>& carrying_;
   uint32_t completed_ = 0;
   bool refused_ = false;
 };
@@ -73,16 +80,16 @@ bool GoesOn(const absl::Status& status, absl::Time deadline) {
 }  // namespace
 
 FallbackLane::FallbackLane(std::vector<std::unique_ptr<Lane>> best_first)
-    : lanes_(std::move(best_first)), latest_(LaneKind::kStream) {
+    : lanes_(std::move(best_first)), carrying_(LaneKind::kStream) {
   REPRISE_CHECK(!lanes_.empty());
-  latest_ = lanes_.front()->kind();
+  carrying_ = lanes_.front()->kind();
 }
 
 absl::Status FallbackLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) {
   ReadJob rest = job;
   absl::Status status;
   for (const std::unique_ptr<Lane>& lane : lanes_) {
-    RestOfSink rest_of_sink(sink, job.blocks - rest.blocks);
+    RestOfSink rest_of_sink(sink, job.blocks - rest.blocks, lane->kind(), carrying_);
     status = lane->Read(rest, rest_of_sink, ShareOf(deadline, lane == lanes_.back()));
     Count(lane->kind(), rest_of_sink.completed());
     rest.first += rest_of_sink.completed();
@@ -109,7 +116,7 @@ uint64_t FallbackLane::BlocksServed(LaneKind kind) const {
 
 void FallbackLane::Count(LaneKind kind, uint32_t blocks) {
   if (blocks == 0) return;
-  latest_.store(kind, std::memory_order_relaxed);
+  carrying_.store(kind, std::memory_order_relaxed);
   blocks_served_[static_cast<size_t>(kind)].fetch_add(blocks, std::memory_order_relaxed);
 }
 

@@ -24,8 +24,9 @@ class FallbackLane final : public Lane {
   // limits::kLaneDeadlineShare of it.
   explicit FallbackLane(std::vector<std::unique_ptr<Lane>> best_first);
 
-  // The kind that carried the latest completed block; the first lane's before any was.
-  LaneKind kind() const override { return latest_.load(std::memory_order_relaxed); }
+  // The kind that carries the latest block, also while its sink is asked; the first lane's before
+  // any was.
+  LaneKind kind() const override { return carrying_.load(std::memory_order_relaxed); }
   absl::Status Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) override;
   absl::Status Write(const WriteJob& job, BlockSource& source, absl::Time deadline) override;
 
@@ -36,7 +37,7 @@ class FallbackLane final : public Lane {
   void Count(LaneKind kind, uint32_t blocks);
 
   const std::vector<std::unique_ptr<Lane>> lanes_;
-  std::atomic<LaneKind> latest_;
+  std::atomic<LaneKind> carrying_;
   std::array<std::atomic<uint64_t>, 4> blocks_served_{};  // by LaneKind
 };
 

@@ -83,6 +83,26 @@ TEST_F(FallbackLaneTest, WhatALaneLeftUndoneIsDoneByTheNext) {
   }
 }
 
+TEST_F(FallbackLaneTest, ASinkThatAsksLearnsWhichLaneBringsTheBlock) {
+  class AskingSink final : public BlockSink {
+   public:
+    std::span<uint8_t> Buffer(uint32_t) override { return {}; }
+    absl::Status Complete(uint32_t) override { return absl::InternalError("copied"); }
+    absl::Status Deliver(uint32_t, std::span<const uint8_t>) override {
+      kinds.push_back(lane->kind());
+      return absl::OkStatus();
+    }
+    const Lane* lane = nullptr;
+    std::vector<LaneKind> kinds;
+  } sink;
+  const auto lane = Make(2, LaneDown("gone"));
+  sink.lane = lane.get();
+  const LeaseId lease = host_.Lease({.blocks = 4, .block_bytes = 999});
+  ASSERT_TRUE(lane->Read({lease, 0, 4, 999}, sink, Soon()).ok());
+  EXPECT_THAT(sink.kinds, ::testing::ElementsAre(LaneKind::kView, LaneKind::kView,
+                                                 LaneKind::kInProcess, LaneKind::kInProcess));
+}
+
 TEST_F(FallbackLaneTest, AWriteThatALaneDroppedIsWrittenByTheNext) {
   const auto lane = Make(2, LaneDown("gone"));
   const ReservationId reservation = host_.Reserve(5, 640);
