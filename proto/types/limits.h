@@ -107,6 +107,7 @@ inline constexpr absl::Duration kPingTimeout = absl::Seconds(5);     //   unansw
 inline constexpr absl::Duration kPingIntervalMin = absl::Seconds(10);  // a client that pings faster is cut off
 inline constexpr absl::Duration kReconnectMin = absl::Milliseconds(100);
 inline constexpr absl::Duration kReconnectMax = absl::Seconds(2);
+inline constexpr uint32_t kReplicationMax = 16;  // copies of a block
 inline constexpr size_t kReplicationQueueBlocksMax = 16'384;
 inline constexpr absl::Duration kReplicationDeadline = absl::Seconds(10);
 
@@ -136,6 +137,11 @@ inline constexpr absl::Duration kViewAnswerTimeout = absl::Seconds(5);  // of a 
 inline constexpr absl::Duration kViewOpeningAgeMax = absl::Minutes(1);  // then its pins are taken away
 inline constexpr absl::Duration kViewIdleMax = absl::Minutes(5);
 inline constexpr absl::Duration kViewRetryAfter = absl::Seconds(1);  // of a socket that did not answer
+
+// ---- Allocator of the server processes (mallopt)
+inline constexpr int kMallocMmapThresholdBytes = 32 << 20;  // the most that glibc takes
+inline constexpr int kMallocTrimThresholdBytes = 512 << 20;
+inline constexpr int kMallocTopPadBytes = 64 << 20;
 
 // ---- Clients
 inline constexpr absl::Duration kClientDeadline = absl::Seconds(5);

@@ -89,6 +89,7 @@ ShardServer::ShardServer(ShardServerOptions options, ShardEngine& engine)
             .host_id = lanes::ThisHostId(),
             .view_socket = std::move(options.view_socket),
             .more_counters = std::move(options.more_counters),
+            .on_detached = std::move(options.on_detached),
             .admission = Admission::Create(options.admission)},
       service_(core_) {}
 

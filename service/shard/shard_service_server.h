@@ -36,6 +36,8 @@ struct ShardServerOptions {
   std::string view_socket;                            // empty: no view lane
   AdmissionLimits admission;
   std::function<NamedCounters()> more_counters;  // shown by Describe; may be empty
+  // Told of every attachment that ended, for lanes of their own; may be empty. Must not block.
+  std::function<void(AttachmentId)> on_detached;
 };
 
 class ShardServer {

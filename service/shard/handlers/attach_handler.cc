@@ -66,6 +66,7 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
       core_.attachments.Disown(attachment_);
       core_.engine.Detach(attachment_);
       core_.byte_streams->CancelOf(attachment_);
+      if (core_.on_detached) core_.on_detached(attachment_);
     }
     delete this;
   }

@@ -31,7 +31,8 @@ struct ShardCore {
   std::vector<LaneKind> lanes = {LaneKind::kStream};  // best first
   std::string host_id;                                // boot id of this machine
   std::string view_socket;                            // empty: no view lane
-  std::function<NamedCounters()> more_counters;  // of what works beside the service; may be empty
+  std::function<NamedCounters()> more_counters;   // of what works beside the service; may be empty
+  std::function<void(AttachmentId)> on_detached;  // may be empty
 
   const std::shared_ptr<Admission> admission = Admission::Create();
   const std::shared_ptr<ByteStreams> byte_streams = ByteStreams::Create();

@@ -1,0 +1,76 @@
+#include "service/shard/engine_source.h"
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "proto/types/refusal.h"
+#include "proto/types/status_macros.h"
+
+namespace reprise::shard {
+namespace {
+
+struct PinnedRun {
+  uint32_t first = 0;
+  std::vector<Checksum128> checksums;
+  std::vector<lanes::PinnedBytes> blocks;
+};
+
+class PinnedChain final : public cluster::SourceChain {
+ public:
+  explicit PinnedChain(PinnedRun run) : run_(std::move(run)) {}
+
+  uint32_t run_blocks() const override {
+    return run_.first + static_cast<uint32_t>(run_.blocks.size());
+  }
+  const Checksum128& checksum(uint32_t index) const override {
+    return run_.checksums.at(index - run_.first);
+  }
+  absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t index) override {
+    return run_.blocks.at(index - run_.first).bytes;
+  }
+
+ private:
+  const PinnedRun run_;
+};
+
+absl::StatusOr<PinnedRun> Pin(ShardEngine& engine, AttachmentId attachment,
+                              const cluster::ReplicationJob& job, uint32_t first) {
+  REPRISE_ASSIGN_OR_RETURN(const OpenSpecResult spec,
+                           engine.OpenSpec(attachment, job.spec, std::nullopt));
+  REPRISE_ASSIGN_OR_RETURN(
+      const AcquireResult acquired,
+      engine.Acquire(attachment, {.spec = spec.handle, .keys = job.keys, .first_block = first}));
+  if (!acquired.lease) {
+    return Refusal(absl::StatusCode::kNotFound, "CHAIN_GONE",
+                   absl::StrCat("of ", job.keys.size(), " blocks ", acquired.run_blocks,
+                                " are stored and none from block ", first, " on: nothing to copy"));
+  }
+  PinnedRun run{.first = first, .checksums = acquired.checksums};
+  REPRISE_ASSIGN_OR_RETURN(run.blocks, engine.OpenRead(attachment, acquired.lease, first, 0));
+  return run;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<cluster::SourceChain>> EngineSource::Open(
+    const cluster::ReplicationJob& job, uint32_t first) {
+  REPRISE_ASSIGN_OR_RETURN(const AttachmentId attachment, engine_.Attach(job.tenant, "replicator"));
+  absl::StatusOr<PinnedRun> run = Pin(engine_, attachment, job, first);
+  // The pins hold the blocks from here on: a copy may take longer than an attachment may be silent.
+  engine_.Detach(attachment);
+  if (!run.ok()) return run.status();
+  return std::make_unique<PinnedChain>(*std::move(run));
+}
+
+cluster::ReplicationJob ToReplicationJob(CommittedChain chain) {
+  return {.tenant = std::move(chain.tenant),
+          .spec = std::move(chain.spec),
+          .session_id = std::move(chain.session_id),
+          .keys = std::move(chain.keys),
+          .token_ids = std::move(chain.token_ids),
+          .first_new = chain.first_new};
+}
+
+}  // namespace reprise::shard

@@ -1,0 +1,204 @@
+// reprise-shard: one cache shard.
+
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "cluster/lanes/view/view_server.h"
+#include "cluster/membership/static_file_membership.h"
+#include "cluster/peer/replicator.h"
+#include "proto/types/limits.h"
+#include "proto/types/status_macros.h"
+#include "service/shard/engine_exporter.h"
+#include "service/shard/engine_source.h"
+#include "service/shard/shard_engine.h"
+#include "service/shard/shard_service_server.h"
+
+namespace reprise::shard {
+namespace {
+
+struct Flags {
+  std::string id = "shard-0";
+  std::string listen = "127.0.0.1:0";
+  uint64_t dram_bytes = 256ull << 20;
+  uint32_t replication = 2;
+  std::string members;
+  std::string output = "text";
+  bool insecure = false;
+  bool no_view = false;
+  double grace_seconds = absl::ToDoubleSeconds(limits::kStopGrace);
+};
+
+constexpr char kFooter[] =
+    "Every other limit is fixed and shown by `reprise describe` (ShardService.Describe).\n"
+    "SIGTERM or SIGINT: tell clients to write elsewhere, finish what is in flight, exit 0.";
+
+void AddFlags(CLI::App& app, Flags& flags) {
+  app.add_option("--id", flags.id, "Stable name of this shard, the same after a restart")
+      ->capture_default_str()
+      ->check([](const std::string& id) {
+        return id.empty() || id.size() > limits::kNameBytesMax
+                   ? "has " + std::to_string(id.size()) + " bytes: use 1 to " +
+                         std::to_string(limits::kNameBytesMax)
+                   : std::string();
+      });
+  app.add_option("--listen", flags.listen, "host:port to serve on; port 0: a free one")
+      ->capture_default_str();
+  app.add_option("--dram", flags.dram_bytes, "Host memory for blocks, e.g. 256MiB; taken at start")
+      ->transform(CLI::AsSizeValue(false))
+      ->default_str("256MiB");
+  app.add_option("--replication", flags.replication,
+                 "Copies that the cluster keeps of a block, this shard's included")
+      ->check(CLI::Range(uint32_t{1}, limits::kReplicationMax))
+      ->capture_default_str();
+  app.add_option("--members", flags.members,
+                 "YAML file with the cluster's shards; without it nothing is replicated");
+  app.add_option("--grace", flags.grace_seconds, "Seconds for what is in flight when stopped")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  app.add_flag("--insecure", flags.insecure, "Serve plaintext on an address that is not loopback");
+  app.add_flag("--no-view", flags.no_view, "Offer no shared memory to clients on this machine");
+  app.add_option("-o,--output", flags.output, "What to print when serving")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  app.set_version_flag("--version", REPRISE_VERSION);
+  app.footer(kFooter);
+}
+
+// Megabyte buffers come and go with every chunk: without this the allocator maps and faults in
+// fresh pages each time, which costs more than copying the bytes.
+void KeepFreedMemory() {
+  mallopt(M_MMAP_THRESHOLD, limits::kMallocMmapThresholdBytes);
+  mallopt(M_TRIM_THRESHOLD, limits::kMallocTrimThresholdBytes);
+  mallopt(M_TOP_PAD, limits::kMallocTopPadBytes);
+}
+
+// Blocked in every thread from now on; main waits for them.
+sigset_t BlockStopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+void PrintServing(const Flags& flags, const std::string& address) {
+  if (flags.output == "json") {
+    const nlohmann::json line = {
+        {"shard_id", flags.id}, {"address", address}, {"pid", static_cast<int64_t>(getpid())}};
+    std::printf("%s\n", line.dump().c_str());
+  } else {
+    std::printf("shard %s serves %s (pid %d)\n", flags.id.c_str(), address.c_str(), getpid());
+  }
+  std::fflush(stdout);
+}
+
+void Log(absl::string_view line) {
+  spdlog::info("{}", std::string(line));
+}
+
+// What replication needs, when there are members to replicate to.
+struct Replication {
+  std::unique_ptr<cluster::StaticFileMembership> membership;
+  std::unique_ptr<EngineSource> source;
+  std::unique_ptr<cluster::Replicator> replicator;
+};
+
+absl::StatusOr<Replication> StartReplication(const Flags& flags, ShardEngine& engine) {
+  Replication replication;
+  if (flags.members.empty()) return replication;
+  REPRISE_ASSIGN_OR_RETURN(replication.membership, cluster::StaticFileMembership::Create(
+                                                       {.path = flags.members, .log = Log}));
+  replication.source = std::make_unique<EngineSource>(engine);
+  replication.replicator = cluster::Replicator::Create({.self = ShardId{flags.id},
+                                                        .replication = flags.replication,
+                                                        .membership = replication.membership.get(),
+                                                        .source = replication.source.get(),
+                                                        .log = Log});
+  engine.OnCommitted([replicator = replication.replicator.get()](CommittedChain chain) {
+    replicator->Submit(ToReplicationJob(std::move(chain)));
+  });
+  return replication;
+}
+
+absl::Status Run(const Flags& flags, const sigset_t& stop_signals) {
+  REPRISE_RETURN_IF_ERROR(CheckListenAddress(flags.listen, flags.insecure));
+  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<ShardEngine> engine,
+                           ShardEngine::Create({.id = ShardId{flags.id},
+                                                .dram_bytes = flags.dram_bytes,
+                                                .replication = flags.replication}));
+  REPRISE_ASSIGN_OR_RETURN(Replication replication, StartReplication(flags, *engine));
+
+  EngineExporter exporter(*engine);
+  std::unique_ptr<lanes::ViewServer> view;
+  ShardServerOptions options{.id = ShardId{flags.id},
+                             .listen = flags.listen,
+                             .insecure = flags.insecure,
+                             .replication = flags.replication};
+  if (!flags.no_view) {
+    absl::StatusOr<std::unique_ptr<lanes::ViewServer>> created =
+        lanes::ViewServer::Create({.host = engine.get(), .exporter = &exporter});
+    if (created.ok()) {
+      view = *std::move(created);
+      options.lanes = {LaneKind::kView, LaneKind::kStream};
+      options.view_socket = view->address();
+      options.on_detached = [view = view.get()](AttachmentId id) { view->EndAttachment(id); };
+    } else {
+      Log(absl::StrCat("no view lane: ", created.status().message()));
+    }
+  }
+  if (replication.replicator != nullptr) {
+    options.more_counters = [replicator = replication.replicator.get()] {
+      return replicator->counters().Named();
+    };
+  }
+  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<ShardServer> server,
+                           ShardServer::Start(std::move(options), *engine));
+  PrintServing(flags, server->address());
+
+  int signal = 0;
+  sigwait(&stop_signals, &signal);
+  Log(absl::StrCat("stopping on ", strsignal(signal)));
+  const absl::Duration grace = absl::Seconds(flags.grace_seconds);
+  const absl::Time end = absl::Now() + grace;
+  server->StartDraining();
+  if (replication.replicator != nullptr && !replication.replicator->WaitIdle(grace)) {
+    Log("the grace period ended before every block had its copy");
+  }
+  server->Stop(std::max(absl::ZeroDuration(), end - absl::Now()));
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  const sigset_t stop_signals = BlockStopSignals();
+  KeepFreedMemory();
+  Flags flags;
+  CLI::App app{"A Reprise cache shard: keeps K/V blocks, keyed by prompt-prefix hash."};
+  AddFlags(app, flags);
+  CLI11_PARSE(app, argc, argv);
+  spdlog::set_default_logger(spdlog::stderr_logger_mt(flags.id));
+  const absl::Status status = Run(flags, stop_signals);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "reprise-shard: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
+
+}  // namespace
+}  // namespace reprise::shard
+
+int main(int argc, char** argv) {
+  return reprise::shard::Main(argc, argv);
+}
