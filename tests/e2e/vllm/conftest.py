@@ -1,0 +1,99 @@
+"""Two real vLLM servers over one Reprise cache, made once for all tests of this folder.
+
+Everything here is skipped, aloud, where vLLM is not installed. `./dev test` installs it into an environment of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[3]
+sys.path.append(str(ROOT / "client" / "python"))  # the demo; an installed reprise goes first
+sys.path.append(str(pathlib.Path(__file__).parent))
+
+try:
+    import vllm
+except ImportError as missing:
+    vllm = None
+    reason = f"vLLM is not installed here ({missing}): ./dev test installs its CPU build"
+
+if vllm is not None:
+    from demo.cluster import Cluster
+    from demo.vllm_fleet import Server, reprise_connector
+    from demo.vllm_model import make_model
+
+SHARDS = 5
+DRAM = "32MiB"  # small on purpose: the crowd's test fills it
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if vllm is None:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason=reason))
+    # The tests that kill a server, and need it started anew, go last.
+    items.sort(key=lambda item: "last" in item.keywords)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "last: kills a server that others share")
+
+
+@pytest.fixture(scope="session")
+def binaries() -> pathlib.Path:
+    folder = os.environ.get("REPRISE_BIN")
+    assert folder, "set REPRISE_BIN to the folder with the executable `reprise`; ./dev test does"
+    return pathlib.Path(folder)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("vllm")
+
+
+@pytest.fixture(scope="session")
+def model(folder: pathlib.Path) -> pathlib.Path:
+    return make_model(folder / "one" / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def cache(binaries: pathlib.Path, folder: pathlib.Path) -> Iterator["Cluster"]:
+    with Cluster(binaries, shards=SHARDS, dram=DRAM, replication=2, log=folder / "reprise.log") as cluster:
+        yield cluster
+
+
+class Pair:
+    """Servers A and B over the session's cache."""
+
+    def __init__(self, folder: pathlib.Path, model: pathlib.Path, router: str) -> None:
+        self._make = lambda name: Server(folder, model, name, connector=reprise_connector(
+            router, load_timeout_ms=2000, save_timeout_ms=2000, explain_interval_ms=1000), cache_gib=1)
+        self.a, self.b = self._make("A"), self._make("B")
+        self.both = [self.a, self.b]
+
+    def ready(self) -> "Pair":
+        for server in self.both:
+            server.ready()
+        return self
+
+    def replace_a(self) -> None:
+        self.a.close()
+        self.a = self._make("A2").ready()
+        self.both = [self.a, self.b]
+
+    def close(self) -> None:
+        for server in self.both:
+            server.close()
+
+
+@pytest.fixture(scope="session")
+def pair(folder: pathlib.Path, model: pathlib.Path, cache: "Cluster") -> Iterator[Pair]:
+    servers = Pair(folder, model, cache.router)
+    try:
+        yield servers.ready()
+    finally:
+        servers.close()

@@ -1,0 +1,63 @@
+"""What must never be shared: other weights, another dtype, another salt."""
+
+from __future__ import annotations
+
+import pytest
+from conversation import alone, words
+from demo.vllm_fleet import Server, full_blocks, reprise_connector
+from demo.vllm_model import make_model
+
+
+@pytest.fixture(scope="module")
+def strangers(folder, model, cache):
+    """A server with other weights under the same name, and one with another dtype."""
+    twin = make_model(folder / "two" / model.name, seed=1)
+    connector = reprise_connector(cache.router, explain_interval_ms=100)
+    servers = [Server(folder, twin, "twin", connector=connector),
+               Server(folder, model, "bf16", connector=connector, dtype="bfloat16")]
+    try:
+        yield [server.ready() for server in servers]
+    finally:
+        for server in servers:
+            server.close()
+
+
+def test_other_weights_and_other_dtypes_share_nothing_and_the_log_names_the_field(pair, strangers):
+    prompt = words("strangers", 200)
+    pair.a.complete(prompt, 4, session="strangers")
+    pair.a.settle()
+    for server, field in zip(strangers, ("revision", "dtype")):
+        answer = server.complete(prompt, 4, session="strangers")
+        assert answer.cached_tokens == 0, server.name
+        assert answer.tokens == alone(server, prompt, 4).tokens, server.name
+        server.settle()
+    assert "cache spec field revision" in strangers[0].log()
+    assert "cache spec field dtype" in strangers[1].log()
+    # And what they stored does not come back to the others.
+    again = pair.b.complete(prompt, 4, session="strangers")
+    assert again.cached_tokens == full_blocks(len(prompt) - 1)
+    assert again.tokens == alone(pair.b, prompt, 4).tokens
+
+
+def test_two_salts_share_nothing(pair):
+    prompt = words("salted", 200)
+    pair.a.complete(prompt, 4, session="salt", salt="one")
+    pair.a.settle()
+    assert pair.b.complete(prompt, 4, session="salt", salt="two").cached_tokens == 0
+    assert pair.b.complete(prompt, 4, session="salt").cached_tokens == 0
+    assert pair.b.complete(prompt, 4, session="salt", salt="one").cached_tokens == full_blocks(len(prompt) - 1)
+
+
+def test_weights_that_were_replaced_find_nothing_of_the_old_ones(strangers):
+    server = strangers[0]
+    prompt = words("before the weights changed", 100)
+    server.complete(prompt, 2, session="weights")
+    server.settle()
+    server.forget_prefixes()
+    assert server.complete(prompt, 2, session="weights").cached_tokens == 96
+    server.settle()
+    server.post("/reset_prefix_cache?reset_external=true")
+    assert server.complete(prompt, 2, session="weights").cached_tokens == 0
+    server.settle()
+    server.forget_prefixes()
+    assert server.complete(prompt, 2, session="weights").cached_tokens == 96, "nothing is stored any more"
