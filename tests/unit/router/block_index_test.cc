@@ -37,8 +37,8 @@ TEST(BlockIndexTest, EachStreamsRunEndsWhereItsBlocksEnd) {
   index.Store(a, kSpace, keys, Tier::kDram);
   index.Store(b, kSpace, std::span(keys).first(37), Tier::kDram);
   index.Store(c, kSpace, std::span(keys).first(1), Tier::kDram);
-  EXPECT_THAT(RunsOf(index, keys), ::testing::ElementsAre(std::pair(a, 100u), std::pair(b, 37u),
-                                                          std::pair(c, 1u)));
+  EXPECT_THAT(RunsOf(index, keys),
+              ::testing::ElementsAre(std::pair(a, 100u), std::pair(b, 37u), std::pair(c, 1u)));
   EXPECT_THAT(RunsOf(index, std::span(keys).first(37)),
               ::testing::ElementsAre(std::pair(a, 37u), std::pair(b, 37u), std::pair(c, 1u)));
   EXPECT_TRUE(RunsOf(index, Chain(2, 5)).empty());

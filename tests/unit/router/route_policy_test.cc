@@ -23,9 +23,8 @@ TEST(LoadMeterTest, AChoiceHalvesWithEveryHalfLife) {
 }
 
 TEST(ChooseShardTest, TheLongestRunWinsWhileLoadIsEven) {
-  const std::vector<RouteCandidate> candidates = {{.run_blocks = 3, .load = 5},
-                                                  {.run_blocks = 9, .load = 5},
-                                                  {.run_blocks = 0, .load = 5}};
+  const std::vector<RouteCandidate> candidates = {
+      {.run_blocks = 3, .load = 5}, {.run_blocks = 9, .load = 5}, {.run_blocks = 0, .load = 5}};
   EXPECT_EQ(ChooseShard(candidates, 10), 1u);
 }
 

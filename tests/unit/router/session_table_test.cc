@@ -51,7 +51,8 @@ TEST(SessionTableTest, TheLeastRecentlyUsedIsForgottenFirst) {
       if (order.size() > kMax) order.pop_back();
     } else if (random() % 2 == 0) {
       table.Expire(now);
-      std::erase_if(order, [&](const std::string& s) { return now - used[s] > absl::Seconds(200); });
+      std::erase_if(order,
+                    [&](const std::string& s) { return now - used[s] > absl::Seconds(200); });
       ASSERT_EQ(table.size(), order.size());
     } else {
       const bool known = std::find(order.begin(), order.end(), session) != order.end() &&

@@ -16,7 +16,8 @@ namespace reprise::router {
 // A key that is different for each (chain, position).
 inline BlockKey KeyOf(uint64_t chain, uint64_t position) {
   BlockKey key;
-  uint64_t words[4] = {chain, position, chain * 0x9e3779b97f4a7c15ULL, position * 0xbf58476d1ce4e5b9ULL};
+  uint64_t words[4] = {chain, position, chain * 0x9e3779b97f4a7c15ULL,
+                       position * 0xbf58476d1ce4e5b9ULL};
   words[3] ^= words[2] >> 7;
   std::memcpy(key.bytes.data(), words, sizeof(words));
   return key;
@@ -57,6 +58,8 @@ inline BlockEvent Removed(std::vector<BlockKey> keys) {
   return event;
 }
 
-inline BlockEvent SnapshotEnd() { return {.kind = BlockEvent::Kind::kSnapshotEnd}; }
+inline BlockEvent SnapshotEnd() {
+  return {.kind = BlockEvent::Kind::kSnapshotEnd};
+}
 
 }  // namespace reprise::router
