@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "proto/types/refusal.h"
 
 namespace reprise::shard {
@@ -28,10 +29,11 @@ void WatchQueue::Notify() {
 
 absl::StatusOr<std::optional<BlockEvent>> WatchQueue::Next(absl::Time deadline) {
   absl::MutexLock lock(&mu_);
-  const bool waiting = mu_.AwaitWithDeadline(
+  // A timeout, so that a jump of the wall clock does not move the wait.
+  const bool waiting = mu_.AwaitWithTimeout(
       absl::Condition(
           +[](WatchQueue* queue) ABSL_NO_THREAD_SAFETY_ANALYSIS { return queue->Waiting(); }, this),
-      deadline);
+      deadline - absl::Now());
   if (!waiting) return std::optional<BlockEvent>();
   if (snapshot_at_ < snapshot_.size()) {
     std::optional<BlockEvent> event = std::move(snapshot_[snapshot_at_++]);
