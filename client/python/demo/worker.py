@@ -135,7 +135,7 @@ class Worker:
 
     def _served(self) -> dict[str, int]:
         """Blocks that each shard has sent to this worker so far."""
-        served: dict[str, int] = self._client.stats()["blocks_by_shard"]
+        served: dict[str, int] = self._client.stats()["blocks_fetched_by_shard"]
         return served
 
     def _shards_with(self, tokens: list[int]) -> dict[str, int]:
