@@ -1,0 +1,131 @@
+// `reprise describe`: the router, the shards, how full they are and what they hold.
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "client/cli/cluster_view.h"
+#include "client/cli/command.h"
+#include "client/cli/terminal.h"
+#include "nlohmann/json.hpp"
+
+namespace reprise::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct DescribeOptions {
+  Common common;
+  Where where;
+};
+
+Json ShardJson(const ShardReport& shard) {
+  Json json = {{"id", shard.shard_id}, {"address", shard.address}};
+  if (!shard.state.empty()) json["state"] = shard.state;
+  if (!shard.status.ok()) {
+    json["error"] = std::string(shard.status.message());
+    return json;
+  }
+  const auto& d = shard.description;
+  json["version"] = d.version();
+  json["uptime_ms"] = d.uptime_ms();
+  json["draining"] = d.draining();
+  json["tiers"] = Json::array();
+  for (const auto& tier : d.tiers()) {
+    json["tiers"].push_back({{"tier", TierNameOf(tier.tier())},
+                             {"used_bytes", tier.used_bytes()},
+                             {"capacity_bytes", tier.capacity_bytes()}});
+  }
+  json["blocks"] = d.blocks();
+  json["leases"] = d.leases();
+  json["reservations"] = d.reservations();
+  json["attachments"] = d.attachments();
+  json["counters"] = Json::object();
+  for (const auto& counter : d.counters()) json["counters"][counter.name()] = counter.value();
+  json["limits"] = Json::object();
+  for (const auto& limit : d.limits()) json["limits"][limit.name()] = limit.value();
+  return json;
+}
+
+Json RouterJson(const ClusterReport& report) {
+  if (report.router.empty()) return nullptr;
+  const auto& d = report.router_description;
+  Json json = {{"address", report.router}, {"version", d.version()},   {"uptime_ms", d.uptime_ms()},
+               {"epoch", d.epoch()},       {"sessions", d.sessions()}, {"shards", Json::array()}};
+  for (const auto& shard : d.shards()) {
+    json["shards"].push_back({{"id", shard.shard().shard_id()},
+                              {"address", shard.shard().address()},
+                              {"state", StateName(shard.state())},
+                              {"blocks", shard.blocks()},
+                              {"last_sequence", shard.last_sequence()},
+                              {"resyncs", shard.resyncs()},
+                              {"age_ms", shard.age_ms()}});
+  }
+  return json;
+}
+
+void PrintText(const ClusterReport& report) {
+  if (!report.router.empty()) {
+    const auto& d = report.router_description;
+    std::printf("router %s  %s  up %s  epoch %llu  %llu sessions\n\n", report.router.c_str(),
+                d.version().c_str(), HumanDuration(absl::Milliseconds(d.uptime_ms())).c_str(),
+                static_cast<unsigned long long>(d.epoch()),
+                static_cast<unsigned long long>(d.sessions()));
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const ShardReport& shard : report.shards) {
+    const auto& d = shard.description;
+    const std::string state = !shard.state.empty() ? shard.state
+                              : d.draining()       ? "draining"
+                                                   : "alive";
+    if (!shard.status.ok()) {
+      rows.push_back({shard.shard_id.empty() ? "?" : shard.shard_id, shard.address,
+                      shard.state.empty() ? "unreachable" : shard.state, "", "", "", "", ""});
+      continue;
+    }
+    std::string name = shard.shard_id, address = shard.address, shown = state;
+    for (const auto& tier : d.tiers()) {
+      rows.push_back(
+          {name, address, shown, TierNameOf(tier.tier()),
+           Bar(tier.used_bytes(), tier.capacity_bytes()),
+           absl::StrCat(HumanBytes(tier.used_bytes()), " / ", HumanBytes(tier.capacity_bytes())),
+           name.empty() ? "" : absl::StrCat(d.blocks()),
+           name.empty() ? "" : absl::StrCat(d.leases())});
+      name = address = shown = "";
+    }
+  }
+  std::printf(
+      "%s", Table({"SHARD", "ADDRESS", "STATE", "TIER", "USED", "BYTES", "BLOCKS", "LEASES"}, rows)
+                .c_str());
+}
+
+ExitCode Describe(const DescribeOptions& options) {
+  absl::StatusOr<ClusterReport> report = DescribeCluster(options.where);
+  if (!report.ok()) return Complain(report.status());
+  if (options.common.json()) {
+    Json json = {{"router", RouterJson(*report)}, {"shards", Json::array()}};
+    for (const ShardReport& shard : report->shards) json["shards"].push_back(ShardJson(shard));
+    std::printf("%s\n", json.dump().c_str());
+  } else {
+    PrintText(*report);
+  }
+  bool any = report->shards.empty();
+  for (const ShardReport& shard : report->shards) {
+    any = any || shard.status.ok();
+    if (!shard.status.ok()) {
+      std::fprintf(stderr, "reprise: %s\n", std::string(shard.status.message()).c_str());
+    }
+  }
+  return any ? ExitCode::kOk : ExitCode::kUnreachable;
+}
+
+}  // namespace
+
+Registered AddDescribe(CLI::App& app) {
+  CLI::App* command =
+      app.add_subcommand("describe", "the router and the shards: state, memory, blocks");
+  auto options = std::make_shared<DescribeOptions>();
+  AddCommon(*command, options->common);
+  AddWhere(*command, options->where);
+  return {command, [options] { return Describe(*options); }};
+}
+
+}  // namespace reprise::cli

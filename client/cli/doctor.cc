@@ -1,0 +1,262 @@
+// `reprise doctor`: what works here, what does not, and the one thing to do next.
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/cli/child_process.h"
+#include "client/cli/cluster_view.h"
+#include "client/cli/command.h"
+#include "client/cli/terminal.h"
+#include "client/cpp/client.h"
+#include "client/cpp/prefix_hasher.h"
+#include "nlohmann/json.hpp"
+#include "proto/types/status_macros.h"
+
+namespace reprise::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct DoctorOptions {
+  Common common;
+  Where where;
+  std::string dram = "256MiB";
+  uint32_t shards = 3;
+};
+
+enum class Verdict { kGood, kAbsent, kBad };  // absent: works without, with less
+
+struct Finding {
+  std::string name;
+  Verdict verdict = Verdict::kGood;
+  std::string found;
+  std::string next;  // what to do; empty: nothing
+};
+
+const char* VerdictName(Verdict verdict) {
+  return verdict == Verdict::kGood ? "ok" : verdict == Verdict::kAbsent ? "absent" : "bad";
+}
+
+Finding CheckExecutable(const std::string& name) {
+  const auto path = FindExecutable(name);
+  if (path.ok()) return {name, Verdict::kGood, *path, ""};
+  return {name, Verdict::kBad, "not found", std::string(path.status().message())};
+}
+
+Finding CheckLoopback() {
+  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const bool good = listener >= 0 &&
+                    bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0 &&
+                    listen(listener, 1) == 0;
+  const std::string why = std::strerror(errno);
+  if (listener >= 0) close(listener);
+  if (good) return {"ports on 127.0.0.1", Verdict::kGood, "can listen", ""};
+  return {"ports on 127.0.0.1", Verdict::kBad, why,
+          "bring the loopback interface up: ip link set lo up"};
+}
+
+Finding CheckUnixSockets() {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+    return {"Unix sockets", Verdict::kAbsent, std::strerror(errno),
+            "without them workers use the stream lane"};
+  }
+  close(ends[0]);
+  close(ends[1]);
+  const int memory = memfd_create("reprise-doctor", MFD_CLOEXEC);
+  if (memory < 0) {
+    return {"Unix sockets", Verdict::kAbsent, "no memfd",
+            "without shared memory workers use the stream lane"};
+  }
+  close(memory);
+  return {"Unix sockets", Verdict::kGood, "with shared memory: the view lane works", ""};
+}
+
+Finding CheckMemory(const DoctorOptions& options) {
+  uint64_t wanted = 0;
+  if (auto each = ParseBytes(options.dram, "--dram"); each.ok()) wanted = *each * options.shards;
+  uint64_t available = 0;
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string name, unit; meminfo >> name;) {
+    uint64_t kib = 0;
+    meminfo >> kib;
+    std::getline(meminfo, unit);
+    if (name == "MemAvailable:") available = kib << 10;
+  }
+  const std::string found = absl::StrCat(HumanBytes(available), " available, ", options.shards,
+                                         " shards of ", options.dram, " want ", HumanBytes(wanted));
+  if (available >= wanted) return {"memory", Verdict::kGood, found, ""};
+  return {"memory", Verdict::kBad, found, "run fewer shards, or give each less with --dram"};
+}
+
+Finding CheckMemlock() {
+  rlimit limit = {};
+  getrlimit(RLIMIT_MEMLOCK, &limit);
+  const std::string found =
+      limit.rlim_cur == RLIM_INFINITY ? "unlimited" : HumanBytes(limit.rlim_cur);
+  if (limit.rlim_cur == RLIM_INFINITY) return {"memlock", Verdict::kGood, found, ""};
+  return {"memlock", Verdict::kAbsent, found,
+          "only matters with a GPU, whose pinned pools need it: ulimit -l unlimited"};
+}
+
+Finding CheckLibrary(const std::string& name, const char* library, const std::string& without) {
+  void* handle = dlopen(library, RTLD_LAZY | RTLD_LOCAL);
+  if (handle == nullptr) return {name, Verdict::kAbsent, absl::StrCat("no ", library), without};
+  dlclose(handle);
+  return {name, Verdict::kGood, library, ""};
+}
+
+Finding CheckClock() {
+  const absl::Time a = MonotonicClock().Now();
+  const absl::Time b = MonotonicClock().Now();
+  const bool good =
+      b >= a && absl::Now() > absl::FromCivil(absl::CivilDay(2024, 1, 1), absl::UTCTimeZone());
+  if (good)
+    return {"clock", Verdict::kGood, absl::FormatTime(absl::Now(), absl::UTCTimeZone()), ""};
+  return {"clock", Verdict::kBad, absl::FormatTime(absl::Now(), absl::UTCTimeZone()),
+          "set this machine's clock"};
+}
+
+// Stores a block and reads it back, as a worker would.
+absl::StatusOr<std::string> RoundTrip(const Where& where) {
+  using client::Client;
+  REPRISE_ASSIGN_OR_RETURN(auto one, Client::Create({.routers = where.routers,
+                                                     .shards = where.shards,
+                                                     .name = "reprise doctor",
+                                                     .timeout = absl::Seconds(where.timeout_s)}));
+  CacheSpec spec;
+  spec.model = "reprise-doctor";
+  spec.attention = AttentionKind::kGqa;
+  spec.dtype = DataType::kF16;
+  spec.layers = 2;
+  spec.kv_heads = 2;
+  spec.head_dim = 64;
+  spec.block_tokens = 16;
+  REPRISE_ASSIGN_OR_RETURN(const auto opened, one->OpenSpec(spec));
+  // Never the same tokens twice: what an earlier doctor stored must not stand in for this one's
+  // store.
+  const auto now = static_cast<uint64_t>(absl::ToUnixNanos(absl::Now()));
+  std::vector<uint32_t> tokens(spec.block_tokens, static_cast<uint32_t>(getpid()));
+  tokens[0] = static_cast<uint32_t>(now);
+  tokens[1] = static_cast<uint32_t>(now >> 32);
+  const auto keys = client::PrefixKeys(tokens, spec.block_tokens);
+  std::vector<uint8_t> block(opened->layout.block_bytes), back(block.size());
+  for (size_t i = 0; i < block.size(); ++i) block[i] = static_cast<uint8_t>(i * 131 + now);
+  const absl::Time started = absl::Now();
+  REPRISE_ASSIGN_OR_RETURN(
+      const auto stored,
+      one->Store({.spec = opened,
+                  .keys = keys,
+                  .first = 0,
+                  .tokens = tokens,
+                  .session = "reprise-doctor",
+                  .memory = {.buffers = {block.data()}, .plan = nullptr, .pages = {}},
+                  .timeout = {}}));
+  REPRISE_RETURN_IF_ERROR(stored.status);
+  REPRISE_ASSIGN_OR_RETURN(const auto acquired, one->Acquire({.spec = opened,
+                                                              .keys = keys,
+                                                              .session = "reprise-doctor",
+                                                              .first_block = 0,
+                                                              .timeout = {}}));
+  REPRISE_RETURN_IF_ERROR(acquired.status);
+  if (acquired.run->blocks() != 1)
+    return absl::InternalError("a block that was just stored was not found");
+  REPRISE_ASSIGN_OR_RETURN(
+      const auto fetched,
+      one->Fetch(acquired.run, {.first = 0,
+                                .count = 1,
+                                .memory = {.buffers = {back.data()}, .plan = nullptr, .pages = {}},
+                                .timeout = {}}));
+  REPRISE_RETURN_IF_ERROR(fetched.status);
+  if (back != block)
+    return absl::DataLossError("the block that came back is not the one that was stored");
+  const bool view = fetched.by_lane[static_cast<size_t>(LaneKind::kView)] > 0;
+  return absl::StrCat(
+      "stored and read back ", HumanBytes(block.size()), " in ",
+      absl::FormatDuration(absl::Trunc(absl::Now() - started, absl::Microseconds(1))), " by the ",
+      view ? "view" : "stream", " lane");
+}
+
+Finding CheckRoundTrip(const Where& where) {
+  if (where.routers.empty() && where.shards.empty()) {
+    return {"round trip", Verdict::kAbsent, "no cluster named",
+            "start one with `reprise up`, then `reprise doctor --router HOST:PORT`"};
+  }
+  const auto trip = RoundTrip(where);
+  if (trip.ok()) return {"round trip", Verdict::kGood, *trip, ""};
+  const std::string why(trip.status().message());
+  return {"round trip", Verdict::kBad, why,
+          "look at the shards with `reprise describe`, and at their logs"};
+}
+
+ExitCode Doctor(const DoctorOptions& options) {
+  Progress progress("looking around");
+  std::vector<Finding> findings = {
+      CheckExecutable("reprise-shard"),
+      CheckExecutable("reprise-router"),
+      CheckLoopback(),
+      CheckUnixSockets(),
+      CheckMemory(options),
+      CheckMemlock(),
+      CheckLibrary("CUDA driver", "libcuda.so.1",
+                   "no GPU here: shards keep blocks in host memory (dram)"),
+      CheckLibrary("NCCL", "libnccl.so.2", "without it blocks move by the stream and view lanes"),
+      CheckClock(),
+  };
+  progress.Tick("a block to and fro");
+  findings.push_back(CheckRoundTrip(options.where));
+  const Finding* next = nullptr;  // the worst finding that can be cured, the first of its kind
+  for (const Finding& finding : findings) {
+    if (finding.verdict != Verdict::kBad) continue;
+    next = &finding;
+    break;
+  }
+  const bool good = next == nullptr;
+  if (next == nullptr && findings.back().verdict == Verdict::kAbsent) next = &findings.back();
+  const std::string step = next != nullptr ? next->next : "nothing: all that is needed is here";
+  if (options.common.json()) {
+    Json json = {{"ok", good}, {"next", step}, {"findings", Json::array()}};
+    for (const Finding& f : findings) {
+      json["findings"].push_back({{"name", f.name},
+                                  {"verdict", VerdictName(f.verdict)},
+                                  {"found", f.found},
+                                  {"next", f.next}});
+    }
+    std::printf("%s\n", json.dump().c_str());
+  } else {
+    std::vector<std::vector<std::string>> rows;
+    for (const Finding& f : findings) rows.push_back({f.name, VerdictName(f.verdict), f.found});
+    std::printf("%s\nNext: %s\n", Table({"WHAT", "", "FOUND"}, rows).c_str(), step.c_str());
+  }
+  return good ? ExitCode::kOk : ExitCode::kFailed;
+}
+
+}  // namespace
+
+Registered AddDoctor(CLI::App& app) {
+  CLI::App* command =
+      app.add_subcommand("doctor", "what works on this machine, and what to do next");
+  auto options = std::make_shared<DoctorOptions>();
+  AddCommon(*command, options->common);
+  AddWhere(*command, options->where);
+  command->add_option("--dram", options->dram, "host memory that each shard is to have")
+      ->capture_default_str();
+  command->add_option("--shards", options->shards, "shards that are to run here")
+      ->capture_default_str();
+  return {command, [options] { return Doctor(*options); }};
+}
+
+}  // namespace reprise::cli
