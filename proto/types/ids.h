@@ -59,6 +59,9 @@ struct Tenant {
 enum class Tier : uint8_t { kHbm = 1, kDram = 2, kNvme = 3 };
 enum class LaneKind : uint8_t { kInProcess = 0, kStream = 1, kView = 2, kNccl = 3 };
 
+// The tenant of a connection without an identity.
+inline constexpr char kDefaultTenant[] = "default";
+
 const char* TierName(Tier tier);          // "hbm", "dram", "nvme"
 const char* LaneKindName(LaneKind kind);  // "in-process", "stream", "view", "nccl"
 

@@ -110,6 +110,8 @@ inline constexpr absl::Duration kReconnectMax = absl::Seconds(2);
 inline constexpr uint32_t kReplicationMax = 16;  // copies of a block
 inline constexpr size_t kReplicationQueueBlocksMax = 16'384;
 inline constexpr absl::Duration kReplicationDeadline = absl::Seconds(10);
+inline constexpr size_t kReplicationThreads = 2;  // a peer that hangs holds up half of the chains
+inline constexpr absl::Duration kPeerConnectTimeout = absl::Seconds(1);
 
 // ---- Lanes
 inline constexpr size_t kStagingChunksMax = 16;  // of kStreamChunkBytes, kept by one stream lane
@@ -137,6 +139,20 @@ inline constexpr absl::Duration kViewAnswerTimeout = absl::Seconds(5);  // of a 
 inline constexpr absl::Duration kViewOpeningAgeMax = absl::Minutes(1);  // then its pins are taken away
 inline constexpr absl::Duration kViewIdleMax = absl::Minutes(5);
 inline constexpr absl::Duration kViewRetryAfter = absl::Seconds(1);  // of a socket that did not answer
+
+// ---- NCCL lane
+inline constexpr size_t kNcclLinksMax = 64;                     // of a process; each has a thread
+inline constexpr uint64_t kNcclLandingBytes = 64ull << 20;      // device memory of a caller's link
+inline constexpr size_t kNcclGroupBlocksMax = 256;              // sends or receives in one group
+inline constexpr uint64_t kNcclWarmBytes = 4096;                // sent each way before first use
+inline constexpr absl::Duration kNcclConnectTimeout = absl::Seconds(20);   // warming included
+inline constexpr absl::Duration kNcclTransferMax = absl::Seconds(10);      // of one group
+inline constexpr absl::Duration kNcclIdleMax = absl::Minutes(5);           // then the link is closed
+inline constexpr absl::Duration kNcclBackOffMin = absl::Seconds(1);        // after a failure,
+inline constexpr absl::Duration kNcclBackOffMax = absl::Minutes(2);        //   doubled by each next
+inline constexpr absl::Duration kNcclPollMin = absl::Microseconds(20);
+inline constexpr absl::Duration kNcclPollMax = absl::Milliseconds(1);
+inline constexpr absl::Duration kNcclStopGrace = absl::Seconds(5);  // for an abort that is stuck
 
 // ---- Allocator of the server processes (mallopt)
 inline constexpr int kMallocMmapThresholdBytes = 32 << 20;  // the most that glibc takes

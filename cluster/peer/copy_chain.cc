@@ -1,0 +1,92 @@
+#include "cluster/peer/copy_chain.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "proto/types/refusal.h"
+#include "proto/types/status_macros.h"
+
+namespace reprise::cluster {
+namespace {
+
+// The blocks of a source chain as a lane takes them.
+class ChainBlocks final : public lanes::BlockSource {
+ public:
+  ChainBlocks(SourceChain& chain, uint32_t first) : chain_(chain), first_(first) {}
+  absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) override {
+    return chain_.Bytes(first_ + i);
+  }
+  absl::Status Fill(uint32_t i, std::span<uint8_t> slot) override {
+    REPRISE_ASSIGN_OR_RETURN(const std::span<const uint8_t> bytes, chain_.Bytes(first_ + i));
+    REPRISE_CHECK(bytes.size() == slot.size());
+    std::memcpy(slot.data(), bytes.data(), bytes.size());
+    return absl::OkStatus();
+  }
+
+ private:
+  SourceChain& chain_;
+  const uint32_t first_;
+};
+
+struct Granted {
+  uint32_t first = 0;
+  uint32_t end = 0;       // [first, end) are ours to write
+  bool no_space = false;  // the peer had room for less than was missing
+};
+
+// Grants are one run after what is present.
+Granted GrantedIn(std::span<const ReserveOutcome> outcomes) {
+  const auto is = [](ReserveOutcome wanted) {
+    return [wanted](ReserveOutcome outcome) { return outcome == wanted; };
+  };
+  const auto first = std::find_if(outcomes.begin(), outcomes.end(), is(ReserveOutcome::kGranted));
+  const auto end = std::find_if_not(first, outcomes.end(), is(ReserveOutcome::kGranted));
+  return {.first = static_cast<uint32_t>(first - outcomes.begin()),
+          .end = static_cast<uint32_t>(end - outcomes.begin()),
+          .no_space = std::any_of(outcomes.begin(), outcomes.end(), is(ReserveOutcome::kNoSpace))};
+}
+
+}  // namespace
+
+absl::StatusOr<CopiedChain> CopyChain(ShardLink& peer, ReplicationSource& source,
+                                      const ReplicationJob& job, absl::Time deadline) {
+  REPRISE_ASSIGN_OR_RETURN(const OpenedSpec spec, peer.OpenSpec(job.spec, deadline));
+  REPRISE_ASSIGN_OR_RETURN(const ReservedRun reserved, peer.Reserve({.spec = spec.handle,
+                                                                     .keys = job.keys,
+                                                                     .session_id = job.session_id,
+                                                                     .token_ids = job.token_ids,
+                                                                     .replica = true},
+                                                                    deadline));
+  const Granted granted = GrantedIn(reserved.outcomes);
+  CopiedChain copied;
+  if (granted.first < granted.end) {
+    REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<SourceChain> chain,
+                             source.Open(job, granted.first));
+    const uint32_t end = std::min(granted.end, chain->run_blocks());
+    if (end <= granted.first) {
+      return Refusal(absl::StatusCode::kNotFound, kChainGone, "the chain was evicted meanwhile");
+    }
+    std::vector<uint32_t> blocks(end - granted.first);
+    std::iota(blocks.begin(), blocks.end(), granted.first);
+    ChainBlocks bytes(*chain, granted.first);
+    REPRISE_RETURN_IF_ERROR(peer.lane().Write(
+        {.reservation = reserved.reservation, .blocks = blocks, .block_bytes = spec.block_bytes},
+        bytes, deadline));
+    std::vector<Checksum128> checksums;
+    for (uint32_t block : blocks) checksums.push_back(chain->checksum(block));
+    REPRISE_RETURN_IF_ERROR(
+        peer.Commit(reserved.reservation, blocks, checksums, deadline).status());
+    copied = {.blocks = end - granted.first, .bytes = blocks.size() * spec.block_bytes};
+  }
+  if (!granted.no_space) return copied;
+  return Refusal(absl::StatusCode::kResourceExhausted, "PEER_FULL",
+                 absl::StrCat("the peer had room for ", copied.blocks,
+                              " of the blocks that it "
+                              "lacks: its copy is shorter"));
+}
+
+}  // namespace reprise::cluster

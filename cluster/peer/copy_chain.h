@@ -1,0 +1,31 @@
+// Copies one chain to one peer: from the first block that the peer lacks, verified there against
+// the checksums of the client that stored it.
+//
+// Thread safety: a free function without shared state.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "cluster/link/shard_link.h"
+#include "cluster/peer/replication_source.h"
+
+namespace reprise::cluster {
+
+// The reason of the status when the chain is no longer stored here.
+inline constexpr char kChainGone[] = "CHAIN_GONE";
+
+struct CopiedChain {
+  uint32_t blocks = 0;  // written now; what was present is not counted
+  uint64_t bytes = 0;
+};
+
+// OK when all that is stored here of the chain is stored there too, or is being written there by
+// another. NOT_FOUND (reason CHAIN_GONE) when nothing of what the peer lacks is stored here any
+// more, RESOURCE_EXHAUSTED when the peer has no room for all of it, else what the peer or the way
+// to it said. `deadline` is a point of absl::Now().
+absl::StatusOr<CopiedChain> CopyChain(ShardLink& peer, ReplicationSource& source,
+                                      const ReplicationJob& job, absl::Time deadline);
+
+}  // namespace reprise::cluster

@@ -1,0 +1,69 @@
+#include "cluster/peer/peer_links.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "proto/types/limits.h"
+#include "proto/types/refusal.h"
+
+namespace reprise::cluster {
+namespace {
+
+absl::Status Resting(const Member& peer, absl::string_view why) {
+  return Refusal(absl::StatusCode::kUnavailable, "PEER_RESTING",
+                 absl::StrCat("peer ", peer.id.name, " ", why, ": the next one is tried"));
+}
+
+}  // namespace
+
+PeerLinks::Peer& PeerLinks::PeerAt(const Member& member) {
+  Peer& peer = peers_[member.id];
+  if (peer.address != member.address) peer = Peer{.address = member.address};
+  return peer;
+}
+
+absl::StatusOr<std::shared_ptr<ShardLink>> PeerLinks::Get(const Member& member,
+                                                          absl::Time deadline) {
+  {
+    absl::MutexLock lock(&mu_);
+    Peer& peer = PeerAt(member);
+    if (peer.link != nullptr && peer.link->alive()) {
+      if (peer.link->draining()) return Resting(member, "is about to stop");
+      return peer.link;
+    }
+    peer.link = nullptr;
+    if (clock_.Now() < peer.rests_until) return Resting(member, "did not answer lately");
+  }
+  const absl::Time give_up = std::min(deadline, absl::Now() + limits::kPeerConnectTimeout);
+  absl::StatusOr<std::unique_ptr<ShardLink>> made = connect_(member, give_up);
+  if (made.ok() && (*made)->shard_id() != member.id) {
+    made = Refusal(absl::StatusCode::kUnavailable, "PEER_OTHER",
+                   absl::StrCat(member.address, " is ", (*made)->shard_id().name, " and not ",
+                                member.id.name, ": the members are out of date"));
+  }
+  if (!made.ok()) {
+    Failed(member);
+    return made.status();
+  }
+  std::shared_ptr<ShardLink> link = *std::move(made);
+  absl::MutexLock lock(&mu_);
+  PeerAt(member).link = link;
+  return link;
+}
+
+void PeerLinks::Failed(const Member& member) {
+  absl::MutexLock lock(&mu_);
+  Peer& peer = PeerAt(member);
+  peer.link = nullptr;
+  peer.rest = std::clamp(2 * peer.rest, limits::kBreakerOpenMin, limits::kBreakerOpenMax);
+  peer.rests_until = clock_.Now() + peer.rest;
+}
+
+void PeerLinks::Succeeded(const Member& member) {
+  absl::MutexLock lock(&mu_);
+  PeerAt(member).rest = absl::ZeroDuration();
+}
+
+}  // namespace reprise::cluster

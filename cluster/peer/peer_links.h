@@ -1,0 +1,55 @@
+// One link per peer, made when it is needed, and a while of being left alone for a peer that did
+// not answer.
+//
+// Invariants: a peer that failed is tried again after kBreakerOpenMin, doubling up to
+// kBreakerOpenMax, and at once when its address changes.
+//
+// Thread safety: all methods may be called from any thread. Get may block until its deadline.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "cluster/link/shard_link.h"
+#include "cluster/membership/membership.h"
+#include "proto/types/clock.h"
+#include "proto/types/ids.h"
+
+namespace reprise::cluster {
+
+class PeerLinks {
+ public:
+  using Connect = std::function<absl::StatusOr<std::unique_ptr<ShardLink>>(const Member& peer,
+                                                                           absl::Time deadline)>;
+  PeerLinks(Connect connect, const Clock& clock) : connect_(std::move(connect)), clock_(clock) {}
+
+  // A living link to `peer`. UNAVAILABLE (reason PEER_RESTING) without trying while the peer is
+  // left alone, or when it drains; else what connecting says. Anything but PEER_RESTING has been
+  // counted as a failure.
+  absl::StatusOr<std::shared_ptr<ShardLink>> Get(const Member& peer, absl::Time deadline);
+  // A call on the link of `peer` did not come back: the link is given up.
+  void Failed(const Member& peer);
+  void Succeeded(const Member& peer);
+
+ private:
+  struct Peer {
+    std::string address;
+    std::shared_ptr<ShardLink> link;
+    absl::Duration rest;  // of the last failure; zero: the last call succeeded
+    absl::Time rests_until = absl::InfinitePast();
+  };
+  Peer& PeerAt(const Member& member) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  const Connect connect_;
+  const Clock& clock_;
+  absl::Mutex mu_;
+  absl::flat_hash_map<ShardId, Peer> peers_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace reprise::cluster
