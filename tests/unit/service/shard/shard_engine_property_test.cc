@@ -1,0 +1,379 @@
+// Random verbs against a reference model: what is stored stays a forest of prefixes, leased blocks
+// stay, nothing appears that was not committed, and the accounting adds up after every step.
+// rapidcheck prints the seed; run again with RC_PARAMS="seed=..." to repeat.
+
+#include <rapidcheck.h>
+
+#include <map>
+#include <set>
+
+#include "tests/unit/service/shard/engine_fixture.h"
+
+namespace reprise::shard {
+namespace {
+
+enum class Verb {
+  kStore,
+  kAcquire,
+  kRelease,
+  kRemove,
+  kAbandon,
+  kDetach,
+  kAdvance,
+  kEvict,
+  kQuarantine,
+  kCount
+};
+
+struct Step {
+  int verb = 0;
+  uint32_t a = 0, b = 0;
+};
+
+std::ostream& operator<<(std::ostream& out, const Step& step) {
+  return out << "{" << step.verb << "," << step.a << "," << step.b << "}";
+}
+
+}  // namespace
+}  // namespace reprise::shard
+
+namespace rc {
+template <>
+struct Arbitrary<reprise::shard::Step> {
+  static Gen<reprise::shard::Step> arbitrary() {
+    using reprise::shard::Step;
+    return gen::build<Step>(
+        gen::set(&Step::verb, gen::inRange(0, static_cast<int>(reprise::shard::Verb::kCount))),
+        gen::set(&Step::a, gen::inRange<uint32_t>(0, 1u << 16)),
+        gen::set(&Step::b, gen::inRange<uint32_t>(0, 1u << 16)));
+  }
+};
+}  // namespace rc
+
+namespace reprise::shard {
+namespace {
+
+constexpr uint32_t kSpecs = 2;
+constexpr uint32_t kDepth = 5;
+constexpr uint64_t kContentSeed = 3;
+
+// A block's name: which spec, and the branches taken from the root to it.
+using Path = std::string;
+
+// The engine beside a model of what it must and must not hold.
+class Pair {
+ public:
+  Pair() {
+    engine_ = *ShardEngine::Create({.id = {"shard-0"},
+                                    .dram_bytes = 4 * kMiB,
+                                    .clock = &clock_,
+                                    .background_eviction = false});
+    watch_ = *engine_->Watch();
+    for (Client& client : clients_) Attach(client);
+  }
+
+  void Take(const Step& step) {
+    Client& client = clients_[step.a % 2];
+    const uint32_t spec = (step.a >> 1) % kSpecs;
+    const std::vector<Path> chain = Chain(spec, step.b);
+    switch (static_cast<Verb>(step.verb)) {
+      case Verb::kStore:
+        Store(client, spec, chain);
+        break;
+      case Verb::kAcquire:
+        Acquire(client, spec, chain, step.b >> 12);
+        break;
+      case Verb::kRelease:
+        Release(client);
+        break;
+      case Verb::kRemove:
+        Remove(client, spec, chain);
+        break;
+      case Verb::kAbandon:
+        Abandon(client, spec, chain);
+        break;
+      case Verb::kDetach:
+        if (step.b % 4 == 0) Detach(client);
+        break;
+      case Verb::kAdvance:
+        Advance(absl::Milliseconds(step.b % 4000));
+        break;
+      case Verb::kEvict:
+        Evict();
+        break;
+      case Verb::kQuarantine:
+        if (step.b % 8 == 0) Quarantine(spec, chain);
+        break;
+      case Verb::kCount:
+        break;
+    }
+    Check();
+  }
+
+ private:
+  struct Lease {
+    LeaseId id;
+    uint32_t spec;
+    std::vector<Path> blocks;
+    absl::Time ends;
+  };
+  struct Pending {
+    std::vector<Path> blocks;
+    absl::Time ends;
+  };
+  struct Client {
+    AttachmentId id;
+    std::vector<SpecHandle> handles;
+    std::vector<Lease> leases;
+    std::vector<Pending> pending;
+  };
+
+  // Eight or four blocks in an extent.
+  static CacheSpec Spec(uint32_t spec) { return SmallSpec(64, spec == 0 ? 64 : 128); }
+
+  // The path to a leaf of a binary tree, chosen by `bits`.
+  static std::vector<Path> FullChain(uint32_t spec, uint32_t bits) {
+    std::vector<Path> chain;
+    Path path = absl::StrCat("s", spec);
+    for (uint32_t i = 0; i < kDepth; ++i) {
+      absl::StrAppend(&path, "/", (bits >> i) & 1);
+      chain.push_back(path);
+    }
+    return chain;
+  }
+  // 1 to kDepth blocks of such a path.
+  static std::vector<Path> Chain(uint32_t spec, uint32_t bits) {
+    std::vector<Path> chain = FullChain(spec, bits >> 4);
+    chain.resize(1 + bits % kDepth);
+    return chain;
+  }
+  static std::vector<BlockKey> Keys(const std::vector<Path>& chain) {
+    std::vector<BlockKey> keys;
+    for (const Path& path : chain) keys.push_back(KeyNamed(path));
+    return keys;
+  }
+  static bool Below(const Path& path, const Path& top) {
+    return path == top ||
+           (path.size() > top.size() && path.compare(0, top.size() + 1, top + "/") == 0);
+  }
+
+  void Attach(Client& client) {
+    client = Client();
+    client.id = *engine_->Attach(Tenant{"default"}, "property");
+    for (uint32_t i = 0; i < kSpecs; ++i) {
+      client.handles.push_back(engine_->OpenSpec(client.id, Spec(i), std::nullopt)->handle);
+    }
+  }
+
+  bool Leased(const Path& path) const {
+    for (const Client& client : clients_) {
+      for (const Lease& lease : client.leases) {
+        if (std::find(lease.blocks.begin(), lease.blocks.end(), path) != lease.blocks.end())
+          return true;
+      }
+    }
+    return false;
+  }
+  bool IsPending(const Path& path) const {
+    for (const Client& client : clients_) {
+      for (const Pending& pending : client.pending) {
+        if (std::find(pending.blocks.begin(), pending.blocks.end(), path) != pending.blocks.end())
+          return true;
+      }
+    }
+    return false;
+  }
+  size_t ModelRun(const std::vector<Path>& chain) const {
+    size_t run = 0;
+    while (run < chain.size() && stored_.contains(chain[run])) ++run;
+    return run;
+  }
+
+  std::vector<Path> Granted(const ReserveResult& reserved, const std::vector<Path>& chain) {
+    const size_t run = ModelRun(chain);
+    std::vector<Path> granted;
+    for (size_t i = 0; i < chain.size(); ++i) {
+      const bool present = reserved.outcomes[i] == ReserveOutcome::kPresent;
+      RC_ASSERT(present == (i < run));
+      if (IsPending(chain[i])) RC_ASSERT(reserved.outcomes[i] == ReserveOutcome::kPending);
+      if (reserved.outcomes[i] != ReserveOutcome::kGranted) continue;
+      RC_ASSERT(i == run + granted.size());
+      granted.push_back(chain[i]);
+    }
+    return granted;
+  }
+
+  void Store(Client& client, uint32_t spec, const std::vector<Path>& chain) {
+    const std::vector<BlockKey> keys = Keys(chain);
+    const auto reserved = engine_->Reserve(client.id, {.spec = client.handles[spec], .keys = keys});
+    if (!reserved.ok()) {
+      RC_ASSERT(RefusalReason(reserved.status()) == "NO_SPACE");
+    } else {
+      const std::vector<Path> granted = Granted(*reserved, chain);
+      std::vector<Checksum128> checksums;
+      for (uint32_t i = 0; i < keys.size(); ++i) {
+        if (reserved->outcomes[i] != ReserveOutcome::kGranted) continue;
+        const auto slot = engine_->OpenWrite(client.id, reserved->reservation, i);
+        RC_ASSERT(slot.ok());
+        FillContent(keys[i], kContentSeed, slot->bytes);
+        RC_ASSERT(engine_->Written(client.id, reserved->reservation, i, slot->bytes.size()).ok());
+        checksums.push_back(ChecksumOf(slot->bytes, LayoutOf(Spec(spec)).layer_bytes));
+      }
+      if (!granted.empty()) {
+        const auto committed = engine_->Commit(
+            client.id, {.reservation = reserved->reservation, .checksums = checksums});
+        RC_ASSERT(committed.ok());
+        RC_ASSERT(committed->committed == granted.size());
+        stored_.insert(granted.begin(), granted.end());
+      }
+    }
+    AllowEvictions();
+  }
+
+  void Abandon(Client& client, uint32_t spec, const std::vector<Path>& chain) {
+    const auto reserved = engine_->Reserve(
+        client.id, {.spec = client.handles[spec], .keys = Keys(chain), .ttl = absl::Seconds(2)});
+    if (reserved.ok() && reserved->reservation) {
+      client.pending.push_back({Granted(*reserved, chain), clock_.Now() + absl::Seconds(2)});
+    }
+    AllowEvictions();
+  }
+
+  void Acquire(Client& client, uint32_t spec, const std::vector<Path>& chain, uint32_t first) {
+    const auto acquired = engine_->Acquire(client.id, {.spec = client.handles[spec],
+                                                       .keys = Keys(chain),
+                                                       .first_block = first % 3,
+                                                       .ttl = absl::Seconds(3)});
+    RC_ASSERT(acquired.ok());
+    const size_t run = ModelRun(chain);
+    RC_ASSERT(acquired->run_blocks == run);
+    RC_ASSERT(static_cast<bool>(acquired->lease) == (first % 3 < run));
+    if (!acquired->lease) return;
+    client.leases.push_back({acquired->lease,
+                             spec,
+                             {chain.begin() + first % 3, chain.begin() + run},
+                             clock_.Now() + absl::Seconds(3)});
+    const auto opened = engine_->OpenRead(client.id, acquired->lease, first % 3, 0);
+    RC_ASSERT(opened.ok());
+    for (size_t i = 0; i < opened->size(); ++i) {
+      RC_ASSERT(
+          HasContent(KeyNamed(client.leases.back().blocks[i]), kContentSeed, (*opened)[i].bytes));
+    }
+  }
+
+  void Release(Client& client) {
+    if (client.leases.empty()) return;
+    RC_ASSERT(engine_->Release(client.id, {{client.leases.front().id}}).value() == 1);
+    client.leases.erase(client.leases.begin());
+  }
+
+  void Remove(Client& client, uint32_t spec, const std::vector<Path>& chain) {
+    const Path& top = chain.back();
+    std::set<Path> expected = stored_;
+    uint32_t gone = 0, stay = 0;
+    if (stored_.contains(top)) {
+      for (const Path& path : stored_) {
+        if (!Below(path, top)) continue;
+        const bool held = std::any_of(stored_.begin(), stored_.end(), [&](const Path& other) {
+          return Below(other, path) && Leased(other);
+        });
+        ++(held ? stay : gone);
+        if (!held) expected.erase(path);
+      }
+    }
+    const auto removed = engine_->Remove(client.id, client.handles[spec], {{KeyNamed(top)}});
+    RC_ASSERT(removed.ok());
+    RC_ASSERT(removed->removed == gone);
+    RC_ASSERT(removed->leased == stay);
+    stored_ = expected;
+  }
+
+  void Quarantine(uint32_t spec, const std::vector<Path>& chain) {
+    engine_->Quarantine(Tenant{"default"}, FingerprintOf(Spec(spec)), KeyNamed(chain.back()),
+                        "property");
+    if (!stored_.contains(chain.back())) return;
+    for (auto it = stored_.begin(); it != stored_.end();) {
+      it = Below(*it, chain.back()) ? stored_.erase(it) : std::next(it);
+    }
+  }
+
+  void Detach(Client& client) {
+    engine_->Detach(client.id);
+    Attach(client);
+  }
+
+  void Advance(absl::Duration by) {
+    clock_.Advance(by);
+    const absl::Time now = clock_.Now();
+    engine_->Tick();
+    for (Client& client : clients_) {
+      std::erase_if(client.leases, [&](const Lease& lease) { return lease.ends <= now; });
+      std::erase_if(client.pending, [&](const Pending& pending) { return pending.ends <= now; });
+      if (!engine_->KeepAlive(client.id).ok()) Attach(client);
+      for (Lease& lease : client.leases)
+        lease.ends = now + absl::Seconds(3);  // what the keep-alive did
+    }
+  }
+
+  void Evict() {
+    engine_->EvictToWatermark();
+    AllowEvictions();
+  }
+
+  std::set<Path> Observed() {
+    std::set<Path> observed;
+    for (uint32_t spec = 0; spec < kSpecs; ++spec) {
+      for (uint32_t bits = 0; bits < (1u << kDepth); ++bits) {
+        const std::vector<Path> chain = FullChain(spec, bits);
+        const auto found = engine_->Lookup(clients_[0].id, clients_[0].handles[spec], Keys(chain));
+        RC_ASSERT(found.ok());
+        observed.insert(chain.begin(), chain.begin() + found->run_blocks);
+      }
+    }
+    return observed;
+  }
+
+  // After a verb that may evict: what went was stored and not leased, the rest is judged by Check.
+  void AllowEvictions() {
+    const std::set<Path> observed = Observed();
+    for (const Path& path : stored_) {
+      if (!observed.contains(path)) RC_ASSERT(!Leased(path));
+    }
+    std::erase_if(stored_, [&](const Path& path) { return !observed.contains(path); });
+  }
+
+  void Check() {
+    const absl::Status sound = engine_->CheckInvariants();
+    if (!sound.ok()) RC_FAIL(std::string(sound.message()));
+    RC_ASSERT(Observed() == stored_);
+    RC_ASSERT(engine_->Describe(Tenant{"default"}).blocks == stored_.size());
+    while (true) {
+      const auto event = watch_->Next(absl::InfinitePast());
+      RC_ASSERT(event.ok());
+      if (!event->has_value()) break;
+      for (const BlockKey& key : (*event)->keys) {
+        const auto id = std::pair((*event)->fingerprint, key);
+        if ((*event)->kind == BlockEvent::Kind::kStored) RC_ASSERT(watched_.insert(id).second);
+        if ((*event)->kind == BlockEvent::Kind::kRemoved) RC_ASSERT(watched_.erase(id) == 1u);
+      }
+    }
+    RC_ASSERT(watched_.size() == stored_.size());
+  }
+
+  ManualClock clock_;
+  std::unique_ptr<ShardEngine> engine_;
+  std::unique_ptr<BlockWatch> watch_;
+  Client clients_[2];
+  std::set<Path> stored_;
+  std::set<std::pair<Fingerprint, BlockKey>> watched_;
+};
+
+TEST(EngineProperty, RandomVerbsKeepTheForestTheLeasesAndTheAccounting) {
+  EXPECT_TRUE(rc::check("engine against model", [](const std::vector<Step>& steps) {
+    Pair pair;
+    for (const Step& step : steps) pair.Take(step);
+  }));
+}
+
+}  // namespace
+}  // namespace reprise::shard
