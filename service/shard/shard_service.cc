@@ -4,8 +4,8 @@
 
 #include "proto/types/clock.h"
 #include "proto/types/limits.h"
+#include "proto/wire/caller.h"
 #include "proto/wire/status.h"
-#include "service/shard/handlers/caller.h"
 
 namespace reprise::shard {
 
@@ -59,7 +59,7 @@ grpc::ServerUnaryReactor* ShardService::Serve(WorkKind kind, Weight weight, Hand
                ticket = *std::move(ticket)]() mutable {
     const absl::Status status = context->IsCancelled()
                                     ? absl::CancelledError("the caller is gone")
-                                    : handler.Handle(TenantOf(*context), *request, *response);
+                                    : handler.Handle(wire::TenantOf(*context), *request, *response);
     ticket.reset();
     reactor->Finish(wire::ToGrpcStatus(status));
   };

@@ -10,9 +10,9 @@
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/caller.h"
 #include "proto/wire/enums.h"
 #include "proto/wire/status.h"
-#include "service/shard/handlers/caller.h"
 
 namespace reprise::shard {
 namespace {
@@ -206,7 +206,7 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
 
 grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* AttachHandler::Open(
     grpc::CallbackServerContext* context) {
-  return new AttachReactor(core_, TenantOf(*context));
+  return new AttachReactor(core_, wire::TenantOf(*context));
 }
 
 }  // namespace reprise::shard

@@ -7,9 +7,9 @@
 #include "cluster/lanes/stream/stream_host.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/caller.h"
 #include "reprise/v1/shard.pb.h"
 #include "service/shard/handlers/byte_streams.h"
-#include "service/shard/handlers/caller.h"
 
 namespace reprise::shard {
 namespace {
@@ -40,7 +40,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* ReadHandler::Open(grpc::CallbackServ
   const absl::StatusOr<v1::ReadRequest> request = Parse(message);
   if (!request.ok()) return lanes::RefuseRead(request.status());
   const AttachmentId attachment(request->attachment_id());
-  if (const absl::Status known = core_.attachments.Check(attachment, TenantOf(*context));
+  if (const absl::Status known = core_.attachments.Check(attachment, wire::TenantOf(*context));
       !known.ok()) {
     return lanes::RefuseRead(known);
   }

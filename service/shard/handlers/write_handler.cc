@@ -5,8 +5,8 @@
 
 #include "cluster/lanes/stream/stream_host.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/caller.h"
 #include "service/shard/handlers/byte_streams.h"
-#include "service/shard/handlers/caller.h"
 
 namespace reprise::shard {
 namespace {
@@ -27,7 +27,7 @@ grpc::ServerReadReactor<grpc::ByteBuffer>* WriteHandler::Open(grpc::CallbackServ
   hold->ticket = *std::move(ticket);
   hold->token = core_.byte_streams->Add(context);
   auto admit = [this, token = hold->token.get(),
-                tenant = TenantOf(*context)](AttachmentId attachment) -> absl::Status {
+                tenant = wire::TenantOf(*context)](AttachmentId attachment) -> absl::Status {
     REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, tenant));
     token->Belongs(attachment);
     return absl::OkStatus();

@@ -7,12 +7,9 @@
 
 #include "proto/types/ids.h"
 
-namespace reprise::shard {
-
-// The tenant of a connection without an identity.
-inline constexpr char kDefaultTenant[] = "default";
+namespace reprise::wire {
 
 // The peer's SPIFFE id on mTLS, kDefaultTenant on a connection that proves nothing.
 Tenant TenantOf(const grpc::ServerContextBase& context);
 
-}  // namespace reprise::shard
+}  // namespace reprise::wire

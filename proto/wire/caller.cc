@@ -1,4 +1,4 @@
-#include "service/shard/handlers/caller.h"
+#include "proto/wire/caller.h"
 
 #include <grpc/grpc_security_constants.h>
 #include <grpcpp/security/auth_context.h>
@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace reprise::shard {
+namespace reprise::wire {
 
 Tenant TenantOf(const grpc::ServerContextBase& context) {
   const std::shared_ptr<const grpc::AuthContext> identity = context.auth_context();
@@ -18,4 +18,4 @@ Tenant TenantOf(const grpc::ServerContextBase& context) {
   return Tenant{std::string(ids.front().data(), ids.front().size())};
 }
 
-}  // namespace reprise::shard
+}  // namespace reprise::wire
