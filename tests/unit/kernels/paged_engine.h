@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <ostream>
 #include <random>
 #include <string>
@@ -48,7 +49,10 @@ class PagedEngine {
     lines_.resize(tensor * tensors / sizeof(Line));
     auto* memory = reinterpret_cast<uint8_t*>(lines_.data());
     std::mt19937_64 random(seed);
-    for (uint64_t at = 0; at < tensor * tensors; ++at) memory[at] = static_cast<uint8_t>(random());
+    for (uint64_t at = 0; at < tensor * tensors; at += 8) {
+      const uint64_t word = random();
+      std::memcpy(memory + at, &word, sizeof(word));
+    }
 
     plan_.planes_per_layer = shape.planes_per_layer;
     plan_.heads = shape.heads;
@@ -75,6 +79,9 @@ class PagedEngine {
   PagedEngine& operator=(const PagedEngine&) = delete;
 
   const PagedPlan& plan() const { return plan_; }
+
+  uint8_t* data() { return reinterpret_cast<uint8_t*>(lines_.data()); }
+  uint64_t size_bytes() const { return lines_.size() * sizeof(Line); }
 
   // All of the engine's memory, gaps included.
   std::vector<uint8_t> Snapshot() const {
