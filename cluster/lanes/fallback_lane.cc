@@ -51,19 +51,20 @@ class RetriedSource final : public BlockSource {
   MemoryKind memory() const override { return source_.memory(); }
   absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) override {
     absl::StatusOr<std::span<const uint8_t>> bytes = source_.Bytes(i);
-    if (!bytes.ok()) refused_ = true;
+    if (!bytes.ok()) refusal_ = bytes.status();
     return bytes;
   }
   absl::Status Fill(uint32_t i, std::span<uint8_t> slot) override {
     absl::Status status = source_.Fill(i, slot);
-    if (!status.ok()) refused_ = true;
+    if (!status.ok()) refusal_ = status;
     return status;
   }
-  bool refused() const { return refused_; }
+  // OK: the source gave all that it was asked for.
+  const absl::Status& refusal() const { return refusal_; }
 
  private:
   BlockSource& source_;
-  bool refused_ = false;
+  absl::Status refusal_;
 };
 
 absl::Time ShareOf(absl::Time deadline, bool last) {
@@ -105,7 +106,9 @@ absl::Status FallbackLane::Write(const WriteJob& job, BlockSource& source, absl:
     RetriedSource retried(source);
     status = lane->Write(job, retried, ShareOf(deadline, lane == lanes_.back()));
     if (status.ok()) Count(lane->kind(), static_cast<uint32_t>(job.blocks.size()));
-    if (retried.refused() || !GoesOn(status, deadline)) return status;
+    // A lane that failed before it had written what came before the source's refusal has a
+    // successor.
+    if (status == retried.refusal() || !GoesOn(status, deadline)) return status;
   }
   return status;
 }

@@ -47,6 +47,8 @@ const char* NcclLinkStateName(NcclLinkState state) {
       return "warming";
     case NcclLinkState::kUp:
       return "up";
+    case NcclLinkState::kFailed:
+      return "failed";
     case NcclLinkState::kBackingOff:
       return "backing off";
     case NcclLinkState::kClosed:

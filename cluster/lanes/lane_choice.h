@@ -16,7 +16,15 @@
 namespace reprise::lanes {
 
 // How far the NCCL link between two processes is. nccl/link_state.h says how it moves.
-enum class NcclLinkState : uint8_t { kIdle = 0, kConnecting, kWarming, kUp, kBackingOff, kClosed };
+enum class NcclLinkState : uint8_t {
+  kIdle = 0,    // nobody wants it
+  kConnecting,  // the communicator is being made
+  kWarming,     // its first transfer runs
+  kUp,
+  kFailed,      // being aborted
+  kBackingOff,  // waits before the next try
+  kClosed       // for good
+};
 
 const char* NcclLinkStateName(NcclLinkState state);  // "idle", "connecting", ...
 
