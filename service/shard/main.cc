@@ -20,6 +20,7 @@
 #include "cluster/peer/replicator.h"
 #include "proto/types/limits.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/serving.h"
 #include "service/shard/engine_exporter.h"
 #include "service/shard/engine_source.h"
 #include "service/shard/shard_engine.h"
@@ -135,7 +136,7 @@ absl::StatusOr<Replication> StartReplication(const Flags& flags, ShardEngine& en
 }
 
 absl::Status Run(const Flags& flags, const sigset_t& stop_signals) {
-  REPRISE_RETURN_IF_ERROR(CheckListenAddress(flags.listen, flags.insecure));
+  REPRISE_RETURN_IF_ERROR(wire::CheckListenAddress(flags.listen, flags.insecure));
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<ShardEngine> engine,
                            ShardEngine::Create({.id = ShardId{flags.id},
                                                 .dram_bytes = flags.dram_bytes,

@@ -72,7 +72,4 @@ class ShardServer {
   std::thread ticker_;
 };
 
-// OK when `listen` is host:port and its host is loopback, or `insecure`.
-absl::Status CheckListenAddress(const std::string& listen, bool insecure);
-
 }  // namespace reprise::shard

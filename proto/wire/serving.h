@@ -1,0 +1,31 @@
+// How every server of ours listens: bounded messages, pings that find a dead peer, health,
+// reflection and channelz; plaintext on loopback alone unless told otherwise.
+//
+// Thread safety: free functions; no shared state.
+#pragma once
+
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace reprise::wire {
+
+// OK when `listen` is host:port and its host is loopback, or `insecure`. INVALID_ARGUMENT (reason
+// LISTEN_ADDRESS), FAILED_PRECONDITION (reason LISTEN_NOT_LOOPBACK).
+absl::Status CheckListenAddress(const std::string& listen, bool insecure);
+
+struct Listening {
+  std::unique_ptr<grpc::Server> server;
+  std::string address;  // host:port as bound
+};
+
+// Serves `service` in plaintext. UNAVAILABLE (reason LISTEN_FAILED) when it cannot be bound.
+// REQUIRES: CheckListenAddress was OK.
+absl::StatusOr<Listening> Listen(const std::string& listen, grpc::Service& service);
+
+}  // namespace reprise::wire
