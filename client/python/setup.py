@@ -1,4 +1,4 @@
-"""Makes the wheel a platform wheel for every Python 3: it carries libreprise.so, and no extension module."""
+"""Makes the wheel a platform wheel for every Python 3: it carries libreprise.so."""
 
 from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel

@@ -21,6 +21,9 @@ def main() -> int:
     except KeyboardInterrupt:
         console.note("stopped")
         return 130
+    except RuntimeError as failure:
+        console.alarm(str(failure))
+        return 1
     if options.json:
         print(json.dumps({**report.facts, "failures": report.failures}))
     else:

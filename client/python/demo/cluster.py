@@ -1,4 +1,4 @@
-"""A cache on this machine: a router and shards, each a process of its own, started by `reprise up`."""
+"""A cache on this machine: router and shards, each a process, started by `reprise up`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Cluster:
         replication: int = 2,
         log: Path | None = None,
     ) -> None:
-        """Starts it and waits until everything serves; its log goes to `log`. Raises RuntimeError if it does not."""
+        """Starts it and waits until everything serves; logs to `log`. Raises RuntimeError."""
         command = [
             str(binaries / "reprise"), "up", "--shards", str(shards), "--dram", dram,
             "--replication", str(replication), "-o", "json",
@@ -101,8 +101,12 @@ class Cluster:
         line = self._process.stdout.readline().decode() if ready else ""
         if not line.strip():
             status = self._process.poll()
-            why = f"ended with status {status}" if status is not None else f"not ready in {START_SECONDS:.0f} s"
-            raise RuntimeError(f"`reprise up` {why}: {' '.join(map(str, self._process.args))}")  # type: ignore[arg-type]
+            why = (
+                f"ended with status {status}"
+                if status is not None
+                else f"not ready in {START_SECONDS:.0f} s"
+            )
+            raise RuntimeError(f"`reprise up` {why}")
         return line
 
 

@@ -1,4 +1,4 @@
-"""What a person sees: progress while it runs, tables at the end. Plain ANSI, none of it where it is not wanted."""
+"""What a person sees: progress while it runs, tables at the end, in plain ANSI."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FRAME_SECONDS = 0.1
 
 
 class Console:
-    """Progress on stderr, results on stdout. Colour and movement on a terminal only; NO_COLOR is heard."""
+    """Progress on stderr, results on stdout. Colour only on a terminal without NO_COLOR."""
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self._out = out or sys.stdout
@@ -74,21 +74,31 @@ class Console:
             for failure in report.failures:
                 self._print(self._out, f"  {self._paint(self._out, '1;31', '✗')} {failure}")
         else:
-            held = self._paint(self._out, "1;32", "✓ The conversation went on as if nothing had happened.")
+            held = self._paint(
+                self._out, "1;32", "✓ The conversation went on as if nothing had happened."
+            )
             self._print(self._out, f"  {held}")
         self._print(self._out, "")
 
     def _section(self, section: Section) -> None:
         self._print(self._out, f"  {self._paint(self._out, '1', section.title)}")
         table = [section.header, *section.rows] if section.header else section.rows
-        widths = [max(_width(row[i]) for row in table if i < len(row)) for i in range(max(map(len, table)))]
+        widths = [
+            max(_width(row[i]) for row in table if i < len(row))
+            for i in range(max(map(len, table)))
+        ]
         rule = "  " + "─" * (sum(widths) + 3 * (len(widths) - 1))
         self._print(self._out, self._paint(self._out, "2", rule))
         for index, row in enumerate(table):
             heading = bool(section.header) and index == 0
-            cells = [_pad(cell, widths[i], left=i == 0 or not section.header) for i, cell in enumerate(row)]
+            cells = [
+                _pad(cell, widths[i], left=i == 0 or not section.header)
+                for i, cell in enumerate(row)
+            ]
             line = "  " + "   ".join(cells).rstrip()
-            self._print(self._out, self._paint(self._out, "2", line) if heading else self._yes_no(line))
+            self._print(
+                self._out, self._paint(self._out, "2", line) if heading else self._yes_no(line)
+            )
         self._print(self._out, self._paint(self._out, "2", rule) + "\n")
 
     def _yes_no(self, line: str) -> str:

@@ -1,4 +1,4 @@
-"""What is talked about: a real document, questions over several turns, and a tokenizer trained on the document."""
+"""What is talked about: a real document, questions over several turns, and a tokenizer."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def train_tokenizer(folder: Path, size: str) -> Path:
     from tokenizers import ByteLevelBPETokenizer
 
     tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train([str(find_document())], vocab_size=VOCABULARY[size], min_frequency=2, show_progress=False)
+    tokenizer.train(
+        [str(find_document())], vocab_size=VOCABULARY[size], min_frequency=2, show_progress=False
+    )
     path = folder / "tokenizer.json"
     tokenizer.save(str(path))
     return path

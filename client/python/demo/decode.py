@@ -25,14 +25,17 @@ def with_cache(
 ) -> Answer:
     """Computes `prompt[cached:]` on top of `cache` in one step, then one token after another.
 
-    `started` is when the request came (time.perf_counter): what was restored since then is in the time to first token.
+    `started` is when the request came (time.perf_counter): what was restored since then is in the
+    time to first token.
     """
     step = torch.tensor([prompt[cached:]])
     tokens: list[int] = []
     rows: list[torch.Tensor] = []
     first = 0.0
     while len(tokens) < count:
-        logits = model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        logits = model(
+            input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1
+        ).logits
         rows.append(logits[0, -1].float())
         tokens.append(int(rows[-1].argmax()))
         first = first or time.perf_counter() - started

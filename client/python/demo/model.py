@@ -1,4 +1,4 @@
-"""The decoder: a Llama with fixed-seed weights made on the spot, or real weights from a folder or the hub."""
+"""The decoder: a Llama with fixed-seed weights made on the spot, or one with real weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     ),
 }  # fmt: skip
 
-# Wide enough that what is generated depends on the whole prompt: narrow weights repeat one token for ever.
+# Wide enough that what is generated depends on the whole prompt: narrow weights repeat one token
+# for ever.
 INITIALIZER_RANGE = 0.08
 
 

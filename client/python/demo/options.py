@@ -29,12 +29,18 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         prog="demo", description="A conversation survives the death of its worker and of its shard."
     )
     parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
-    parser.add_argument("--model", help="folder or hub name of a real decoder (default: made on the spot)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument(
+        "--model", help="folder or hub name of a real decoder (default: made on the spot)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object and nothing else"
+    )
     parser.add_argument("--size", choices=("full", "small"), default="full", help="of what is made")
     parser.add_argument("--shards", type=int, default=3)
     parser.add_argument("--answer-tokens", type=int, default=12, help="tokens of each answer")
-    parser.add_argument("--binaries", type=Path, help="folder with the executables (default: $REPRISE_BIN)")
+    parser.add_argument(
+        "--binaries", type=Path, help="folder with the executables (default: $REPRISE_BIN)"
+    )
     given = parser.parse_args(arguments)
     if given.shards < 2:
         parser.error(f"--shards {given.shards}: one shard is killed, so at least 2 are needed")

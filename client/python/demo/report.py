@@ -40,7 +40,7 @@ def milliseconds(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """"12.3 s", "0.456 s"."""
+    """ "12.3 s", "0.456 s"."""
     return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s" if value >= 1 else f"{value:.3f} s"
 
 
@@ -54,7 +54,7 @@ def size(value: float) -> str:
 
 
 def names(words: Any) -> str:
-    """"a", "a and b", "a, b and c"."""
+    """ "a", "a and b", "a, b and c"."""
     listed = [str(word) for word in words]
     if len(listed) < 2:
         return "".join(listed)

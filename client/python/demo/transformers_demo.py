@@ -1,12 +1,16 @@
 """The demo with Hugging Face Transformers.
 
-Worker A holds a conversation of several turns over a document and stores as it goes. Then worker A and the shard
-that is home to its session are killed, and worker B, another process, answers the last turn from what is stored.
+Worker A holds a conversation of several turns over a document and stores as it goes. Then worker A
+and the shard that is home to its session are killed, and worker B, another process, answers the
+last turn from what is stored.
 
 Three things are measured beside it, by a control worker that never heard of Reprise:
-- the same conversation with the engine's own K/V cache, in the same steps: logits must be equal bit for bit;
-- the last prompt computed from nothing: what worker B would have had to do. Its tokens must be the same; its logits
-  differ in the last bits, because the answers of earlier turns are computed there in one step and not one by one;
+- the same conversation with the engine's own K/V cache, in the same steps: logits must be equal bit
+  for bit;
+- the last prompt computed from nothing: what worker B would have had to do. Its tokens must be the
+  same; its logits
+  differ in the last bits, because the answers of earlier turns are computed there in one step and
+  not one by one;
 - the last answer without any K/V cache.
 """
 
@@ -41,7 +45,9 @@ def run(options: Options, console: Console) -> Report:
     console.title("Reprise: a conversation survives the death of its worker and of its shard")
     with tempfile.TemporaryDirectory(prefix="reprise-demo-") as name:
         story = _Story(options, console, Path(name))
-        with Cluster(options.binaries, shards=options.shards, log=Path(name) / "cluster.log") as cluster:
+        with Cluster(
+            options.binaries, shards=options.shards, log=Path(name) / "cluster.log"
+        ) as cluster:
             story.tell(cluster)
         return story.report()
 
@@ -52,7 +58,11 @@ class _Story:
         self._console = console
         self._folder = folder
         self._talk = make_conversation(options.size)
-        self._setup: dict[str, Any] = {"model": options.model, "size": options.size, "tokenizer": ""}
+        self._setup: dict[str, Any] = {
+            "model": options.model,
+            "size": options.size,
+            "tokenizer": "",
+        }
         if options.model is None:
             self._setup["tokenizer"] = str(train_tokenizer(folder, options.size))
         self._prompts: list[list[int]] = []
@@ -86,7 +96,9 @@ class _Story:
             self._console.alarm(f"worker A, pid {worker.kill()}, killed with SIGKILL")
         shard = cluster.kill_shard(home)
         self._killed = shard
-        self._console.alarm(f"{shard.id}, pid {shard.pid}, home of the session, killed with SIGKILL")
+        self._console.alarm(
+            f"{shard.id}, pid {shard.pid}, home of the session, killed with SIGKILL"
+        )
         self._facts.update(
             worker_killed=True, worker_killed_pid=worker.pid,
             shard_killed=True, shard_killed_id=shard.id, shard_killed_pid=shard.pid,
@@ -99,7 +111,9 @@ class _Story:
 
     def _controls(self) -> None:
         with self._start("control", None) as worker:
-            with self._console.doing("control: the whole conversation with the engine's own K/V cache"):
+            with self._console.doing(
+                "control: the whole conversation with the engine's own K/V cache"
+            ):
                 self._own = [
                     worker.ask("own", prompt, self._count, cached=answer["cached_tokens"])
                     for prompt, answer in zip(self._prompts, self._answers)
@@ -107,8 +121,8 @@ class _Story:
             with self._console.doing("control: the last prompt computed from nothing"):
                 self._cold = worker.ask("cold", self._prompts[-1], self._count)
             self._console.note(
-                f"control: {count(len(self._prompts[-1]))} tokens computed from nothing, first token after "
-                f"{milliseconds(self._cold['ttft_ms'])}"
+                f"control: {count(len(self._prompts[-1]))} tokens computed from nothing, "
+                f"first token after {milliseconds(self._cold['ttft_ms'])}"
             )
             with self._console.doing(f"control: {self._count} tokens without any K/V cache"):
                 self._no_cache = worker.ask("no-cache", self._prompts[-1], self._count)
@@ -135,23 +149,28 @@ class _Story:
         sources = f" from {names(answer['served_by'])}" if answer["served_by"] else ""
         self._console.note(
             f"turn {turn + 1}: worker {worker.name}, {count(len(prompt))} tokens, "
-            f"{count(answer['cached_tokens'])} cached{sources}, first token after {milliseconds(answer['ttft_ms'])}, "
+            f"{count(answer['cached_tokens'])} cached{sources}, "
+            f"first token after {milliseconds(answer['ttft_ms'])}, "
             f"{answer['stored_blocks']} new blocks stored"
         )
         if self._options.model is not None:
             self._console.note(f"        {answer['text'].strip()!r}")
 
     def _stored_tokens(self) -> int:
-        """Tokens in full blocks of the cache that worker A left: its last token was never an input."""
+        """Tokens in full blocks that worker A left; the last token it gave was never an input."""
         before = len(self._prompts[-2]) + self._count - 1 if len(self._prompts) > 1 else 0
         return before // self._block_tokens * self._block_tokens
 
     def _await_replicas(self, worker: WorkerProcess) -> None:
-        """Returns when two shards hold all that was stored; the outcome is judged by what worker B finds."""
+        """Returns when two shards hold all that was stored, or after a while: B will tell."""
         whole = (len(self._history) - 1) // self._block_tokens
         end = time.monotonic() + REPLICA_SECONDS
         while time.monotonic() < end:
-            holding = [shard for shard, blocks in worker.shards_with(self._history).items() if blocks >= whole]
+            holding = [
+                shard
+                for shard, blocks in worker.shards_with(self._history).items()
+                if blocks >= whole
+            ]
             if len(holding) >= 2:
                 self._console.note(f"{whole} blocks on {names(holding)}")
                 return
@@ -211,10 +230,11 @@ class _Story:
         report.require(facts["bytes_restored"] > 0, f"nothing was restored{why}")
         report.require(
             facts["cached_tokens"] == self._stored_tokens(),
-            f"{facts['cached_tokens']} tokens were restored, {self._stored_tokens()} were stored{why}",
+            f"{facts['cached_tokens']} tokens came back, {self._stored_tokens()} were stored{why}",
         )
         report.require(
-            self._killed.id not in facts["restored_from"], f"{self._killed.id} is dead and served blocks"
+            self._killed.id not in facts["restored_from"],
+            f"{self._killed.id} is dead and served blocks",
         )
         report.require(facts["tokens_identical"], "the tokens differ from those of the controls")
         report.require(
@@ -224,7 +244,7 @@ class _Story:
         )
         report.require(
             facts["cold_logit_difference"] <= facts["cold_logit_tolerance"],
-            f"logits differ by {facts['cold_logit_difference']:g} from the prompt computed from nothing: "
+            f"logits differ by {facts['cold_logit_difference']:g} from those of a cold prompt: "
             f"{facts['cold_logit_tolerance']:g} is allowed",
         )
 
@@ -238,7 +258,15 @@ class _Story:
                     names(answer["served_by"]) or "-",
                 )
             )  # fmt: skip
-        header = ("turn", "worker", "prompt", "cached", "computed", "first token", "blocks came from")
+        header = (
+            "turn",
+            "worker",
+            "prompt",
+            "cached",
+            "computed",
+            "first token",
+            "blocks came from",
+        )
         return Section("The conversation, in tokens", rows, header)
 
     def _restored_table(self) -> Section:
@@ -252,7 +280,8 @@ class _Story:
                 (
                     "restored",
                     f"{restored['blocks']} blocks, {size(restored['bytes'])}, from "
-                    f"{names(restored['served_by'])} over the {lanes}, in {milliseconds(restored['restore_ms'])}",
+                    f"{names(restored['served_by'])} over the {lanes}, "
+                    f"in {milliseconds(restored['restore_ms'])}",
                 ),
                 ("first token, cold", milliseconds(self._cold["ttft_ms"])),
                 ("first token, restored", milliseconds(restored["ttft_ms"])),
@@ -278,7 +307,12 @@ class _Story:
         )
         slowest = self._no_cache["total_s"]
         rows: list[tuple[str, ...]] = [
-            (name, milliseconds(row["ttft_ms"]), seconds(row["total_s"]), f"{slowest / row['total_s']:.1f} x")
+            (
+                name,
+                milliseconds(row["ttft_ms"]),
+                seconds(row["total_s"]),
+                f"{slowest / row['total_s']:.1f} x",
+            )
             for name, row in ways
         ]
         title = f"Generating {self._count} tokens after {count(len(self._prompts[-1]))}"

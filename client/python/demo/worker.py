@@ -3,9 +3,9 @@
     python -m demo.worker
 
 It reads one JSON object per line on stdin and answers each with one on stdout. Its first line is
-`{"model": PATH | null, "size": ..., "tokenizer": PATH, "router": ADDRESS | null, "name": ..., "folder": PATH}`.
-Without a router it has no client and computes everything itself. Then `{"encode": TEXT}`, or an ask:
-`{"prompt": [ids], "count": n, "session": str, "how": ...}` where `how` is
+`{"model": PATH | null, "size": ..., "tokenizer": PATH, "router": ADDRESS | null, "name": ...,
+"folder": PATH}`. Without a router it has no client and computes everything itself. Then `{"encode":
+TEXT}`, or an ask: `{"prompt": [ids], "count": n, "session": str, "how": ...}` where `how` is
 - "reprise": restore the prefix, compute the rest, store everything;
 - "own": go on with the K/V cache that the last answer left, cut to `cached` tokens;
 - "cold": compute everything with an empty K/V cache;
@@ -92,7 +92,9 @@ class Worker:
             **facts,
         }
 
-    def _cache_for(self, request: dict[str, Any], facts: dict[str, Any]) -> tuple[DynamicCache, int]:
+    def _cache_for(
+        self, request: dict[str, Any], facts: dict[str, Any]
+    ) -> tuple[DynamicCache, int]:
         if request["how"] == "cold":
             return self._empty(), 0
         if request["how"] == "own":
@@ -145,7 +147,9 @@ class Worker:
         spec = self._prefixes.spec
         keys = reprise.block_keys(tokens, spec.block_tokens)
         explained = self._client.explain(spec, keys)
-        return {row["shard_id"]: row["run_blocks"] for row in explained["shards"] if "run_blocks" in row}
+        return {
+            row["shard_id"]: row["run_blocks"] for row in explained["shards"] if "run_blocks" in row
+        }
 
     def _empty(self) -> DynamicCache:
         return DynamicCache(config=self._decoder.model.config)

@@ -91,7 +91,9 @@ class WorkerProcess:
             self._process.wait()
             self._close()
             words = self._log.read_text(errors="replace").strip().splitlines()[-12:]
-            raise WorkerFailed(f"worker {self.name} ended with {self._process.returncode}:\n" + "\n".join(words))
+            raise WorkerFailed(
+                f"worker {self.name} ended with {self._process.returncode}:\n" + "\n".join(words)
+            )
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -1,7 +1,8 @@
 """The C ABI (`client/c/reprise.h`) as ctypes sees it: structs, signatures, and the loaded library.
 
-One table, `SIGNATURES`, holds every function of the header; `library()` applies it to the library found at
-`$REPRISE_LIBRARY` or in this package, and checks the ABI version. ctypes drops the GIL during each call.
+One table, `SIGNATURES`, holds every function of the header; `library()` applies it to the library
+found at `$REPRISE_LIBRARY` or in this package, and checks the ABI version. ctypes drops the GIL
+during each call.
 """
 
 from __future__ import annotations
@@ -9,7 +10,17 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from ctypes import POINTER, c_char_p, c_int32, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    c_char_p,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint8,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +105,16 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "reprise_block_keys": (
         c_int32,
         (
-            _tokens, c_size_t, c_uint32, _bytes,
-            c_void_p, c_size_t, c_void_p, c_size_t, _bytes, _error,
+            _tokens,
+            c_size_t,
+            c_uint32,
+            _bytes,
+            c_void_p,
+            c_size_t,
+            c_void_p,
+            c_size_t,
+            _bytes,
+            _error,
         ),
     ),  # fmt: skip
     "reprise_vllm_block_keys": (
@@ -115,8 +134,15 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "reprise_acquire_start": (
         c_int32,
         (
-            _handle, _handle, c_char_p, _bytes, c_size_t,
-            c_uint32, c_int64, POINTER(_handle), _error,
+            _handle,
+            _handle,
+            c_char_p,
+            _bytes,
+            c_size_t,
+            c_uint32,
+            c_int64,
+            POINTER(_handle),
+            _error,
         ),
     ),  # fmt: skip
     "reprise_acquire_result": (c_int32, (_handle, POINTER(_handle), _error)),
@@ -130,8 +156,18 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "reprise_store_start": (
         c_int32,
         (
-            _handle, _handle, c_char_p, _bytes, c_size_t, c_uint32, _tokens, c_size_t,
-            POINTER(Memory), c_int64, POINTER(_handle), _error,
+            _handle,
+            _handle,
+            c_char_p,
+            _bytes,
+            c_size_t,
+            c_uint32,
+            _tokens,
+            c_size_t,
+            POINTER(Memory),
+            c_int64,
+            POINTER(_handle),
+            _error,
         ),
     ),  # fmt: skip
     "reprise_store_result_take": (c_int32, (_handle, POINTER(StoreResult), _error)),
@@ -139,8 +175,15 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "reprise_explain": (
         c_int32,
         (
-            _handle, _handle, _bytes, c_size_t, _tokens, c_size_t,
-            c_int64, POINTER(c_char_p), _error,
+            _handle,
+            _handle,
+            _bytes,
+            c_size_t,
+            _tokens,
+            c_size_t,
+            c_int64,
+            POINTER(c_char_p),
+            _error,
         ),
     ),  # fmt: skip
 }
@@ -156,7 +199,7 @@ def library_path() -> Path:
 
 
 def library() -> ctypes.CDLL:
-    """The loaded library. Raises RepriseError when it is missing, broken or of another ABI version."""
+    """The loaded library. Raises RepriseError when it is missing, broken or of another version."""
     global _loaded
     if _loaded is None:
         with _lock:
@@ -200,7 +243,7 @@ def check(code: int, error: Error) -> None:
 
 
 def refusal(code: int, error: Error) -> str | None:
-    """None when `code` is OK, the reason when the cache turned a right call away; raises for a wrong one."""
+    """None for OK, the reason when a right call was turned away; raises for a wrong one."""
     if code == OK:
         return None
     if code in TRANSIENT_CODES:
@@ -221,5 +264,7 @@ def microseconds(timeout: float | None) -> int:
     if timeout is None:
         return 0
     if not timeout > 0:
-        raise ValueError(f"timeout = {timeout}: must be above 0 seconds (None is the client's default)")
+        raise ValueError(
+            f"timeout = {timeout}: must be above 0 seconds (None is the client's default)"
+        )
     return max(1, min(int(timeout * 1e6), 2**62))

@@ -16,7 +16,15 @@ import numpy as np
 
 from reprise import _abi
 from reprise.errors import FAILED_PRECONDITION, RepriseError
-from reprise.keys import KeyArray, KeysLike, TokensLike, as_keys, as_tokens, keys_pointer, tokens_pointer
+from reprise.keys import (
+    KeyArray,
+    KeysLike,
+    TokensLike,
+    as_keys,
+    as_tokens,
+    keys_pointer,
+    tokens_pointer,
+)
 from reprise.memory import BlockBuffers, BuffersLike, Loan, PagedPlan, PagesLike
 from reprise.operation import Operation
 from reprise.run import Run
@@ -39,13 +47,13 @@ class _Closable(Protocol):
 
 
 class Client:
-    """A worker's door to the cache. Thread-safe; opens no connection before the first call needs one.
+    """A worker's door to the cache. Thread-safe; connects when the first call needs it.
 
-    Every call returns by its deadline: what the cache could not do in time is a miss. Close it (or use
-    `with`): that ends all leases, cancels what is under way and frees plans and runs.
+    Every call returns by its deadline: what the cache could not do in time is a miss. Close it (or
+    use `with`): that ends all leases, cancels what is under way and frees plans and runs.
 
-    Open it after fork: gRPC's threads do not survive one. A client that finds itself in a child process
-    raises RepriseError (FAILED_PRECONDITION).
+    Open it after fork: gRPC's threads do not survive one. A client that finds itself in a child
+    process raises RepriseError (FAILED_PRECONDITION).
     """
 
     def __init__(
@@ -60,8 +68,8 @@ class Client:
     ) -> None:
         """`router`: "host:port" or several; or `shards` instead, their addresses, without a router.
 
-        `name` is for people (logs, `reprise describe`); `timeout` is the default deadline in seconds;
-        `lanes` are those to use ("view", "stream"; None: all); `threads` carry operations.
+        `name` is for people (logs, `reprise describe`); `timeout` is the default deadline in
+        seconds; `lanes` are those to use ("view", "stream"; None: all); `threads` carry operations.
         Raises RepriseError for options that the library refuses.
         """
         options: dict[str, Any] = {"timeout_ms": max(1, _abi.microseconds(timeout) // 1000)}
@@ -100,9 +108,9 @@ class Client:
     ) -> Run:
         """The longest stored prefix of `keys` over all shards, under leases. Use it in `with`.
 
-        `keys` is the whole chain from the prompt's first block; blocks before `first_block` (the worker has
-        them) are counted but not leased. `session` names the conversation, whose blocks live together.
-        A cache that is down answers a run of 0 blocks with the reason in `.error`.
+        `keys` is the whole chain from the prompt's first block; blocks before `first_block` (the
+        worker has them) are counted but not leased. `session` names the conversation, whose blocks
+        live together. A cache that is down answers a run of 0 blocks with the reason in `.error`.
         """
         return self.acquire_async(
             spec, keys, session=session, first_block=first_block, timeout=timeout
@@ -117,7 +125,7 @@ class Client:
         first_block: int = 0,
         timeout: float | None = None,
     ) -> Operation[Run]:
-        """`acquire` without waiting. A result that is never taken is released with the operation."""
+        """`acquire` without waiting. A result that is not taken is released with the operation."""
         packed = as_keys(keys)
         if not 0 <= first_block <= len(packed):
             raise ValueError(f"first_block = {first_block}: must be in [0, {len(packed)} keys]")
@@ -170,9 +178,10 @@ class Client:
     ) -> StoreResult:
         """Stores blocks [first, len(keys)) of the chain; what is stored already is not sent again.
 
-        `buffers` holds those blocks in the canonical layout, `spec.block_bytes` each: a list with one buffer
-        per block, or one array or tensor whose first axis is the blocks. Blocks before `first` must be stored
-        already. `tokens` (at least len(keys) * block_tokens of them) let `explain` compare.
+        `buffers` holds those blocks in the canonical layout, `spec.block_bytes` each: a list with
+        one buffer per block, or one array or tensor whose first axis is the blocks. Blocks before
+        `first` must be stored already. `tokens` (at least len(keys) * block_tokens of them) let
+        `explain` compare.
         """
         return self.store_async(
             spec, keys, buffers, first=first, tokens=tokens, session=session, timeout=timeout
@@ -244,8 +253,8 @@ class Client:
     ) -> dict[str, Any]:
         """Why a prompt hits as far as it does and no further, over all shards.
 
-        With `tokens`, a miss beside a stored sibling names the first token that differs. For people: it
-        scans the index. Raises RepriseError where no shard could be asked.
+        With `tokens`, a miss beside a stored sibling names the first token that differs. For
+        people: it scans the index. Raises RepriseError where no shard could be asked.
         """
         packed = as_keys(keys)
         ids = _prompt_tokens(spec, packed, tokens)
@@ -304,7 +313,7 @@ class Client:
     # ---- For Run, PagedPlan and Operation
 
     def _usable(self) -> bool:
-        """Whether handles of this client may be touched: it is open, and in the process that opened it."""
+        """Whether handles may be touched: the client is open, in the process that opened it."""
         return bool(self._handle) and os.getpid() == self._pid
 
     def _require_usable(self) -> None:
@@ -395,7 +404,7 @@ def _prompt_tokens(
     needed = len(keys) * spec.block_tokens
     if ids.size < needed:
         raise ValueError(
-            f"{ids.size} tokens for {len(keys)} keys of {spec.block_tokens} tokens: {needed} are needed"
+            f"{ids.size} tokens for {len(keys)} keys of {spec.block_tokens} each: {needed} needed"
         )
     return ids[:needed]
 

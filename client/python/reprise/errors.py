@@ -1,8 +1,8 @@
 """What Reprise raises.
 
-A cache that misses, is slow or is down never raises: those are shorter counts with a reason in `.error`.
-`RepriseError` means that the call itself was wrong (a bad argument, an unknown spec field) or that the
-library could not be used at all.
+A cache that misses, is slow or is down never raises: those are shorter counts with a reason in
+`.error`. `RepriseError` means that the call itself was wrong (a bad argument, an unknown spec
+field) or that the library could not be used at all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ CANCELLED = 1
 FAILED_PRECONDITION = 9
 UNIMPLEMENTED = 12
 
-#: Codes with which a call that was right may be turned away: the cache's state, not the caller's mistake.
+#: Codes with which a call that was right may be turned away: the cache's state, not the caller's
+#: mistake.
 TRANSIENT_CODES = frozenset({CANCELLED, 4, 8, 10, 14})
 
 
@@ -42,7 +43,7 @@ def code_name(code: int) -> str:
 
 
 class RepriseError(Exception):
-    """A refused call: `code` is the canonical status code, `message` names field, value and cure."""
+    """A refused call: `code` is the canonical status, `message` names field, value and cure."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"{code_name(code)}: {message}")

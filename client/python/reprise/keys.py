@@ -33,10 +33,10 @@ def block_keys(
 ) -> KeyArray:
     """The key of every full block of `tokens`, shape (len(tokens) // block_tokens, 32), uint8.
 
-    Each key is SHA-256 over its parent's key, its own tokens and `extra`, so it stands for the whole prefix.
-    `salt` (a tenant's secret) enters the first block and so all of them; `extra` (a LoRA name, the hashes of
-    images) enters each. `parent` is the key to continue from. Raises ValueError for what is not tokens,
-    RepriseError for a `block_tokens` outside the limits.
+    Each key is SHA-256 over its parent's key, its own tokens and `extra`, so it stands for the
+    whole prefix. `salt` (a tenant's secret) enters the first block and so all of them; `extra` (a
+    LoRA name, the hashes of images) enters each. `parent` is the key to continue from. Raises
+    ValueError for what is not tokens, RepriseError for a `block_tokens` outside the limits.
     """
     ids = as_tokens(tokens)
     _require_block_tokens(block_tokens)
@@ -57,7 +57,8 @@ def block_keys(
 def vllm_block_keys(
     tokens: TokensLike, block_tokens: int, seed: str, cache_salt: str | None = None
 ) -> KeyArray:
-    """vLLM's `sha256_cbor` block hashes of `tokens`, shape (len(tokens) // block_tokens, 32), uint8.
+    """vLLM's `sha256_cbor` block hashes of `tokens`, shape (len(tokens) // block_tokens, 32),
+    uint8.
 
     `seed` is the engine's PYTHONHASHSEED string ("vllm-none-hash" where it is not set).
     """
@@ -75,7 +76,7 @@ def vllm_block_keys(
 
 
 def checksum(buffer: Any, section_bytes: int) -> bytes:
-    """The 128-bit block checksum (16 bytes) of a contiguous buffer, with sections of `section_bytes`."""
+    """The block checksum, 16 bytes, of a contiguous buffer in sections of `section_bytes`."""
     span = readable(buffer)
     if span.nbytes == 0 or section_bytes <= 0:
         raise ValueError(

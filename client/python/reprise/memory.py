@@ -1,8 +1,9 @@
 """Caller memory: buffers, one per block, and an engine's paged tensors, as addresses for the C ABI.
 
 A buffer is a numpy array, a torch tensor in host memory, or anything with Python's buffer protocol
-(bytearray, memoryview, mmap). Nothing is copied: the library reads and writes the buffer itself, and what
-is returned here keeps the buffer's owner alive. torch is never imported: a tensor is known by its methods.
+(bytearray, memoryview, mmap). Nothing is copied: the library reads and writes the buffer itself,
+and what is returned here keeps the buffer's owner alive. torch is never imported: a tensor is known
+by its methods.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 #: One buffer per block, or one contiguous array or tensor whose first axis is the blocks.
 BuffersLike: TypeAlias = Any
-#: Page indexes: `block_tokens // page_tokens` per block, in token order; any integer shape, read in C order.
+#: Page indexes: `block_tokens // page_tokens` per block, in token order; any integer shape, read in
+#: C order.
 PagesLike: TypeAlias = Any
 
 
@@ -46,7 +48,7 @@ class Plane(NamedTuple):
 
 
 def readable(buffer: Any) -> Span:
-    """The span of a contiguous buffer in host memory. Raises TypeError or ValueError saying what is wrong."""
+    """The span of a contiguous buffer in host memory. Raises TypeError or ValueError."""
     return _span(buffer, writable=False)
 
 
@@ -60,7 +62,8 @@ def _span(buffer: Any, *, writable: bool) -> Span:
         _require_host(buffer)
         if not buffer.is_contiguous():
             raise ValueError(
-                f"tensor of shape {tuple(buffer.shape)} is not contiguous: pass one that is, or a PagedPlan"
+                f"tensor of shape {tuple(buffer.shape)} is not contiguous: "
+                "pass one that is, or a PagedPlan"
             )
         return Span(buffer.data_ptr(), buffer.numel() * buffer.element_size(), buffer)
     if isinstance(buffer, np.ndarray):
@@ -73,8 +76,8 @@ def _span(buffer: Any, *, writable: bool) -> Span:
         view = memoryview(buffer)
     except TypeError as failure:
         raise TypeError(
-            f"{type(buffer).__name__} is no buffer: pass a numpy array, a torch tensor in host memory, "
-            "or an object with the buffer protocol"
+            f"{type(buffer).__name__} is no buffer: pass a numpy array, a torch tensor in "
+            "host memory, or an object with the buffer protocol"
         ) from failure
     if not view.c_contiguous:
         raise ValueError("memoryview is not contiguous")
@@ -93,7 +96,9 @@ def _is_tensor(buffer: Any) -> bool:
 def _require_host(tensor: Any) -> None:
     device = getattr(tensor.device, "type", str(tensor.device))
     if device != "cpu":
-        raise ValueError(f"tensor is on {tensor.device}: move it to host memory (tensor.cpu()) first")
+        raise ValueError(
+            f"tensor is on {tensor.device}: move it to host memory (tensor.cpu()) first"
+        )
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,10 @@ class BlockBuffers:
     owner: object
 
     @classmethod
-    def of(cls, buffers: BuffersLike, block_bytes: int, count: int, *, writable: bool) -> BlockBuffers:
-        """Checks `count` buffers of `block_bytes` each. Raises TypeError or ValueError naming the block."""
+    def of(
+        cls, buffers: BuffersLike, block_bytes: int, count: int, *, writable: bool
+    ) -> BlockBuffers:
+        """Checks `count` buffers of `block_bytes` each. Raises TypeError or ValueError."""
         if _is_tensor(buffers) or isinstance(buffers, np.ndarray):
             return cls._rows(buffers, block_bytes, count, writable=writable)
         if isinstance(buffers, (bytes, bytearray, memoryview)) or not isinstance(buffers, Sequence):
@@ -120,7 +127,7 @@ class BlockBuffers:
             span = _span(buffer, writable=writable)
             if span.nbytes != block_bytes:
                 raise ValueError(
-                    f"buffer {index} has {span.nbytes} bytes: a block of this spec has {block_bytes}"
+                    f"buffer {index} has {span.nbytes} bytes: a block here has {block_bytes}"
                 )
             spans.append(span)
         addresses = np.fromiter((span.address for span in spans), np.uintp, len(spans))
@@ -131,7 +138,7 @@ class BlockBuffers:
         span = _span(array, writable=writable)
         if len(array.shape) < 2 or array.shape[0] != count or span.nbytes != count * block_bytes:
             raise ValueError(
-                f"array of shape {tuple(array.shape)} and {span.nbytes} bytes for {count} blocks of "
+                f"array of shape {tuple(array.shape)}, {span.nbytes} bytes, for {count} blocks of "
                 f"{block_bytes} bytes: the first axis must be the blocks"
             )
         addresses = span.address + np.arange(count, dtype=np.uintp) * np.uintp(block_bytes)
@@ -154,7 +161,7 @@ class Loan:
 
     @classmethod
     def of_pages(cls, plan: PagedPlan, pages: PagesLike, count: int) -> Loan:
-        """Lends `count` blocks of the plan's paged memory. Raises ValueError for a wrong number of pages."""
+        """Lends `count` blocks of paged memory. Raises ValueError for a wrong number of pages."""
         indexes = plan.check_pages(pages, count)
         struct = _abi.Memory()
         struct.plan = plan.handle
@@ -163,13 +170,15 @@ class Loan:
 
 
 class PagedPlan:
-    """An engine's paged K/V memory, described once: a base address and byte strides per (layer, K or V).
+    """An engine's paged K/V memory, described once: a base address and byte strides per (layer, K
+    or V).
 
     `planes` has `spec.planes` entries in the order [layer][K, V] (MLA: [layer]), each `(address,
-    page_stride, head_stride, token_stride)` in bytes; `page_tokens` divides `spec.block_tokens`. Any paged
-    layout is such strides: separate or packed K and V, NHD or HND, one tensor per layer or one for all.
-    Pass the tensors as `owners` to keep them alive as long as the plan; `plane()` derives an entry from a
-    tensor. Usable from one thread at a time; may be used for any number of operations at once.
+    page_stride, head_stride, token_stride)` in bytes; `page_tokens` divides `spec.block_tokens`.
+    Any paged layout is such strides: separate or packed K and V, NHD or HND, one tensor per layer
+    or one for all. Pass the tensors as `owners` to keep them alive as long as the plan; `plane()`
+    derives an entry from a tensor. Usable from one thread at a time; may be used for any number of
+    operations at once.
     """
 
     def __init__(
@@ -211,7 +220,7 @@ class PagedPlan:
         return self.spec.block_tokens // self.page_tokens
 
     def check_pages(self, pages: PagesLike, count: int) -> npt.NDArray[np.int64]:
-        """Contiguous int64 page indexes of `count` blocks. Raises ValueError for any other number."""
+        """The page indexes of `count` blocks, checked. Raises ValueError for any other number."""
         indexes = np.asarray(pages)
         if indexes.size and indexes.dtype.kind not in "iu":
             raise ValueError(f"pages are {indexes.dtype}: integers are taken")
@@ -235,10 +244,12 @@ class PagedPlan:
 
 
 def plane(tensor: Any, *, page: int, token: int, head: int | None = None) -> Plane:
-    """The plane of a numpy array or torch tensor in host memory whose axes are pages, tokens, heads, elements.
+    """The plane of a numpy array or torch tensor in host memory whose axes are pages, tokens,
+    heads, elements.
 
-    `page`, `token` and `head` are axis numbers (`head` None: one head or a latent); one axis more, the
-    elements of a row, must be contiguous. Index packed tensors first: `plane(kv[0], page=0, token=1, head=2)`.
+    `page`, `token` and `head` are axis numbers (`head` None: one head or a latent); one axis more,
+    the elements of a row, must be contiguous. Index packed tensors first: `plane(kv[0], page=0,
+    token=1, head=2)`.
     """
     if _is_tensor(tensor):
         _require_host(tensor)

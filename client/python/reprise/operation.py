@@ -21,8 +21,8 @@ _SLICE_SECONDS = 0.1
 class Operation(Generic[T]):
     """A call that runs in the library's threads, without the GIL.
 
-    It keeps the caller's buffers and plans alive until it is done. Dropping it cancels it and waits until
-    the library has let go of the memory. Thread-safe.
+    It keeps the caller's buffers and plans alive until it is done. Dropping it cancels it and waits
+    until the library has let go of the memory. Thread-safe.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class Operation(Generic[T]):
         return True
 
     def result(self, timeout: float | None = None) -> T:
-        """The result, waiting for it if need be. Raises TimeoutError when it is not there after `timeout`.
+        """The result, waiting for it if need be. Raises TimeoutError when it is not there after
+        `timeout`.
 
         The operation's own deadline bounds it anyway. May be called again: the answer is the same.
         """
@@ -77,7 +78,7 @@ class Operation(Generic[T]):
         return self._finish()
 
     def cancel(self) -> None:
-        """Asks it to end early: it is done soon, and its result says CANCELLED unless it was done before."""
+        """Asks it to end early: it is done soon, with CANCELLED unless it was done before."""
         with self._lock:
             if self._handle and self._client._usable():
                 _abi.library().reprise_op_cancel(self._handle)
@@ -112,7 +113,7 @@ class Operation(Generic[T]):
             return self._result  # type: ignore[return-value]
 
     def close(self) -> None:
-        """Cancels it, waits until it is done and keeps its result. Afterwards no memory is touched."""
+        """Cancels it, waits until it is done, keeps its result. Then no memory is touched."""
         if not self._handle or not self._client._usable():
             return
         self.cancel()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What a fetch brought. The first `blocks` blocks asked for are in the caller's memory, verified."""
+    """What a fetch brought: the first `blocks` blocks are in the caller's memory, verified."""
 
     blocks: int  # consecutive blocks, from the first one asked for
     corrupt: int = 0  # blocks whose checksum failed: counted as misses
@@ -31,11 +31,12 @@ class FetchResult:
 
 
 class Run:
-    """The longest stored prefix of the keys asked for, under leases until `release` or the end of `with`.
+    """The longest stored prefix of the keys asked for, under leases until `release` or the end of
+    `with`.
 
-    `blocks` counts from the chain's first block; the leased ones are `[first_block, blocks)`. A run that is
-    shorter than the prompt is a miss and no error; `error` says what went wrong where something did.
-    Use from one thread at a time.
+    `blocks` counts from the chain's first block; the leased ones are `[first_block, blocks)`. A run
+    that is shorter than the prompt is a miss and no error; `error` says what went wrong where
+    something did. Use from one thread at a time.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class Run:
         count: int | None = None,
         timeout: float | None = None,
     ) -> FetchResult:
-        """Reads blocks [first, first + count) into `buffers`, canonical layout, `spec.block_bytes` each.
+        """Reads blocks [first, first + count) into `buffers`, canonical layout, `spec.block_bytes`
+        each.
 
-        `buffers` is a list with one writable buffer per block, or one array or tensor whose first axis is
-        the blocks. `first` defaults to the first leased block, `count` to the rest of the run. Returns by the
-        deadline with what arrived. Raises ValueError or TypeError for wrong buffers or ranges.
+        `buffers` is a list with one writable buffer per block, or one array or tensor whose first
+        axis is the blocks. `first` defaults to the first leased block, `count` to the rest of the
+        run. Returns by the deadline with what arrived. Raises ValueError or TypeError for wrong
+        buffers or ranges.
         """
         return self.fetch_async(buffers, first, count, timeout).result()
 
@@ -90,7 +93,7 @@ class Run:
         count: int | None = None,
         timeout: float | None = None,
     ) -> FetchResult:
-        """Reads blocks [first, first + count) into the pages of an engine: `plan.pages_per_block` each."""
+        """Reads blocks [first, first + count) into an engine's pages, `pages_per_block` each."""
         return self.fetch_paged_async(plan, pages, first, count, timeout).result()
 
     def fetch_paged_async(
@@ -144,7 +147,9 @@ class Run:
                 f"blocks [{start}, {start + length}): the run has {self.blocks} blocks"
             )
         if length and start < self.first_block:
-            raise ValueError(f"block {start} is not leased: the run was acquired from {self.first_block}")
+            raise ValueError(
+                f"block {start} is not leased: the run was acquired from {self.first_block}"
+            )
         return start, length
 
     def _start(

@@ -13,15 +13,16 @@ from reprise import _abi
 
 @dataclass(frozen=True)
 class CacheSpec:
-    """Names a kind of K/V block; its `fingerprint` separates key spaces, so nothing is shared by mistake.
+    """Names a kind of K/V block; its `fingerprint` separates key spaces, so nothing is shared by
+    mistake.
 
-    A block is the K and V of `block_tokens` consecutive tokens, all `layers`, in the canonical layout
-    `[layer][K, V][kv head][token][head dim]` (MLA: `[layer][token][latent]`), every row padded to 16 bytes.
-    Mixture-of-experts models are "gqa" or "mla" like dense ones: their K/V is attention's, and the experts
-    keep nothing.
+    A block is the K and V of `block_tokens` consecutive tokens, all `layers`, in the canonical
+    layout `[layer][K, V][kv head][token][head dim]` (MLA: `[layer][token][latent]`), every row
+    padded to 16 bytes. Mixture-of-experts models are "gqa" or "mla" like dense ones: their K/V is
+    attention's, and the experts keep nothing.
 
-    Fields that are left at their defaults mean: no revision, no scope, full attention, no parallel split,
-    no LoRA adapter, the canonical layout, Reprise's own block keys.
+    Fields that are left at their defaults mean: no revision, no scope, full attention, no parallel
+    split, no LoRA adapter, the canonical layout, Reprise's own block keys.
     """
 
     model: str
@@ -51,12 +52,12 @@ class CacheSpec:
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of one block in the canonical layout. Raises RepriseError for a spec that cannot be."""
+        """Bytes of one canonical block. Raises RepriseError for an impossible spec."""
         return self._measured[1]
 
     @property
     def fingerprint(self) -> bytes:
-        """32 bytes: SHA-256 of the canonical encoding. Raises RepriseError for a spec that cannot be."""
+        """SHA-256 of the canonical encoding. Raises RepriseError for an impossible spec."""
         return self._measured[0]
 
     @property

@@ -19,7 +19,8 @@ class Usage(TypedDict):
 
 
 def usage_details(prompt_tokens: int, cached_tokens: int) -> Usage:
-    """The `usage` of a request whose first `cached_tokens` of `prompt_tokens` tokens were not computed.
+    """The `usage` of a request whose first `cached_tokens` of `prompt_tokens` tokens were not
+    computed.
 
     Raises ValueError unless 0 <= cached_tokens <= prompt_tokens.
     """

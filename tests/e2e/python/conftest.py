@@ -1,4 +1,4 @@
-"""A real cache for the tests: `reprise up` from $REPRISE_BIN, router and three shards, each a process."""
+"""A real cache for the tests: `reprise up` from $REPRISE_BIN, a router and three shards."""
 
 import itertools
 import os
@@ -74,7 +74,13 @@ def prompt() -> Callable[[int], np.ndarray]:
 
 def make_spec(**fields: Any) -> reprise.CacheSpec:
     """A small GQA spec, unique unless `model` is given."""
-    given = {"model": f"test-{uuid.uuid4()}", "dtype": "f32", "layers": 3, "kv_heads": 2, "head_dim": 20}
+    given = {
+        "model": f"test-{uuid.uuid4()}",
+        "dtype": "f32",
+        "layers": 3,
+        "kv_heads": 2,
+        "head_dim": 20,
+    }
     return reprise.CacheSpec(**{**given, **fields})
 
 

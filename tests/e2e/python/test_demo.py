@@ -12,7 +12,10 @@ SOURCES = Path(__file__).resolve().parents[3] / "client" / "python"
 
 def test_a_conversation_survives_its_worker_and_its_shard(binaries: Path) -> None:
     pytest.importorskip("transformers")
-    code = f"import sys; sys.path.append({str(SOURCES)!r}); from demo.__main__ import main; sys.exit(main())"
+    code = (
+        f"import sys; sys.path.append({str(SOURCES)!r}); "
+        "from demo.__main__ import main; sys.exit(main())"
+    )
     command = ["--json", "--size", "small", "--answer-tokens", "8", "--binaries", str(binaries)]
     done = subprocess.run(
         [sys.executable, "-c", code, *command], capture_output=True, text=True, timeout=300

@@ -13,7 +13,9 @@ def test_a_timestamp_at_the_start_is_named_as_what_makes_two_prompts_miss(
     client: reprise.Client, spec: reprise.CacheSpec
 ) -> None:
     # One token per byte: a system prompt that begins with the time.
-    template = "Now: 2026-11-23T{time}Z. You are a helpful assistant. " + "Answer in one sentence. " * 8
+    template = (
+        "Now: 2026-11-23T{time}Z. You are a helpful assistant. " + "Answer in one sentence. " * 8
+    )
     morning = np.frombuffer(template.format(time="09:15:00").encode(), np.uint8).astype(np.uint32)
     later = np.frombuffer(template.format(time="09:16:42").encode(), np.uint8).astype(np.uint32)
     differs = int(np.nonzero(morning != later)[0][0])
@@ -61,4 +63,8 @@ def test_another_spec_is_named_by_its_first_field(client: reprise.Client, prompt
     client.acquire(other, keys).release()
     why = client.explain(other, keys, tokens)
     assert why["reason"] == "other_spec"
-    assert (why["spec_field"], why["spec_value_asked"], why["spec_value_stored"]) == ("revision", "r2", "r1")
+    assert (why["spec_field"], why["spec_value_asked"], why["spec_value_stored"]) == (
+        "revision",
+        "r2",
+        "r1",
+    )

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import pytest
 import reprise
 from conftest import make_spec, random_blocks
 from demo.cluster import Cluster
@@ -80,7 +79,9 @@ def test_a_shard_that_dies_between_acquire_and_fetch_is_a_detour_or_a_shorter_ru
         assert np.array_equal(back[: result.blocks], blocks[: result.blocks])
 
 
-def test_a_cache_that_is_gone_is_a_miss_and_no_exception(own_cluster: Start, prompt: Prompt) -> None:
+def test_a_cache_that_is_gone_is_a_miss_and_no_exception(
+    own_cluster: Start, prompt: Prompt
+) -> None:
     cluster, spec = own_cluster(shards=2), make_spec()
     keys = reprise.block_keys(prompt(32))
     with reprise.Client(router=cluster.router, timeout=2.0) as client:
@@ -95,7 +96,9 @@ def test_a_cache_that_is_gone_is_a_miss_and_no_exception(own_cluster: Start, pro
         assert time.monotonic() - began < 10.0
 
 
-def test_a_stopped_shard_costs_no_more_than_the_deadline(own_cluster: Start, prompt: Prompt) -> None:
+def test_a_stopped_shard_costs_no_more_than_the_deadline(
+    own_cluster: Start, prompt: Prompt
+) -> None:
     cluster, spec = own_cluster(shards=2, replication=1), make_spec()
     keys = reprise.block_keys(prompt(160))
     blocks = random_blocks(spec, 10)
@@ -122,7 +125,9 @@ def test_a_stopped_shard_costs_no_more_than_the_deadline(own_cluster: Start, pro
         run.release()
 
 
-def test_a_router_that_is_gone_leaves_those_who_know_the_shards(own_cluster: Start, prompt: Prompt) -> None:
+def test_a_router_that_is_gone_leaves_those_who_know_the_shards(
+    own_cluster: Start, prompt: Prompt
+) -> None:
     cluster, spec = own_cluster(shards=2), make_spec()
     keys = reprise.block_keys(prompt(32))
     blocks = random_blocks(spec, 2)

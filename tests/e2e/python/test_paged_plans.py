@@ -57,7 +57,13 @@ class Engine:
             for layer in range(LAYERS)
             for which in (0, 1)
         ]
-        return torch.stack(per_plane, 1).contiguous().numpy().view(np.uint8).reshape(len(per_plane[0]), -1)
+        return (
+            torch.stack(per_plane, 1)
+            .contiguous()
+            .numpy()
+            .view(np.uint8)
+            .reshape(len(per_plane[0]), -1)
+        )
 
 
 LAYOUTS = ["NHD", "HND", "pages first", "K and V in one page", "K and V in one row"]
@@ -72,7 +78,9 @@ def test_paged_memory_is_stored_and_restored(
     keys = reprise.block_keys(prompt(80), spec.block_tokens)
     per_block = spec.block_tokens // page_tokens
     source = Engine(layout, page_tokens)
-    source.memory.copy_(torch.randn(source.memory.shape, generator=torch.Generator().manual_seed(7)))
+    source.memory.copy_(
+        torch.randn(source.memory.shape, generator=torch.Generator().manual_seed(7))
+    )
     pages = np.random.default_rng(7).permutation(PAGES)[: 5 * per_block].reshape(5, per_block)
 
     plan = reprise.PagedPlan(client, spec, source.planes(), page_tokens, owners=source.memory)
@@ -102,7 +110,11 @@ def test_latents_are_one_plane_a_layer(client: reprise.Client, prompt: Prompt) -
     keys = reprise.block_keys(prompt(48), spec.block_tokens)
     latents = torch.randn(3, 8, 16, 36).to(torch.bfloat16)
     plan = reprise.PagedPlan(
-        client, spec, [reprise.plane(latents[i], page=0, token=1) for i in range(3)], 16, owners=latents
+        client,
+        spec,
+        [reprise.plane(latents[i], page=0, token=1) for i in range(3)],
+        16,
+        owners=latents,
     )
     assert client.store_paged(spec, keys, plan, [5, 0, 3]).stored == 3
     back = torch.zeros_like(latents)

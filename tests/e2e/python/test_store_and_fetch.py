@@ -13,7 +13,9 @@ torch = pytest.importorskip("torch")
 Prompt = Callable[[int], np.ndarray]
 
 
-def test_blocks_come_back_into_numpy(client: reprise.Client, spec: reprise.CacheSpec, prompt: Prompt) -> None:
+def test_blocks_come_back_into_numpy(
+    client: reprise.Client, spec: reprise.CacheSpec, prompt: Prompt
+) -> None:
     tokens = prompt(100)
     keys = reprise.block_keys(tokens, spec.block_tokens)
     blocks = random_blocks(spec, len(keys))
@@ -25,12 +27,16 @@ def test_blocks_come_back_into_numpy(client: reprise.Client, spec: reprise.Cache
         back = np.zeros_like(blocks)
         result = run.fetch(back)
         assert (result.blocks, result.corrupt, result.bytes) == (6, 0, blocks.nbytes)
-        assert sum(result.lanes.values()) == 6 and result.tiers == {"dram": 6} and result.shards == 1
+        assert (
+            sum(result.lanes.values()) == 6 and result.tiers == {"dram": 6} and result.shards == 1
+        )
         assert result.error is None
     assert np.array_equal(back, blocks)
 
 
-@pytest.mark.parametrize("kind", ["rows", "list", "bytearray", "memoryview", "tensor", "bf16 tensors"])
+@pytest.mark.parametrize(
+    "kind", ["rows", "list", "bytearray", "memoryview", "tensor", "bf16 tensors"]
+)
 def test_every_kind_of_buffer_is_read_and_written(
     client: reprise.Client, spec: reprise.CacheSpec, prompt: Prompt, kind: str
 ) -> None:
@@ -112,8 +118,12 @@ def test_the_first_bytes_of_a_key_stay(
     assert np.array_equal(back, first)
 
 
-@pytest.mark.parametrize("field", ["revision", "scope", "rope_digest", "lora_digest", "dtype", "key_scheme"])
-def test_another_spec_is_another_key_space(client: reprise.Client, prompt: Prompt, field: str) -> None:
+@pytest.mark.parametrize(
+    "field", ["revision", "scope", "rope_digest", "lora_digest", "dtype", "key_scheme"]
+)
+def test_another_spec_is_another_key_space(
+    client: reprise.Client, prompt: Prompt, field: str
+) -> None:
     spec = make_spec()
     other = make_spec(**{"model": spec.model, field: "f16" if field == "dtype" else "other"})
     keys = reprise.block_keys(prompt(32), spec.block_tokens)
@@ -145,7 +155,9 @@ def test_operations_run_beside_the_caller(
     blocks = [random_blocks(spec, 4, seed=i) for i in range(8)]
     stores = [client.store_async(spec, keys, data) for keys, data in zip(chains, blocks)]
     assert [operation.result().stored for operation in stores] == [4] * 8
-    runs = [operation.result() for operation in [client.acquire_async(spec, keys) for keys in chains]]
+    runs = [
+        operation.result() for operation in [client.acquire_async(spec, keys) for keys in chains]
+    ]
     back = [np.zeros_like(data) for data in blocks]
     fetches = [run.fetch_async(data) for run, data in zip(runs, back)]
     assert [operation.result().blocks for operation in fetches] == [4] * 8
@@ -155,7 +167,9 @@ def test_operations_run_beside_the_caller(
     assert all(np.array_equal(mine, theirs) for mine, theirs in zip(blocks, back))
 
 
-def test_a_released_run_is_not_read(client: reprise.Client, spec: reprise.CacheSpec, prompt: Prompt) -> None:
+def test_a_released_run_is_not_read(
+    client: reprise.Client, spec: reprise.CacheSpec, prompt: Prompt
+) -> None:
     keys = reprise.block_keys(prompt(32), spec.block_tokens)
     blocks = random_blocks(spec, 2)
     client.store(spec, keys, blocks)
@@ -182,7 +196,9 @@ def test_closing_the_client_ends_what_is_under_way(
     run.release()
 
 
-def test_prefetch_and_stats_count(client: reprise.Client, spec: reprise.CacheSpec, prompt: Prompt) -> None:
+def test_prefetch_and_stats_count(
+    client: reprise.Client, spec: reprise.CacheSpec, prompt: Prompt
+) -> None:
     keys = reprise.block_keys(prompt(32), spec.block_tokens)
     blocks = random_blocks(spec, 2)
     client.store(spec, keys, blocks)
@@ -194,7 +210,9 @@ def test_prefetch_and_stats_count(client: reprise.Client, spec: reprise.CacheSpe
     assert sum(stats["blocks_fetched_by_shard"].values()) == 2
 
 
-def test_salts_share_nothing(client: reprise.Client, spec: reprise.CacheSpec, prompt: Prompt) -> None:
+def test_salts_share_nothing(
+    client: reprise.Client, spec: reprise.CacheSpec, prompt: Prompt
+) -> None:
     tokens = prompt(32)
     client.store(spec, reprise.block_keys(tokens, salt=b"one"), random_blocks(spec, 2))
     with client.acquire(spec, reprise.block_keys(tokens, salt=b"two")) as run:

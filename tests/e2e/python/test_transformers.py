@@ -1,4 +1,4 @@
-"""A restored prefix is the engine's own: same logits, bit for bit; what cannot be stored is refused by name."""
+"""A restored prefix is the engine's own, bit for bit; what cannot be is refused by name."""
 
 import uuid
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from reprise.engines.transformers import PrefixCache, UnsupportedModel, model_di
 from transformers import DynamicCache  # noqa: E402
 
 SMALL = dict(
-    vocab_size=300, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=512,
+    vocab_size=300, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
 )  # fmt: skip
 
 
@@ -43,9 +43,10 @@ def qwen_moe() -> Any:
 def deepseek() -> Any:
     torch.manual_seed(3)
     config = transformers.DeepseekV3Config(
-        **{**SMALL, "num_key_value_heads": 4}, n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1,
-        moe_intermediate_size=32, first_k_dense_replace=1, kv_lora_rank=32, q_lora_rank=None,
-        qk_nope_head_dim=16, qk_rope_head_dim=12, v_head_dim=16, head_dim=12, initializer_range=0.2,
+        **{**SMALL, "num_key_value_heads": 4}, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
+        topk_group=1, moe_intermediate_size=32, first_k_dense_replace=1, kv_lora_rank=32,
+        q_lora_rank=None, qk_nope_head_dim=16, qk_rope_head_dim=12, v_head_dim=16, head_dim=12,
+        initializer_range=0.2,
     )  # fmt: skip
     return transformers.DeepseekV3ForCausalLM(config).eval()
 
@@ -111,7 +112,9 @@ def test_a_restored_prefix_computes_the_same_logits_bit_for_bit(
 
 
 def test_fp32_logits_equal_those_of_one_prefill(client: reprise.Client, ids: Any) -> None:
-    model = llama(hidden_size=256, intermediate_size=512, num_attention_heads=8, num_key_value_heads=4)
+    model = llama(
+        hidden_size=256, intermediate_size=512, num_attention_heads=8, num_key_value_heads=4
+    )
     prefixes = prefixes_of(client, model)
     cold, cache = prefill(model, ids)
     prefixes.save(ids[:, :112], cache)
@@ -125,7 +128,16 @@ def test_usage_is_exact_and_one_token_is_always_computed(client: reprise.Client,
     prefixes = prefixes_of(client, model)
     _, cache = prefill(model, ids)
     prefixes.save(ids, cache)
-    for prompt, cached in ((1, 0), (16, 0), (17, 16), (32, 16), (33, 32), (128, 112), (129, 128), (140, 128)):
+    for prompt, cached in (
+        (1, 0),
+        (16, 0),
+        (17, 16),
+        (32, 16),
+        (33, 32),
+        (128, 112),
+        (129, 128),
+        (140, 128),
+    ):
         restored = prefixes.restore(ids[0, :prompt])
         assert restored.usage == {
             "prompt_tokens": prompt,
@@ -172,9 +184,15 @@ def test_salts_and_given_revisions_separate(client: reprise.Client, ids: Any) ->
     model, scope = llama(), str(uuid.uuid4())
     _, cache = prefill(model, ids)
     PrefixCache(client, model, scope=scope, salt=b"a", revision="v1").save(ids, cache)
-    assert PrefixCache(client, model, scope=scope, salt=b"a", revision="v1").restore(ids).blocks == 8
-    assert PrefixCache(client, model, scope=scope, salt=b"b", revision="v1").restore(ids).blocks == 0
-    assert PrefixCache(client, model, scope=scope, salt=b"a", revision="v2").restore(ids).blocks == 0
+    assert (
+        PrefixCache(client, model, scope=scope, salt=b"a", revision="v1").restore(ids).blocks == 8
+    )
+    assert (
+        PrefixCache(client, model, scope=scope, salt=b"b", revision="v1").restore(ids).blocks == 0
+    )
+    assert (
+        PrefixCache(client, model, scope=scope, salt=b"a", revision="v2").restore(ids).blocks == 0
+    )
 
 
 def test_saving_does_not_wait_and_the_model_goes_on(client: reprise.Client, ids: Any) -> None:
@@ -195,26 +213,35 @@ def test_a_cache_that_is_down_leaves_everything_to_compute(ids: Any) -> None:
     with reprise.Client(shards=["127.0.0.1:9"], timeout=0.5) as nobody:
         prefixes = PrefixCache(nobody, model)
         restored = prefixes.restore(ids)
-        assert (restored.cached_tokens, restored.cache.get_seq_length()) == (0, 0) and restored.error
+        assert (restored.cached_tokens, restored.cache.get_seq_length()) == (
+            0,
+            0,
+        ) and restored.error
         logits, cache = prefill(model, ids, restored.cache)
         assert prefixes.save(ids, cache).error
     assert torch.equal(logits, prefill(model, ids)[0])
 
 
 def test_layers_that_are_not_full_attention_are_refused_by_name(client: reprise.Client) -> None:
-    mistral = transformers.MistralForCausalLM(transformers.MistralConfig(**SMALL, sliding_window=32))
-    with pytest.raises(UnsupportedModel, match="layer 0 is sliding_attention|layer 0 is DynamicSlidingWindow"):
+    mistral = transformers.MistralForCausalLM(
+        transformers.MistralConfig(**SMALL, sliding_window=32)
+    )
+    with pytest.raises(
+        UnsupportedModel, match="layer 0 is sliding_attention|layer 0 is DynamicSlidingWindow"
+    ):
         PrefixCache(client, mistral)
     gemma = transformers.Gemma3ForCausalLM(
-        transformers.Gemma3TextConfig(**{**SMALL, "num_hidden_layers": 6}, head_dim=16, sliding_window=32)
+        transformers.Gemma3TextConfig(
+            **{**SMALL, "num_hidden_layers": 6}, head_dim=16, sliding_window=32
+        )
     )
     with pytest.raises(UnsupportedModel, match="layer 0 is sliding_attention"):
         PrefixCache(client, gemma)
     mamba = transformers.Qwen3NextForCausalLM(
         transformers.Qwen3NextConfig(
-            **{**SMALL, "num_hidden_layers": 4}, head_dim=16, linear_num_key_heads=2, linear_num_value_heads=2,
-            linear_key_head_dim=16, linear_value_head_dim=16, num_experts=2, num_experts_per_tok=1,
-            moe_intermediate_size=32, shared_expert_intermediate_size=32,
+            **{**SMALL, "num_hidden_layers": 4}, head_dim=16, linear_num_key_heads=2,
+            linear_num_value_heads=2, linear_key_head_dim=16, linear_value_head_dim=16,
+            num_experts=2, num_experts_per_tok=1, moe_intermediate_size=32, shared_expert_intermediate_size=32,
         )
     )  # fmt: skip
     with pytest.raises(UnsupportedModel, match="layer 0 is linear_attention"):
@@ -222,13 +249,13 @@ def test_layers_that_are_not_full_attention_are_refused_by_name(client: reprise.
 
 
 def test_other_models_that_cannot_be_stored_are_refused_by_name(client: reprise.Client) -> None:
-    scaled = llama(
-        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    )
+    scaled = llama(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0})
     with pytest.raises(UnsupportedModel, match="'dynamic'.*length"):
         PrefixCache(client, scaled)
     t5 = transformers.T5ForConditionalGeneration(
-        transformers.T5Config(vocab_size=300, d_model=32, d_ff=64, num_layers=1, num_heads=2, d_kv=16)
+        transformers.T5Config(
+            vocab_size=300, d_model=32, d_ff=64, num_layers=1, num_heads=2, d_kv=16
+        )
     )
     with pytest.raises(UnsupportedModel, match="encoder-decoder"):
         PrefixCache(client, t5)

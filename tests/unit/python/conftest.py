@@ -1,4 +1,4 @@
-"""The package under test is the installed wheel ($PYTHONPATH or the environment); nothing here starts a server."""
+"""The package under test is the installed wheel; nothing here starts a server."""
 
 import json
 from pathlib import Path

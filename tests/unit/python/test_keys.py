@@ -1,4 +1,4 @@
-"""Block keys and checksums agree with the vectors that C++ shares, and with a second, plain implementation."""
+"""Block keys and checksums agree with C++'s vectors and with a plain implementation."""
 
 import hashlib
 import struct
@@ -15,7 +15,11 @@ def hex_keys(keys: np.ndarray) -> list[str]:
 
 
 def plain_keys(
-    tokens: list[int], block_tokens: int, salt: bytes = b"", extra: bytes = b"", parent: bytes | None = None
+    tokens: list[int],
+    block_tokens: int,
+    salt: bytes = b"",
+    extra: bytes = b"",
+    parent: bytes | None = None,
 ) -> list[str]:
     """The scheme reprise-sha256 from its description (client/cpp/prefix_hasher.h)."""
     keys = []
@@ -24,7 +28,9 @@ def plain_keys(
         encoding = b"reprise" + (b"r" if parent is None else b"c")
         encoding += struct.pack("<3I", block_tokens, len(extra), len(own))
         encoding += parent or bytes(32)
-        encoding += struct.pack(f"<{block_tokens}I", *tokens[start : start + block_tokens]) + extra + own
+        encoding += (
+            struct.pack(f"<{block_tokens}I", *tokens[start : start + block_tokens]) + extra + own
+        )
         parent = hashlib.sha256(encoding).digest()
         keys.append(parent.hex())
     return keys
@@ -70,7 +76,13 @@ def test_salt_and_extra_of_the_same_bytes_are_different_keys() -> None:
     tokens = list(range(16))
     made = {
         bytes(reprise.block_keys(tokens, **options)[0])
-        for options in ({}, {"salt": b"a"}, {"extra": b"a"}, {"salt": b"aa"}, {"salt": b"a", "extra": b"a"})
+        for options in (
+            {},
+            {"salt": b"a"},
+            {"extra": b"a"},
+            {"salt": b"aa"},
+            {"salt": b"a", "extra": b"a"},
+        )
     }
     assert len(made) == 5
 
@@ -79,7 +91,9 @@ def test_checksums_are_those_of_the_shared_vectors(checksum_vectors: dict[str, A
     assert len(checksum_vectors["vectors"]) >= 5
     for row in checksum_vectors["vectors"]:
         i = np.arange(1, row["block_bytes"] + 1, dtype=np.uint64)
-        block = ((i * np.uint64(2654435761) & np.uint64(0xFFFFFFFF)) >> np.uint64(16)).astype(np.uint8)
+        block = ((i * np.uint64(2654435761) & np.uint64(0xFFFFFFFF)) >> np.uint64(16)).astype(
+            np.uint8
+        )
         assert reprise.checksum(block, row["section_bytes"]).hex() == row["checksum"], row["name"]
 
 
@@ -99,7 +113,13 @@ def test_a_checksum_of_nothing_is_refused(block: bytes, sections: int) -> None:
 
 @pytest.mark.parametrize(
     "tokens, why",
-    [([-1], "-1"), ([2**32], str(2**32)), ([0.5], "integers"), ([[1, 2]], "shape"), (["a"], "integers")],
+    [
+        ([-1], "-1"),
+        ([2**32], str(2**32)),
+        ([0.5], "integers"),
+        ([[1, 2]], "shape"),
+        (["a"], "integers"),
+    ],
 )
 def test_what_is_no_token_is_refused(tokens: list[Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
@@ -133,7 +153,9 @@ def test_keys_are_taken_in_three_forms() -> None:
     assert as_keys([]).shape == (0, 32)
 
 
-@pytest.mark.parametrize("keys", [b"a" * 33, [b"a" * 31], np.zeros((2, 16), np.uint8), np.zeros(32, np.uint8)])
+@pytest.mark.parametrize(
+    "keys", [b"a" * 33, [b"a" * 31], np.zeros((2, 16), np.uint8), np.zeros(32, np.uint8)]
+)
 def test_what_is_no_key_is_refused(keys: Any) -> None:
     with pytest.raises(ValueError, match="32|key"):
         as_keys(keys)

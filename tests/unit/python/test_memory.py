@@ -105,7 +105,8 @@ def test_planes_are_read_off_any_layout() -> None:
 
 
 @pytest.mark.parametrize(
-    "axes, why", [({"page": 0, "token": 0, "head": 2}, "another one"), ({"page": 0, "token": 1}, "exactly one")]
+    "axes, why",
+    [({"page": 0, "token": 0, "head": 2}, "another one"), ({"page": 0, "token": 1}, "exactly one")],
 )
 def test_axes_that_do_not_name_the_tensor_are_refused(axes: dict[str, int], why: str) -> None:
     with pytest.raises(ValueError, match=why):

@@ -1,4 +1,4 @@
-"""What the package is to others: light to import, typed, free of pickle, at peace with torch and grpcio."""
+"""What the package is to others: light to import, typed, at peace with torch and grpcio."""
 
 import re
 import subprocess
@@ -17,7 +17,10 @@ def run(code: str) -> str:
 
 
 def test_importing_it_imports_no_engine() -> None:
-    loaded = run("import reprise, sys; print([m for m in ('torch', 'transformers', 'vllm') if m in sys.modules])")
+    loaded = run(
+        "import reprise, sys; "
+        "print([m for m in ('torch', 'transformers', 'vllm') if m in sys.modules])"
+    )
     assert loaded.strip() == "[]"
 
 

@@ -6,14 +6,15 @@
     answer = prefixes.generate(input_ids, session="user-1", max_new_tokens=64)
     answer.usage["prompt_tokens_details"]["cached_tokens"]
 
-Models: decoders with full attention in every layer. Llama, Qwen, Mistral and their like (MHA, GQA, MQA);
-mixture-of-experts models such as Mixtral and Qwen-MoE, whose K/V is attention's and nothing more, since
-experts keep no state; DeepSeek's MLA, of which Transformers caches the compressed latent. Sliding-window,
-chunked, indexed, hybrid and linear-state layers, encoder-decoders, quantized caches and position encodings
-that depend on the prompt's length are refused by name when `PrefixCache` is made.
+Models: decoders with full attention in every layer. Llama, Qwen, Mistral and their like (MHA, GQA,
+MQA); mixture-of-experts models such as Mixtral and Qwen-MoE, whose K/V is attention's and nothing
+more, since experts keep no state; DeepSeek's MLA, of which Transformers caches the compressed
+latent. Sliding-window, chunked, indexed, hybrid and linear-state layers, encoder-decoders,
+quantized caches and position encodings that depend on the prompt's length are refused by name when
+`PrefixCache` is made.
 
-One sequence at a time: a batch of two or more is refused. The bytes go from and to the cache's own tensors
-for models in host memory; on a GPU they pass through one host tensor.
+One sequence at a time: a batch of two or more is refused. The bytes go from and to the cache's own
+tensors for models in host memory; on a GPU they pass through one host tensor.
 """
 
 from __future__ import annotations
@@ -42,27 +43,28 @@ ENGINE_LAYOUT = "transformers/1"
 
 DTYPE_NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 
-# Position encodings whose keys depend on how long the prompt is, so that a prefix of one prompt has other
-# keys in a longer one.
+# Position encodings whose keys depend on how long the prompt is, so that a prefix of one prompt has
+# other keys in a longer one.
 LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope", "su"})
 
 # Members of a config that do not change a key or a value.
 _VOLATILE_CONFIG = frozenset(
     {
-        "architectures", "bos_token_id", "chunk_size_feed_forward", "dtype", "eos_token_id", "id2label",
-        "label2id", "output_attentions", "output_hidden_states", "pad_token_id", "problem_type",
-        "return_dict", "sep_token_id", "torch_dtype", "transformers_version", "use_cache",
+        "architectures", "bos_token_id", "chunk_size_feed_forward", "dtype", "eos_token_id",
+        "id2label", "label2id", "output_attentions", "output_hidden_states", "pad_token_id",
+        "problem_type", "return_dict", "sep_token_id", "torch_dtype", "transformers_version",
+        "use_cache",
     }
 )  # fmt: skip
 
 
 class UnsupportedModel(ValueError):
-    """The model keeps state that Reprise does not store; the message names the layer or the setting."""
+    """The model keeps state that is not stored; the message names the layer or setting."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A restored prefix: pass `cache` as `past_key_values`, with the whole prompt, and compute the rest."""
+    """A restored prefix: pass `cache` as `past_key_values` and compute the rest."""
 
     cache: DynamicCache
     prompt_tokens: int
@@ -98,10 +100,11 @@ class Generation:
 class PrefixCache:
     """Restores and saves the prefixes of one model's prompts.
 
-    The cache spec comes from the model as it is: the layers, heads and dtype of the cache that it really
-    fills (one token is computed to see them), its position encoding, and a digest of its configuration and
-    of every weight. Two models whose weights differ in one bit never share a block. Make it after loading
-    weights or adapters, and again after changing them. Thread-safe as far as the model is.
+    The cache spec comes from the model as it is: the layers, heads and dtype of the cache that it
+    really fills (one token is computed to see them), its position encoding, and a digest of its
+    configuration and of every weight. Two models whose weights differ in one bit never share a
+    block. Make it after loading weights or adapters, and again after changing them. Thread-safe as
+    far as the model is.
     """
 
     def __init__(
@@ -116,9 +119,10 @@ class PrefixCache:
         salt: bytes = b"",
         timeout: float | None = None,
     ) -> None:
-        """`name` is the model's name for people (default: its class); `revision` replaces the digest, where
-        one who knows what is loaded wants to save reading the weights once; `scope` and `salt` separate what
-        must not be shared; `timeout` (seconds) bounds each restore and save, None: the client's default.
+        """`name` is the model's name for people (default: its class); `revision` replaces the
+        digest, where one who knows what is loaded wants to save reading the weights once; `scope`
+        and `salt` separate what must not be shared; `timeout` (seconds) bounds each restore and
+        save, None: the client's default.
 
         Raises UnsupportedModel naming what cannot be stored.
         """
@@ -147,8 +151,9 @@ class PrefixCache:
     def restore(self, input_ids: TokensLike, session: str | None = None) -> Restored:
         """The longest stored prefix of the prompt, in a new cache.
 
-        `input_ids` is one prompt, shape (tokens,) or (1, tokens). At least one token is left to compute, so
-        that there are logits. A cache that is down or misses answers an empty `DynamicCache`.
+        `input_ids` is one prompt, shape (tokens,) or (1, tokens). At least one token is left to
+        compute, so that there are logits. A cache that is down or misses answers an empty
+        `DynamicCache`.
         """
         tokens = _one_prompt(input_ids)
         self._require_same_adapters()
@@ -178,20 +183,18 @@ class PrefixCache:
             error=fetched.error,
         )
 
-    def save(
-        self, input_ids: TokensLike, cache: Cache, session: str | None = None
-    ) -> StoreResult:
+    def save(self, input_ids: TokensLike, cache: Cache, session: str | None = None) -> StoreResult:
         """Stores the full blocks of what `cache` holds of `input_ids` (prompt and answer).
 
-        `cache` must have been filled by this model from these very tokens. What is stored already is not
-        sent again. Raises ValueError for a cache of another shape or a batch.
+        `cache` must have been filled by this model from these very tokens. What is stored already
+        is not sent again. Raises ValueError for a cache of another shape or a batch.
         """
         return self.save_async(input_ids, cache, session).result()
 
     def save_async(
         self, input_ids: TokensLike, cache: Cache, session: str | None = None
     ) -> Operation[StoreResult]:
-        """`save` without waiting. The model may go on with `cache` meanwhile: it grows by new tensors."""
+        """`save` without waiting. `cache` may grow meanwhile: it grows by new tensors."""
         tokens = _one_prompt(input_ids)
         self._require_same_adapters()
         covered = min(tokens.size, int(cache.get_seq_length()))
@@ -211,8 +214,8 @@ class PrefixCache:
     ) -> Generation:
         """`model.generate` with the prefix restored before and the whole saved after.
 
-        `options` go to `model.generate`. Raises ValueError for options that make more than one sequence or
-        another kind of cache.
+        `options` go to `model.generate`. Raises ValueError for options that make more than one
+        sequence or another kind of cache.
         """
         _require_plain_generation(options)
         restored = self.restore(input_ids, session)
@@ -227,8 +230,8 @@ class PrefixCache:
         now = active_adapters(self._model)
         if now != self._adapters:
             raise ValueError(
-                f"the model's active adapters are {now} and were {self._adapters} when this PrefixCache was "
-                "made: make one for each"
+                f"the model's active adapters are {now} and were {self._adapters} when this "
+                "PrefixCache was made: make one for each"
             )
 
 
@@ -261,15 +264,17 @@ class _CacheShape:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> _CacheShape:
-        """From the cache that the model fills when it computes one token. Raises UnsupportedModel."""
+        """From the cache that the model fills computing one token. Raises UnsupportedModel."""
         config = model.config
         if getattr(config, "is_encoder_decoder", False):
-            raise UnsupportedModel(f"{type(model).__name__} is an encoder-decoder: decoders are stored")
+            raise UnsupportedModel(
+                f"{type(model).__name__} is an encoder-decoder: decoders are stored"
+            )
         rope = _rope_types(config)
         if rope & LENGTH_DEPENDENT_ROPE:
             raise UnsupportedModel(
-                f"rope_type {sorted(rope & LENGTH_DEPENDENT_ROPE)[0]!r}: its keys depend on the prompt's "
-                "length, so a prefix's K/V is not the same in a longer prompt"
+                f"rope_type {sorted(rope & LENGTH_DEPENDENT_ROPE)[0]!r}: its keys depend on the "
+                "prompt's length, so a prefix's K/V is not the same in a longer prompt"
             )
         cache = DynamicCache(config=config)
         _require_full_attention(cache, config)
@@ -279,16 +284,20 @@ class _CacheShape:
         _require_full_attention(cache, config)
         shapes = {_layer_shape(index, layer) for index, layer in enumerate(cache.layers)}
         if len(shapes) != 1:
-            raise UnsupportedModel(f"layers cache different shapes (heads, keys, values, dtype): {shapes}")
+            raise UnsupportedModel(
+                f"layers cache different shapes (heads, keys, values, dtype): {shapes}"
+            )
         heads, key_row, value_row, dtype = shapes.pop()
         if dtype not in DTYPE_NAMES:
-            raise UnsupportedModel(f"the cache is {dtype}: {', '.join(map(str, DTYPE_NAMES))} are stored")
+            raise UnsupportedModel(
+                f"the cache is {dtype}: {', '.join(map(str, DTYPE_NAMES))} are stored"
+            )
         latent = key_row != value_row
         rank = getattr(config.get_text_config(decoder=True), "kv_lora_rank", None)
         if latent and (heads != 1 or rank != key_row):
             raise UnsupportedModel(
-                f"keys have {key_row} elements a head and values {value_row}, in {heads} heads: only equal "
-                "ones, or a compressed latent (MLA), are stored"
+                f"keys have {key_row} elements a head and values {value_row}, in {heads} heads: "
+                "only equal ones, or a compressed latent (MLA), are stored"
             )
         return cls(len(cache.layers), heads, key_row, value_row, dtype, latent)
 
@@ -306,16 +315,19 @@ def _require_full_attention(cache: DynamicCache, config: Any) -> None:
         if type(layer) is not DynamicLayer:
             kind = kinds[index] if kinds else type(layer).__name__
             raise UnsupportedModel(
-                f"layer {index} is {kind} ({type(layer).__name__}): only layers with full attention are "
-                "stored"
+                f"layer {index} is {kind} ({type(layer).__name__}): only layers with full "
+                "attention are stored"
             )
 
 
 class _HostMemory:
     """K/V of one prompt in host memory, as planes of a `PagedPlan` with a block per page."""
 
-    def __init__(self, shape: _CacheShape, planes: list[torch.Tensor], whole: torch.Tensor | None) -> None:
-        # Each plane is (heads, tokens, row), rows contiguous, in the order [layer][K, V] (MLA: [layer]).
+    def __init__(
+        self, shape: _CacheShape, planes: list[torch.Tensor], whole: torch.Tensor | None
+    ) -> None:
+        # Each plane is (heads, tokens, row), rows contiguous, in the order [layer][K, V] (MLA:
+        # [layer]).
         self._shape = shape
         self._planes = planes
         self._whole = whole
@@ -330,11 +342,13 @@ class _HostMemory:
 
     @classmethod
     def of(cls, cache: Cache, shape: _CacheShape, tokens: int) -> _HostMemory:
-        """The first `tokens` tokens of a cache: its own tensors, or a copy where they cannot be lent."""
+        """The first `tokens` tokens of a cache: its tensors, or a copy where those do not do."""
         pairs = [_layer_tensors(index, layer, shape) for index, layer in enumerate(cache.layers)]
         if len(pairs) != shape.layers:
             raise ValueError(f"the cache has {len(pairs)} layers: this model has {shape.layers}")
-        if not shape.latent and all(tensor.device.type == "cpu" for pair in pairs for tensor in pair):
+        if not shape.latent and all(
+            tensor.device.type == "cpu" for pair in pairs for tensor in pair
+        ):
             lent = [t if t.stride(-1) == 1 else t.contiguous() for pair in pairs for t in pair]
             return cls(shape, lent, None)
         memory = cls.empty(shape, tokens)
@@ -357,7 +371,7 @@ class _HostMemory:
         return PagedPlan(client, spec, planes, spec.block_tokens, owners=self._planes)
 
     def fill(self, cache: DynamicCache, tokens: int, device: torch.device) -> None:
-        """Gives the first `tokens` tokens to the layers of an empty cache, without copying on the host."""
+        """Gives the first `tokens` tokens to an empty cache, without copying on the host."""
         if tokens == 0:
             return
         assert self._whole is not None
@@ -374,18 +388,26 @@ class _HostMemory:
 
 def _layer_tensors(index: int, layer: Any, shape: _CacheShape) -> tuple[torch.Tensor, torch.Tensor]:
     if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
-        raise ValueError(f"layer {index} of the cache is {type(layer).__name__}: a DynamicCache is taken")
+        raise ValueError(
+            f"layer {index} of the cache is {type(layer).__name__}: a DynamicCache is taken"
+        )
     keys, values = layer.keys, layer.values
     if keys.shape[0] != 1:
-        raise ValueError(f"the cache has batch size {keys.shape[0]}: one sequence at a time is stored")
+        raise ValueError(
+            f"the cache has batch size {keys.shape[0]}: one sequence at a time is stored"
+        )
     wanted = (shape.heads, shape.key_row, shape.value_row, shape.dtype)
     if _layer_shape(index, layer) != wanted:
-        raise ValueError(f"layer {index} holds {_layer_shape(index, layer)}: this model fills {wanted}")
+        raise ValueError(
+            f"layer {index} holds {_layer_shape(index, layer)}: this model fills {wanted}"
+        )
     return keys[0], values[0]
 
 
 def _one_prompt(input_ids: TokensLike) -> npt.NDArray[np.uint32]:
-    array = input_ids.cpu().numpy() if isinstance(input_ids, torch.Tensor) else np.asarray(input_ids)
+    array = (
+        input_ids.cpu().numpy() if isinstance(input_ids, torch.Tensor) else np.asarray(input_ids)
+    )
     if array.ndim == 2:
         if array.shape[0] != 1:
             raise ValueError(f"a batch of {array.shape[0]} prompts: one at a time is taken")
@@ -399,7 +421,9 @@ def _require_plain_generation(options: dict[str, Any]) -> None:
             raise ValueError(f"{name} = {options[name]}: one sequence at a time is stored")
     for name in ("past_key_values", "cache_implementation", "inputs_embeds"):
         if options.get(name) is not None:
-            raise ValueError(f"{name} is set: the prefix is restored into a DynamicCache from token ids")
+            raise ValueError(
+                f"{name} is set: the prefix is restored into a DynamicCache from token ids"
+            )
     if options.get("use_cache") is False:
         raise ValueError("use_cache = False: without a cache there is nothing to restore into")
 
@@ -416,7 +440,8 @@ def active_adapters(model: Any) -> tuple[str, ...]:
 def model_digest(model: PreTrainedModel) -> str:
     """64 hex digits over the configuration and every weight of a model, each byte of them.
 
-    Raises ValueError where a weight is not loaded (offloaded to a meta device): pass `revision` then.
+    Raises ValueError where a weight is not loaded (offloaded to a meta device): pass `revision`
+    then.
     """
     config = {
         name: value
@@ -428,7 +453,13 @@ def model_digest(model: PreTrainedModel) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         if tensor.device.type == "meta":
             raise ValueError(f"weight {name} is on the meta device: pass revision= to PrefixCache")
-        place = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        place = (
+            tensor.device,
+            tensor.data_ptr(),
+            tuple(tensor.shape),
+            tensor.stride(),
+            tensor.dtype,
+        )
         if place not in known:
             host = tensor.detach().cpu().contiguous()
             size = host.numel() * host.element_size()
