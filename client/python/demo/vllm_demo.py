@@ -1,7 +1,8 @@
-"""The demo with vLLM: two servers, one cache. They answer a conversation's turns in turn; then one of them is killed
-and the other goes on, from K/V that the dead one computed.
+"""The demo with vLLM: two servers, one cache. They answer a conversation's turns in turn; then one
+of them is killed and the other goes on, from K/V that the dead one computed.
 
-The control is the surviving server alone, with its own prefix cache and without Reprise: its tokens must be the same.
+The control is the surviving server alone, with its own prefix cache and without Reprise: its tokens
+must be the same.
 """
 
 from __future__ import annotations
@@ -22,8 +23,14 @@ SIZES = {  # characters of the document that the talk is about, and the made mod
     "full": (6000, dict(layers=6, width=512, heads=8, kv_heads=4)),
     "small": (1500, dict(layers=2, width=128, heads=2, kv_heads=1)),
 }
-QUESTIONS = ("Who may copy this?", "And who may change it?", "What must be kept?", "What is not promised?",
-             "Where does it end?", "Say it in one sentence.")
+QUESTIONS = (
+    "Who may copy this?",
+    "And who may change it?",
+    "What must be kept?",
+    "What is not promised?",
+    "Where does it end?",
+    "Say it in one sentence.",
+)
 
 
 def run(options: Options, console: Console) -> Report:
@@ -31,7 +38,9 @@ def run(options: Options, console: Console) -> Report:
     console.title("Reprise: two vLLM servers, one conversation, and one of them dies")
     with tempfile.TemporaryDirectory(prefix="reprise-demo-") as name:
         folder = Path(name)
-        with Cluster(options.binaries, shards=options.shards, log=folder / "cluster.log") as cluster:
+        with Cluster(
+            options.binaries, shards=options.shards, log=folder / "cluster.log"
+        ) as cluster:
             story = _Story(options, console, folder, cluster.router)
             try:
                 return story.tell()
@@ -54,8 +63,15 @@ class _Story:
         self._model = options.model or "a Llama with random weights, made on the spot"
         with console.doing("starting two vLLM servers (half a minute)"):
             for letter in "AB":
-                self._servers.append(Server(folder, model, letter, connector=reprise_connector(router),
-                                            dtype="float32" if options.model is None else "auto"))
+                self._servers.append(
+                    Server(
+                        folder,
+                        model,
+                        letter,
+                        connector=reprise_connector(router),
+                        dtype="float32" if options.model is None else "auto",
+                    )
+                )
             for server in self._servers:
                 server.ready()
 
@@ -78,53 +94,104 @@ class _Story:
                 a.settle()
                 pid = a.process.pid
                 a.kill()
-                say.alarm(f"server A, pid {pid}, killed with SIGKILL: its memory, and the answer to turn {number}, is gone")
+                say.alarm(
+                    f"server A, pid {pid}, killed with SIGKILL: its memory, and the answer to "
+                    f"turn {number}, is gone"
+                )
                 b.forget_prefixes()
-                say.note("server B forgets its own prefix cache: what it knows now comes from Reprise")
+                say.note(
+                    "server B forgets its own prefix cache: what it knows now comes from Reprise"
+                )
             prompt = prompt + ids
             expected = min(full_blocks(stored), full_blocks(len(prompt) - 1))
             answer = server.complete(prompt, self._options.answer_tokens, session=SESSION)
-            say.note(f"turn {number + 1}: server {server.name}, {count(answer.prompt_tokens)} prompt tokens, "
-                     f"{count(answer.cached_tokens)} cached, first token after {milliseconds(answer.ttft_ms)}")
+            say.note(
+                f"turn {number + 1}: server {server.name}, {count(answer.prompt_tokens)} "
+                f"prompt tokens, "
+                f"{count(answer.cached_tokens)} cached, first token after "
+                f"{milliseconds(answer.ttft_ms)}"
+            )
             if not last:
                 server.settle()
             answers.append((server.name, list(prompt), answer, expected))
             stored = len(prompt) + len(answer.tokens) - 1
             prompt = prompt + answer.tokens
         with say.doing("control: server B alone, the whole conversation with its own prefix cache"):
-            alone = [b.complete(asked, self._options.answer_tokens, salt="control", own_cache_only=True)
-                     for _, asked, _, _ in answers]
-        cold = b.complete(answers[-1][1], self._options.answer_tokens, salt="cold", own_cache_only=True)
+            alone = [
+                b.complete(asked, self._options.answer_tokens, salt="control", own_cache_only=True)
+                for _, asked, _, _ in answers
+            ]
+        cold = b.complete(
+            answers[-1][1], self._options.answer_tokens, salt="cold", own_cache_only=True
+        )
         return self._report(answers, alone, cold)
 
-    def _report(self, answers: list[tuple[str, list[int], Answer, int]], alone: list[Answer], cold: Answer) -> Report:
+    def _report(
+        self, answers: list[tuple[str, list[int], Answer, int]], alone: list[Answer], cold: Answer
+    ) -> Report:
         report = Report()
         restored = answers[-1][2]
         identical = all(mine.tokens == own.tokens for (_, _, mine, _), own in zip(answers, alone))
         report.facts = {
-            "engine": "vllm", "model": self._model, "turns": TURNS, "tokens_identical": identical,
-            "worker_killed": True, "prompt_tokens": restored.prompt_tokens, "cached_tokens": restored.cached_tokens,
-            "ttft_cold_ms": cold.ttft_ms, "ttft_restored_ms": restored.ttft_ms,
-            "ttft_speedup": cold.ttft_ms / max(restored.ttft_ms, 0.001), "answer_tokens": self._options.answer_tokens,
+            "engine": "vllm",
+            "model": self._model,
+            "turns": TURNS,
+            "tokens_identical": identical,
+            "worker_killed": True,
+            "prompt_tokens": restored.prompt_tokens,
+            "cached_tokens": restored.cached_tokens,
+            "ttft_cold_ms": cold.ttft_ms,
+            "ttft_restored_ms": restored.ttft_ms,
+            "ttft_speedup": cold.ttft_ms / max(restored.ttft_ms, 0.001),
+            "answer_tokens": self._options.answer_tokens,
         }
-        report.require(identical, "the tokens differ from those of one server with its own prefix cache")
+        report.require(
+            identical, "the tokens differ from those of one server with its own prefix cache"
+        )
         for number, (name, _, mine, expected) in enumerate(answers):
-            report.require(mine.cached_tokens == expected, f"turn {number + 1} on server {name}: {mine.cached_tokens} "
-                           f"tokens were cached, {expected} were stored")
+            report.require(
+                mine.cached_tokens == expected,
+                f"turn {number + 1} on server {name}: {mine.cached_tokens} "
+                f"tokens were cached, {expected} were stored",
+            )
         rows: list[tuple[str, ...]] = [
-            (str(number + 1), name, count(mine.prompt_tokens), count(mine.cached_tokens), milliseconds(mine.ttft_ms),
-             "yes" if mine.tokens == own.tokens else "NO")
-            for number, ((name, _, mine, _), own) in enumerate(zip(answers, alone))]
+            (
+                str(number + 1),
+                name,
+                count(mine.prompt_tokens),
+                count(mine.cached_tokens),
+                milliseconds(mine.ttft_ms),
+                "yes" if mine.tokens == own.tokens else "NO",
+            )
+            for number, ((name, _, mine, _), own) in enumerate(zip(answers, alone))
+        ]
         report.sections = [
-            Section("The conversation, in tokens", rows,
-                    ("turn", "server", "prompt", "cached", "first token", "same tokens as one server alone")),
-            Section("The last turn, after server A was killed", [
-                ("cached tokens", f"{count(restored.cached_tokens)} of {count(restored.prompt_tokens)}, none of them "
-                                  f"from server B's own cache"),
-                ("first token, cold", milliseconds(cold.ttft_ms)),
-                ("first token, restored", milliseconds(restored.ttft_ms)),
-                ("speed-up", f"{report.facts['ttft_speedup']:.1f} x"),
-                ("tokens identical", "yes" if identical else "NO"),
-            ]),
+            Section(
+                "The conversation, in tokens",
+                rows,
+                (
+                    "turn",
+                    "server",
+                    "prompt",
+                    "cached",
+                    "first token",
+                    "same tokens as one server alone",
+                ),
+            ),
+            Section(
+                "The last turn, after server A was killed",
+                [
+                    (
+                        "cached tokens",
+                        f"{count(restored.cached_tokens)} of {count(restored.prompt_tokens)}, "
+                        f"none of them "
+                        f"from server B's own cache",
+                    ),
+                    ("first token, cold", milliseconds(cold.ttft_ms)),
+                    ("first token, restored", milliseconds(restored.ttft_ms)),
+                    ("speed-up", f"{report.facts['ttft_speedup']:.1f} x"),
+                    ("tokens identical", "yes" if identical else "NO"),
+                ],
+            ),
         ]
         return report

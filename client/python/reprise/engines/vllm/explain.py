@@ -1,4 +1,5 @@
-"""Says in the log why a whole prompt missed when the reason is another cache spec, naming the field.
+"""Says in the log why a whole prompt missed when the reason is another cache spec, naming the
+field.
 
 Beside the scheduler's thread and seldom: an explanation scans the shards' indexes.
 """
@@ -24,12 +25,16 @@ class MissExplainer:
         self._told: set[tuple[str, str, str]] = set()
 
     def consider(self, spec: Any, packed_keys: bytes) -> threading.Thread | None:
-        """Looks into this miss unless the last look was too recent. Returns the thread that does, for tests."""
+        """Looks into this miss unless the last look was too recent. Returns the thread that
+        does, for tests.
+        """
         now = self._clock()
         if not self._interval_s or now < self._next or not packed_keys:
             return None
         self._next = now + self._interval_s
-        thread = threading.Thread(target=self._look, args=(spec, packed_keys), name="reprise-explain", daemon=True)
+        thread = threading.Thread(
+            target=self._look, args=(spec, packed_keys), name="reprise-explain", daemon=True
+        )
         thread.start()
         return thread
 
@@ -46,5 +51,9 @@ class MissExplainer:
             told = (field, str(one.get("spec_value_asked")), str(one.get("spec_value_stored")))
             if told not in self._told:
                 self._told.add(told)
-                logger.warning("Blocks of this prompt are stored, but not for this engine: cache spec field %s is %r "
-                               "here and %r there. Nothing is shared between them.", *told)
+                logger.warning(
+                    "Blocks of this prompt are stored, but not for this engine: cache spec "
+                    "field %s is %r "
+                    "here and %r there. Nothing is shared between them.",
+                    *told,
+                )

@@ -1,8 +1,12 @@
-"""vLLM's KV cache groups, and what of them can be kept outside: a plan of parts, or one sentence that names a layer.
+"""vLLM's KV cache groups, and what of them can be kept outside: a plan of parts, or one sentence
+that names a layer.
 
-A part is what shares one cache spec: the layers of one group with one geometry. A prefix counts only when every
-part of every rank has it.
+A part is what shares one cache spec: the layers of one group with one geometry. A prefix counts
+only when every part of every rank has it.
 """
+
+# vLLM is there when this is imported, not when types are checked.
+# mypy: disable-error-code="import-not-found,misc,unused-ignore"
 
 from __future__ import annotations
 
@@ -10,10 +14,16 @@ import dataclasses
 import re
 from typing import Any
 
-SUPPORTED = ("full_attention", "mla_attention", "sliding_window", "sliding_window_mla", "sink_full_attention")
+SUPPORTED = (
+    "full_attention",
+    "mla_attention",
+    "sliding_window",
+    "sliding_window_mla",
+    "sink_full_attention",
+)
 WHY_NOT = {
     "mamba": "its state is one vector for the whole prefix, not K and V per token",
-    "chunked_local_attention": "its blocks belong to chunks, which blocks of a prefix do not describe",
+    "chunked_local_attention": "its blocks belong to chunks, not to a prefix",
     "encoder_only_attention": "it keeps no K/V between steps",
     "cross_attention": "its K/V belongs to the encoder's input, not to the prompt's tokens",
     "unknown": "its layers keep different kinds of state in one group",
@@ -41,8 +51,14 @@ def layer_index(name: str) -> tuple[int, str]:
 
 
 def plan_groups(kv_cache_config: Any) -> tuple[Group, ...]:
-    """The groups to keep, in vLLM's order. Raises UnsupportedModel naming the first layer that cannot be."""
-    from vllm.v1.kv_cache_interface import get_kv_cache_spec_kind, get_kv_cache_spec_sliding_window, iter_layer_specs
+    """The groups to keep, in vLLM's order. Raises UnsupportedModel naming the first layer that
+    cannot be.
+    """
+    from vllm.v1.kv_cache_interface import (
+        get_kv_cache_spec_kind,
+        get_kv_cache_spec_sliding_window,
+        iter_layer_specs,
+    )
 
     kept = set(kv_cache_config.prefix_cacheable_group_ids)
     groups = []
@@ -52,20 +68,28 @@ def plan_groups(kv_cache_config: Any) -> tuple[Group, ...]:
         kind = get_kv_cache_spec_kind(spec).value
         if kind not in SUPPORTED:
             why = WHY_NOT.get(kind, "Reprise does not know this kind")
-            raise UnsupportedModel(f"Reprise cannot cache this model: layer {layer} has {kind.replace('_', ' ')} "
-                                   f"state; {why}. Start without --kv-transfer-config, or with another model.")
+            raise UnsupportedModel(
+                f"Reprise cannot cache this model: layer {layer} has {kind.replace('_', ' ')} "
+                f"state; {why}. Start without --kv-transfer-config, or with another model."
+            )
         if any(getattr(s, "tokens_per_state", 1) != 1 for s in iter_layer_specs(spec)):
-            raise UnsupportedModel(f"Reprise cannot cache this model: layer {layer} compresses several tokens into "
-                                   f"one state. Start without --kv-transfer-config, or with another model.")
+            raise UnsupportedModel(
+                f"Reprise cannot cache this model: layer {layer} compresses several tokens into "
+                f"one state. Start without --kv-transfer-config, or with another model."
+            )
         if index not in kept:
             if group.enable_kv_transfer:
-                raise UnsupportedModel(f"Reprise cannot cache this model: vLLM keeps layer {layer} out of prefix "
-                                       f"caching. Start without --kv-transfer-config, or with another model.")
+                raise UnsupportedModel(
+                    f"Reprise cannot cache this model: vLLM keeps layer {layer} out of prefix "
+                    f"caching. Start without --kv-transfer-config, or with another model."
+                )
             continue
         window = get_kv_cache_spec_sliding_window(spec) or 0
         if kind.startswith("sliding_window") and not window:
-            raise UnsupportedModel(f"Reprise cannot cache this model: the layers of {layer}'s group have different "
-                                   f"windows.")
+            raise UnsupportedModel(
+                f"Reprise cannot cache this model: the layers of {layer}'s group have different "
+                f"windows."
+            )
         groups.append(Group(index, tuple(group.layer_names), spec.block_size, window))
     if not groups:
         raise UnsupportedModel("Reprise found no attention layer whose K/V could be cached.")
@@ -74,9 +98,13 @@ def plan_groups(kv_cache_config: Any) -> tuple[Group, ...]:
 
 def check_parallelism(parallel_config: Any) -> None:
     """Raises UnsupportedModel where one block's tokens are split over ranks."""
-    for name, flag in (("decode_context_parallel_size", "--decode-context-parallel-size"),
-                       ("prefill_context_parallel_size", "--prefill-context-parallel-size")):
+    for name, flag in (
+        ("decode_context_parallel_size", "--decode-context-parallel-size"),
+        ("prefill_context_parallel_size", "--prefill-context-parallel-size"),
+    ):
         size = getattr(parallel_config, name, 1)
         if size > 1:
-            raise UnsupportedModel(f"Reprise does not cache with {flag} {size}: one block's tokens would lie on "
-                                   f"several ranks. Set it to 1.")
+            raise UnsupportedModel(
+                f"Reprise does not cache with {flag} {size}: one block's tokens would lie on "
+                f"several ranks. Set it to 1."
+            )

@@ -1,4 +1,5 @@
-"""One request's question to the cache: how much of this prompt is stored, on every rank and in every group?
+"""One request's question to the cache: how much of this prompt is stored, on every rank and in
+every group?
 
 Invariant: while an answer of more than zero blocks stands, its leases are held; `close` ends them.
 """
@@ -14,6 +15,26 @@ import numpy as np
 from .spec_from_engine import Part
 
 
+class Leftovers:
+    """Cancelled questions that are not over yet. Dropping one would wait for it; here nobody
+    waits.
+    """
+
+    def __init__(self) -> None:
+        self._operations: list[Any] = []
+
+    def add(self, operation: Any) -> None:
+        operation.cancel()
+        self._operations.append(operation)
+
+    def sweep(self) -> None:
+        """Drops those that are over, and with them whatever they leased."""
+        self._operations = [operation for operation in self._operations if not operation.done()]
+
+    def __bool__(self) -> bool:
+        return bool(self._operations)
+
+
 @dataclasses.dataclass
 class Lookup:
     """`first_tokens`: what the engine had when it asked; blocks before are counted, not leased."""
@@ -23,12 +44,15 @@ class Lookup:
     deadline: float
     parts: list[Part]
     operations: list[Any]
+    leftovers: Leftovers
     runs: list[Any] = dataclasses.field(default_factory=list)
     tokens: int | None = None  # the answer, once there is one
-    outcome: str = ""          # hit, miss, late or error
+    outcome: str = ""  # hit, miss, late or error
 
     def poll(self, now: float, limit_tokens: int, unit: int) -> int | None:
-        """Tokens stored everywhere, rounded down to `unit`; None while the answer may still come in time."""
+        """Tokens stored everywhere, rounded down to `unit`; None while the answer may still come
+        in time.
+        """
         if self.tokens is not None:
             return self.tokens
         if not all(operation.done() for operation in self.operations):
@@ -38,7 +62,10 @@ class Lookup:
             return 0
         self.runs = [operation.result() for operation in self.operations]
         self.operations = []
-        stored = min((run.blocks * part.group.block_tokens for run, part in zip(self.runs, self.parts)), default=0)
+        stored = min(
+            (run.blocks * part.group.block_tokens for run, part in zip(self.runs, self.parts)),
+            default=0,
+        )
         stored = min(stored, limit_tokens) // unit * unit
         if stored > self.first_tokens:
             self.tokens, self.outcome = stored, "hit"
@@ -55,8 +82,8 @@ class Lookup:
 
     def _let_go(self) -> None:
         for operation in self.operations:
-            operation.cancel()
-        self.operations = []  # an operation that is dropped releases its run
+            self.leftovers.add(operation)
+        self.operations = []
         for run in self.runs:
             run.release()
 
@@ -66,21 +93,36 @@ class Lookup:
         self.runs = []
 
 
-def start(client: Any, parts: list[Part], spec_of: Callable[[Part], Any], keys_of: Callable[[Part], np.ndarray],
-          *, session: str | None, first_tokens: int, limit_tokens: int, now: float, budget_s: float) -> Lookup:
+def start(
+    client: Any,
+    parts: list[Part],
+    spec_of: Callable[[Part], Any],
+    keys_of: Callable[[Part], np.ndarray],
+    *,
+    session: str | None,
+    first_tokens: int,
+    now: float,
+    budget_s: float,
+    leftovers: Leftovers,
+) -> Lookup:
     """Asks for every part at once; returns at once."""
-    lookup = Lookup(first_tokens, now, now + budget_s, parts, [])
+    lookup = Lookup(first_tokens, now, now + budget_s, parts, [], leftovers)
     for part in parts:
         keys = keys_of(part)
         first = min(first_block(part, first_tokens), len(keys))
-        lookup.operations.append(client.acquire_async(spec_of(part), keys, session=session, first_block=first,
-                                                      timeout=budget_s))
+        lookup.operations.append(
+            client.acquire_async(
+                spec_of(part), keys, session=session, first_block=first, timeout=budget_s
+            )
+        )
     return lookup
 
 
 def first_block(part: Part, tokens: int) -> int:
-    """First block whose bytes a load needs when the engine has `tokens` already. A window reaches back before them:
-    the blocks in front of the window are not needed, but where it will end is not known yet."""
+    """First block whose bytes a load needs when the engine has `tokens` already. A window
+    reaches back before them: the blocks in front of the window are not needed, but where it will
+    end is not known yet.
+    """
     if part.group.window_tokens:
         return max(0, tokens - part.group.window_tokens) // part.group.block_tokens
     return tokens // part.group.block_tokens

@@ -1,5 +1,8 @@
 """What the scheduler side and the worker side tell each other."""
 
+# vLLM is there when this is imported, not when types are checked.
+# mypy: disable-error-code="import-not-found,misc,unused-ignore"
+
 from __future__ import annotations
 
 import dataclasses
@@ -23,7 +26,9 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class GroupBlocks:
-    """Consecutive blocks of one group: keys of the chain from its start to their end, and the engine's block ids."""
+    """Consecutive blocks of one group: keys of the chain from its start to their end, and the
+    engine's block ids.
+    """
 
     group: int
     keys: bytes
@@ -56,7 +61,9 @@ class StepMetadata(KVConnectorMetadata):
 
     loads: list[Load] = dataclasses.field(default_factory=list)
     saves: list[Save] = dataclasses.field(default_factory=list)
-    cancelled: set[str] = dataclasses.field(default_factory=set)  # requests whose load no one needs any more
+    cancelled: set[str] = dataclasses.field(
+        default_factory=set
+    )  # requests whose load no one needs any more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +77,20 @@ class WorkerReport(KVConnectorWorkerMetadata):
     """What ended on the workers since their last report."""
 
     saves: dict[int, SaveOutcome] = dataclasses.field(default_factory=dict)
-    short_loads: set[str] = dataclasses.field(default_factory=set)  # requests that must compute what was promised
+    short_loads: set[str] = dataclasses.field(
+        default_factory=set
+    )  # requests that must compute what was promised
 
     def aggregate(self, other: KVConnectorWorkerMetadata) -> "WorkerReport":
         assert isinstance(other, WorkerReport)
         merged = dict(self.saves)
         for save_id, outcome in other.saves.items():
             mine = merged.get(save_id)
-            merged[save_id] = outcome if mine is None else SaveOutcome(
-                mine.ranks + outcome.ranks, mine.complete and outcome.complete)
+            merged[save_id] = (
+                outcome
+                if mine is None
+                else SaveOutcome(mine.ranks + outcome.ranks, mine.complete and outcome.complete)
+            )
         return WorkerReport(merged, self.short_loads | other.short_loads)
 
 

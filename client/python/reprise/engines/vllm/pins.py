@@ -1,7 +1,9 @@
-"""Blocks of the engine that wait for a save: referenced, so that no request gets them before they were read.
+"""Blocks of the engine that wait for a save: referenced, so that no request gets them before they
+were read.
 
-This is what makes saves free of charge for a request's end: it frees its blocks as always, and those that are still
-being read stay away from the free list until the read is over or its time is up.
+This is what makes saves free of charge for a request's end: it frees its blocks as always, and
+those that are still being read stay away from the free list until the read is over or its time is
+up.
 """
 
 from __future__ import annotations

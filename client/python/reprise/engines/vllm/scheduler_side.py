@@ -1,7 +1,9 @@
-"""The half of the connector in vLLM's scheduler process: asks what is stored, plans loads and saves.
+"""The half of the connector in vLLM's scheduler process: asks what is stored, plans loads and
+saves.
 
-Nothing here waits: a question is asked once per request and polled, work goes to the workers with the step.
-Each lease ends when its load is done or failed, when its request ends, or when the answer was not used in time.
+Nothing here waits: a question is asked once per request and polled, work goes to the workers with
+the step. Each lease ends when its load is done or failed, when its request ends, or when the answer
+was not used in time.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from .spec_from_engine import Part
 
 logger = logging.getLogger("vllm.reprise")
 
-LOAD_BYTES_PER_S_MIN = 64 << 20  # a load gets this much longer than its timeout: the slowest worthwhile link
+LOAD_BYTES_PER_S_MIN = (
+    64 << 20
+)  # a load gets this much longer than its timeout: the slowest worthwhile link
 
 
 @dataclasses.dataclass
@@ -37,15 +41,23 @@ class Tracked:
     variant: Variant
     lookup: lookup.Lookup | None = None
     loading: bool = False
-    attempts_at: int = -1   # preemptions when it last loaded: a load is tried once per admission
-    saved_blocks: int = 0   # of the unit's blocks, handed to a save
+    attempts_at: int = -1  # preemptions when it last loaded: a load is tried once per admission
+    saved_blocks: int = 0  # of the unit's blocks, handed to a save
     loaded_tokens: int = 0
     submitted_blocks: int = 0
 
 
 class SchedulerSide:
-    def __init__(self, settings: Settings, client: Any, *, tokens_per_hash: int, produces: bool, consumes: bool,
-                 clock: Any = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: Any,
+        *,
+        tokens_per_hash: int,
+        produces: bool,
+        consumes: bool,
+        clock: Any = time.monotonic,
+    ) -> None:
         """`tokens_per_hash`: one hash of the engine stands for so many tokens."""
         self.settings = settings
         self.client = client
@@ -65,6 +77,7 @@ class SchedulerSide:
         self._save_of: dict[int, str] = {}
         self._ranks_left: dict[int, int] = {}
         self._next_save = 0
+        self._leftovers = lookup.Leftovers()
         self._epoch = ""
         self._loras: dict[str, str] = {}
         self._explainer = MissExplainer(client, settings.explain_interval_ms / 1000)
@@ -72,7 +85,9 @@ class SchedulerSide:
     # ---- Start
 
     def learn_ranks(self, ranks: dict[tuple[int, int], RankParts]) -> None:
-        """What every rank keeps. Ranks that hold the same K/V have equal parts: those are asked for once."""
+        """What every rank keeps. Ranks that hold the same K/V have equal parts: those are asked
+        for once.
+        """
         self._ranks = len(ranks)
         self._parts = list(dict.fromkeys(part for told in ranks.values() for part in told.parts))
         self._unit = int(np.lcm.reduce([part.group.block_tokens for part in self._parts]))
@@ -99,8 +114,13 @@ class SchedulerSide:
             return 0, False
         now = self._clock()
         asked = tracked.lookup
-        if asked is not None and (asked.first_tokens > computed or (
-                asked.outcome == "hit" and now - asked.asked_at > self.settings.lookup_hold_ms / 1000)):
+        if asked is not None and (
+            asked.first_tokens > computed
+            or (
+                asked.outcome == "hit"
+                and now - asked.asked_at > self.settings.lookup_hold_ms / 1000
+            )
+        ):
             asked.close()
             asked = None
         if asked is None:
@@ -120,18 +140,28 @@ class SchedulerSide:
         return gain, True
 
     def _may_load(self, tracked: Tracked) -> bool:
-        return (self._consumes and tracked.hints.load and bool(self._parts)
-                and not tracked.request.skip_reading_prefix_cache
-                and tracked.attempts_at != tracked.request.num_preemptions)
+        return (
+            self._consumes
+            and tracked.hints.load
+            and bool(self._parts)
+            and not tracked.request.skip_reading_prefix_cache
+            and tracked.attempts_at != tracked.request.num_preemptions
+        )
 
     def _ask(self, tracked: Tracked, computed: int, limit: int, now: float) -> lookup.Lookup:
         hashes = tracked.request.block_hashes
         variant = tracked.variant
         return lookup.start(
-            self.client, self._parts, lambda part: part.variant(variant.lora_digest, variant.epoch),
+            self.client,
+            self._parts,
+            lambda part: part.variant(variant.lora_digest, variant.epoch),
             lambda part: keys.as_array(self._keys(hashes, part.group.block_tokens, limit)),
-            session=tracked.hints.session, first_tokens=computed, limit_tokens=limit, now=now,
-            budget_s=self.settings.lookup_budget_ms / 1000)
+            session=tracked.hints.session,
+            first_tokens=computed,
+            now=now,
+            budget_s=self.settings.lookup_budget_ms / 1000,
+            leftovers=self._leftovers,
+        )
 
     def _wait(self, asked: lookup.Lookup) -> None:
         until = self._clock() + self.settings.lookup_wait_ms / 1000
@@ -144,15 +174,25 @@ class SchedulerSide:
     def _count_answer(self, tracked: Tracked, asked: lookup.Lookup) -> None:
         self.stats.add("lookups", label=asked.outcome)
         if asked.outcome == "error":
-            logger.warning("Reprise did not answer for request %s, which is computed: %s",
-                           tracked.request.request_id, asked.errors()[0])
+            logger.warning(
+                "Reprise did not answer for request %s, which is computed: %s",
+                tracked.request.request_id,
+                asked.errors()[0],
+            )
         elif asked.outcome == "late":
-            logger.warning("Reprise answered for request %s later than lookup_budget_ms = %d: it is computed",
-                           tracked.request.request_id, self.settings.lookup_budget_ms)
+            logger.warning(
+                "Reprise answered for request %s later than lookup_budget_ms = %d: it is computed",
+                tracked.request.request_id,
+                self.settings.lookup_budget_ms,
+            )
         elif asked.outcome == "miss":
             part = self._parts[0]
-            packed = self._keys(tracked.request.block_hashes, part.group.block_tokens, tracked.request.num_tokens)
-            self._explainer.consider(part.variant(tracked.variant.lora_digest, tracked.variant.epoch), packed)
+            packed = self._keys(
+                tracked.request.block_hashes, part.group.block_tokens, tracked.request.num_tokens
+            )
+            self._explainer.consider(
+                part.variant(tracked.variant.lora_digest, tracked.variant.epoch), packed
+            )
 
     # ---- Loads
 
@@ -171,12 +211,20 @@ class SchedulerSide:
             chosen = blocks.blocks[group.index][: end // tokens]
             first = (end - external) // tokens
             if group.window_tokens:  # vLLM leaves a null block wherever the window does not reach
-                first = next((i for i, b in enumerate(chosen) if i >= first and not b.is_null), len(chosen))
+                first = next(
+                    (i for i, b in enumerate(chosen) if i >= first and not b.is_null), len(chosen)
+                )
             ids = tuple(block.block_id for block in chosen[first:])
-            nbytes += len(ids) * sum(p.spec.block_bytes for p in self._parts if p.group.index == group.index)
-            groups.append(GroupBlocks(group.index, self._keys(request.block_hashes, tokens, end), first, ids))
+            nbytes += len(ids) * sum(
+                p.spec.block_bytes for p in self._parts if p.group.index == group.index
+            )
+            groups.append(
+                GroupBlocks(group.index, self._keys(request.block_hashes, tokens, end), first, ids)
+            )
         timeout = self.settings.load_timeout_ms / 1000 + nbytes / LOAD_BYTES_PER_S_MIN
-        self._loads.append(Load(request.request_id, tracked.hints.session, tracked.variant, tuple(groups), timeout))
+        self._loads.append(
+            Load(request.request_id, tracked.hints.session, tracked.variant, tuple(groups), timeout)
+        )
         tracked.loading = True
         tracked.attempts_at = request.num_preemptions
         tracked.loaded_tokens = end
@@ -200,7 +248,10 @@ class SchedulerSide:
     # ---- Saves
 
     def plan_step(self, scheduler_output: Any) -> StepMetadata:
-        """vLLM's build_connector_meta: everything that was planned since the last step, and this step's saves."""
+        """vLLM's build_connector_meta: everything that was planned since the last step, and this
+        step's saves.
+        """
+        self._leftovers.sweep()
         state = scheduler_output.kv_connector_block_state
         for request_id, scheduled in scheduler_output.num_scheduled_tokens.items():
             tracked = self._requests.get(request_id)
@@ -226,7 +277,9 @@ class SchedulerSide:
         hashed = len(tracked.request.block_hashes) * self._tokens_per_hash
         return min(done_tokens, hashed) // self._unit - tracked.saved_blocks
 
-    def _plan_save(self, tracked: Tracked, done_tokens: int, block_ids: tuple[list[int], ...]) -> None:
+    def _plan_save(
+        self, tracked: Tracked, done_tokens: int, block_ids: tuple[list[int], ...]
+    ) -> None:
         end = (tracked.saved_blocks + self._new_blocks(tracked, done_tokens)) * self._unit
         start = tracked.saved_blocks * self._unit
         groups = []
@@ -234,7 +287,8 @@ class SchedulerSide:
         for group in {part.group.index: part.group for part in self._parts}.values():
             ids = block_ids[group.index][: end // group.block_tokens]
             first = start // group.block_tokens
-            # A null block (id 0) is one that the window left behind: what is before it was saved, or is lost.
+            # A null block (id 0) is one that the window left behind: what is before it was saved,
+            # or is lost.
             first = max([first] + [i + 1 for i in range(first, len(ids)) if ids[i] == 0])
             chosen = tuple(ids[first:])
             if not chosen:
@@ -255,16 +309,27 @@ class SchedulerSide:
         self.stats.add("saves", label="begun")
         self._save_of[save_id] = tracked.request.request_id
         self._ranks_left[save_id] = self._ranks
-        self._saves.append(Save(save_id, tracked.hints.session, tracked.variant, tuple(groups), tokens,
-                                self.settings.save_timeout_ms / 1000))
+        self._saves.append(
+            Save(
+                save_id,
+                tracked.hints.session,
+                tracked.variant,
+                tuple(groups),
+                tokens,
+                self.settings.save_timeout_ms / 1000,
+            )
+        )
         tracked.submitted_blocks += end // self._unit - tracked.saved_blocks
         tracked.saved_blocks = end // self._unit
 
     def _has_room(self, blocks: int) -> bool:
         if not self._save_of:
             return True  # however long one prompt is, it can be saved alone
-        return (len(self._save_of) < self.settings.saves_in_flight_max
-                and self.pins.blocks + blocks <= self.pins.capacity(self.settings.save_pin_fraction))
+        return len(
+            self._save_of
+        ) < self.settings.saves_in_flight_max and self.pins.blocks + blocks <= self.pins.capacity(
+            self.settings.save_pin_fraction
+        )
 
     def worker_reported(self, report: WorkerReport) -> None:
         for request_id in report.short_loads:
@@ -273,7 +338,9 @@ class SchedulerSide:
         for save_id, outcome in report.saves.items():
             tracked = self._requests.get(self._save_of.get(save_id, ""))
             if not outcome.complete and tracked is not None:
-                tracked.saved_blocks = 0  # the next save sends the whole chain: what is there is not sent again
+                tracked.saved_blocks = (
+                    0  # the next save sends the whole chain: what is there is not sent again
+                )
             self._ranks_left[save_id] -= outcome.ranks
             if self._ranks_left[save_id] <= 0:
                 del self._ranks_left[save_id]
@@ -284,12 +351,19 @@ class SchedulerSide:
     @property
     def busy(self) -> bool:
         """Steps are needed for work that no request waits for."""
-        return bool(self._save_of) or bool(self._saves) or bool(self._cancelled)
+        return (
+            bool(self._save_of)
+            or bool(self._saves)
+            or bool(self._cancelled)
+            or bool(self._leftovers)
+        )
 
     # ---- The end of a request
 
     def finished(self, request: Any, block_ids: tuple[list[int], ...]) -> dict[str, Any] | None:
-        """vLLM's request_finished_all_groups: the last blocks are saved, leases end. Never holds the request."""
+        """vLLM's request_finished_all_groups: the last blocks are saved, leases end. Never holds
+        the request.
+        """
         tracked = self._requests.get(request.request_id)
         if tracked is None:
             return None
@@ -304,12 +378,19 @@ class SchedulerSide:
             del self._requests[request.request_id]
         if not tracked.hints.asked:
             return None
-        return {"reprise": {"session": tracked.hints.session, "loaded_tokens": tracked.loaded_tokens,
-                            "saved_tokens": tracked.submitted_blocks * self._unit,
-                            "outcomes": list(tracked.hints.outcomes)}}
+        return {
+            "reprise": {
+                "session": tracked.hints.session,
+                "loaded_tokens": tracked.loaded_tokens,
+                "saved_tokens": tracked.submitted_blocks * self._unit,
+                "outcomes": list(tracked.hints.outcomes),
+            }
+        }
 
     def forget_all(self) -> None:
-        """The engine's weights may be others from now on: what it stored before is not its own any more."""
+        """The engine's weights may be others from now on: what it stored before is not its own
+        any more.
+        """
         self._epoch = uuid.uuid4().hex
         for tracked in self._requests.values():
             tracked.variant = dataclasses.replace(tracked.variant, epoch=self._epoch)
@@ -334,6 +415,10 @@ class SchedulerSide:
             if adapter.lora_path not in self._loras:
                 self._loras[adapter.lora_path] = digests.folder_digest(adapter.lora_path)
         except OSError as error:
-            logger.warning("LoRA adapter %s cannot be read (%s): its requests are not cached", adapter.lora_name, error)
+            logger.warning(
+                "LoRA adapter %s cannot be read (%s): its requests are not cached",
+                adapter.lora_name,
+                error,
+            )
             return None
         return Variant(self._loras[adapter.lora_path], self._epoch)

@@ -1,8 +1,10 @@
 """K/V that lies on a device: gathered into host blocks of the canonical layout, and scattered back.
 
-Tensors in host memory never come here: fragments reach them without a copy. The gather runs on its own stream behind
-the step that wrote the blocks, so that it costs the model no time.
+Tensors in host memory never come here: fragments reach them without a copy. The gather runs on its
+own stream behind the step that wrote the blocks, so that it costs the model no time.
 """
+
+# mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
@@ -28,9 +30,16 @@ class Stager:
         first = self._views[0]
         row = first.shape[-1] * first.element_size()
         if row % ROW_ALIGNMENT:
-            raise ValueError(f"rows of {row} bytes are padded in blocks; on a device they must be multiples of "
-                             f"{ROW_ALIGNMENT} bytes")
-        self._block_shape = (len(self._views), first.shape[1], part.pages_per_block * first.shape[2], first.shape[3])
+            raise ValueError(
+                f"rows of {row} bytes are padded in blocks; on a device they must be multiples of "
+                f"{ROW_ALIGNMENT} bytes"
+            )
+        self._block_shape = (
+            len(self._views),
+            first.shape[1],
+            part.pages_per_block * first.shape[2],
+            first.shape[3],
+        )
         self._block_bytes = spec.block_bytes
         self._device = first.device
         self._stream = torch.cuda.Stream(self._device) if first.is_cuda else None
@@ -40,16 +49,23 @@ class Stager:
         spec = self.part.spec
         pages, heads, tokens, content = tensor.shape
         if spec.attention == "mla":
-            return [tensor.view(self._torch.int8).reshape(pages, 1, self.part.page_tokens, spec.head_dim)]
+            return [
+                tensor.view(self._torch.int8).reshape(
+                    pages, 1, self.part.page_tokens, spec.head_dim
+                )
+            ]
         if "split" in spec.engine_layout:
             halves = tensor.view(pages, heads, 2, tokens, spec.head_dim)
             return [halves[:, :, 0], halves[:, :, 1]]
-        return [tensor[..., : spec.head_dim], tensor[..., spec.head_dim:]]
+        return [tensor[..., : spec.head_dim], tensor[..., spec.head_dim :]]
 
     def buffers(self, blocks: int) -> Any:
         """A host array of that many blocks, pinned where a device copies it."""
-        return self._torch.empty((blocks, self._block_bytes), dtype=self._torch.uint8,
-                                 pin_memory=self._stream is not None)
+        return self._torch.empty(
+            (blocks, self._block_bytes),
+            dtype=self._torch.uint8,
+            pin_memory=self._stream is not None,
+        )
 
     def after(self) -> Any:
         """A mark behind everything that the engine has submitted; None in host memory."""
@@ -66,7 +82,9 @@ class Stager:
         with self._on_stream(after):
             for number, view in enumerate(self._views):
                 got = view.index_select(0, index)  # [block * page, head, token, row]
-                got = got.unflatten(0, (-1, self.part.pages_per_block)).transpose(1, 2).flatten(2, 3)
+                got = (
+                    got.unflatten(0, (-1, self.part.pages_per_block)).transpose(1, 2).flatten(2, 3)
+                )
                 blocks[:, number].copy_(got, non_blocking=True)
         self._finish()
 
@@ -77,7 +95,9 @@ class Stager:
         with self._on_stream(None):
             for number, view in enumerate(self._views):
                 data = blocks[:, number].to(self._device, non_blocking=True)
-                data = data.unflatten(2, (self.part.pages_per_block, -1)).transpose(1, 2).flatten(0, 1)
+                data = (
+                    data.unflatten(2, (self.part.pages_per_block, -1)).transpose(1, 2).flatten(0, 1)
+                )
                 view.index_copy_(0, index, data)
         self._finish()
 

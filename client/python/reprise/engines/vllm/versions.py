@@ -1,19 +1,58 @@
 """Which vLLM this was run with, and one clear sentence where the interface is another."""
 
+# vLLM is there when this is imported, not when types are checked.
+# mypy: disable-error-code="import-not-found,misc,unused-ignore"
+
 from __future__ import annotations
 
+import importlib
 import logging
 
 TESTED_SERIES = ("0.32",)
 
-# What the connector overrides or calls. A vLLM that lacks one of them would fail later and less clearly.
+_BASE = "vllm.distributed.kv_transfer.kv_connector.v1.base"
 CONNECTOR_METHODS = (
-    "bind_gpu_block_pool", "build_connector_meta", "build_connector_worker_meta", "build_kv_connector_stats",
-    "build_prom_metrics", "get_block_ids_with_load_errors", "get_handshake_metadata", "get_kv_connector_stats",
-    "get_num_new_matched_tokens", "get_transfer_results", "has_pending_block_frees", "has_pending_push_work",
-    "on_new_request", "register_kv_caches", "reset_cache", "set_xfer_handshake_metadata_pp_aware", "start_load_kv",
-    "update_connector_output", "update_state_after_alloc", "wait_for_save",
+    "bind_gpu_block_pool",
+    "build_connector_meta",
+    "build_connector_worker_meta",
+    "build_kv_connector_stats",
+    "build_prom_metrics",
+    "get_block_ids_with_load_errors",
+    "get_handshake_metadata",
+    "get_kv_connector_stats",
+    "get_num_new_matched_tokens",
+    "get_transfer_results",
+    "has_pending_block_frees",
+    "has_pending_push_work",
+    "on_new_request",
+    "register_kv_caches",
+    "reset_cache",
+    "set_xfer_handshake_metadata_pp_aware",
+    "start_load_kv",
+    "update_connector_output",
+    "update_state_after_alloc",
+    "wait_for_save",
 )
+
+# What the connector overrides or calls. A vLLM that lacks one of them would fail later and less
+# clearly.
+NEEDED = {
+    _BASE: (
+        *(f"KVConnectorBase_V1.{method}" for method in CONNECTOR_METHODS),
+        "SupportsHMA.request_finished_all_groups",
+        "KVConnectorTransferResults",
+        "KVConnectorWorkerMetadata",
+        "KVConnectorHandshakeMetadata",
+    ),
+    "vllm.v1.core.sched.output": ("KVConnectorBlockState.get_block_ids",),
+    "vllm.v1.core.block_pool": ("BlockPool.touch", "BlockPool.free_blocks"),
+    "vllm.v1.kv_cache_interface": (
+        "KVCacheConfig.prefix_cacheable_group_ids",
+        "get_kv_cache_spec_kind",
+        "get_kv_cache_spec_sliding_window",
+        "iter_layer_specs",
+    ),
+}
 
 logger = logging.getLogger("vllm.reprise")
 
@@ -24,20 +63,21 @@ class UnsupportedVllm(RuntimeError):
 
 def missing_parts() -> list[str]:
     """Names that the connector needs and that the installed vLLM does not have."""
-    missing = []
+    return [f"{module}.{name}" for module, names in NEEDED.items() for name in absent(module, names)]
+
+
+def absent(module: str, names: tuple[str, ...]) -> list[str]:
+    """Those of `names` ("Class" or "Class.member") that the module lacks."""
     try:
-        from vllm.distributed.kv_transfer.kv_connector.v1 import base
+        found = importlib.import_module(module)
     except ImportError:
-        return ["vllm.distributed.kv_transfer.kv_connector.v1.base"]
-    missing += [m for m in CONNECTOR_METHODS if not hasattr(base.KVConnectorBase_V1, m)]
-    missing += [c for c in ("SupportsHMA", "KVConnectorTransferResults", "KVConnectorWorkerMetadata",
-                            "KVConnectorHandshakeMetadata") if not hasattr(base, c)]
-    try:
-        from vllm.v1.core.sched.output import KVConnectorBlockState  # noqa: F401
-        from vllm.v1.kv_cache_interface import get_kv_cache_spec_kind, iter_layer_specs  # noqa: F401
-    except ImportError as error:
-        missing.append(str(error))
-    return missing
+        return list(names)
+    lacking = []
+    for name in names:
+        owner, _, member = name.partition(".")
+        if not hasattr(found, owner) or (member and not hasattr(getattr(found, owner), member)):
+            lacking.append(name)
+    return lacking
 
 
 def check(version: str | None = None) -> None:
@@ -49,10 +89,17 @@ def check(version: str | None = None) -> None:
     missing = missing_parts()
     if missing:
         raise UnsupportedVllm(
-            f"Reprise's vLLM connector was run with vLLM {', '.join(TESTED_SERIES)} and does not know the connector "
-            f"interface of vLLM {version} (it lacks {', '.join(missing)}): install a Reprise made for it, or vLLM "
-            f"{TESTED_SERIES[-1]}.")
+            f"Reprise's vLLM connector was run with vLLM {', '.join(TESTED_SERIES)} and does "
+            f"not know the connector "
+            f"interface of vLLM {version} (it lacks {', '.join(missing)}): install a Reprise "
+            f"made for it, or vLLM "
+            f"{TESTED_SERIES[-1]}."
+        )
     if ".".join(version.split(".")[:2]) not in TESTED_SERIES:
-        logger.warning("Reprise's vLLM connector was run with vLLM %s; this is %s. Its interface looks the same; "
-                       "blocks are shared only between servers of one layout in any case.",
-                       ", ".join(TESTED_SERIES), version)
+        logger.warning(
+            "Reprise's vLLM connector was run with vLLM %s; this is %s. Its interface looks "
+            "the same; "
+            "blocks are shared only between servers of one layout in any case.",
+            ", ".join(TESTED_SERIES),
+            version,
+        )

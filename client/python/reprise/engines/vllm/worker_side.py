@@ -1,7 +1,9 @@
-"""The half of the connector in vLLM's worker processes: moves blocks between the engine's pages and Reprise.
+"""The half of the connector in vLLM's worker processes: moves blocks between the engine's pages and
+Reprise.
 
-Loads and saves run on a few threads beside the model's steps; a step only hands them over and asks what ended.
-Invariants: a load or save that is reported as ended touches no page any more; every load that began is reported once.
+Loads and saves run on a few threads beside the model's steps; a step only hands them over and asks
+what ended. Invariants: a load or save that is reported as ended touches no page any more; every
+load that began is reported once.
 """
 
 from __future__ import annotations
@@ -44,13 +46,19 @@ class Place:
         self.spec = spec
         on_device = any(getattr(t, "is_cuda", False) for t in planes.owners)
         self.stager = Stager(part, planes) if on_device else None
-        self.plan = None if on_device else PagedPlan(client, spec, planes.rows, part.page_tokens, owners=planes.owners)
+        self.plan = (
+            None
+            if on_device
+            else PagedPlan(client, spec, planes.rows, part.page_tokens, owners=planes.owners)
+        )
         self.lock = threading.Lock()  # of the stager: one copy at a time
 
     def pages(self, block_ids: tuple[int, ...]) -> np.ndarray:
         ids = np.asarray(block_ids, dtype=np.int64)
         per_block = self.part.pages_per_block
-        return ids if per_block == 1 else (ids[:, None] * per_block + np.arange(per_block)).reshape(-1)
+        return (
+            ids if per_block == 1 else (ids[:, None] * per_block + np.arange(per_block)).reshape(-1)
+        )
 
 
 class WorkerSide:
@@ -71,7 +79,9 @@ class WorkerSide:
         self._savers = concurrent.futures.ThreadPoolExecutor(settings.load_threads, "reprise-save")
 
     def place(self, parts: list[tuple[Part, Planes]], groups: int) -> None:
-        """Where this rank's parts lie. Opens their plans, so that a layout that cannot be is refused at start."""
+        """Where this rank's parts lie. Opens their plans, so that a layout that cannot be is
+        refused at start.
+        """
         self._parts = parts
         self._one_group = groups == 1
         for number in range(len(parts)):
@@ -82,7 +92,9 @@ class WorkerSide:
             key = (number, lora_digest, epoch)
             if key not in self._places:
                 part, planes = self._parts[number]
-                self._places[key] = Place(self._client, part, planes, part.variant(lora_digest, epoch))
+                self._places[key] = Place(
+                    self._client, part, planes, part.variant(lora_digest, epoch)
+                )
             return self._places[key]
 
     # ---- Loads
@@ -113,7 +125,9 @@ class WorkerSide:
             self._cancelled.discard(load.request_id)
             del self._running[load.request_id]
             self._results.finished.add(load.request_id)
-            self._stats.add("loads", label="cancelled" if cancelled else "short" if failed else "complete")
+            self._stats.add(
+                "loads", label="cancelled" if cancelled else "short" if failed else "complete"
+            )
             if failed and not cancelled:
                 self._stats.add("failed_blocks", len(failed))
                 self._report.short_loads.add(load.request_id)
@@ -131,9 +145,16 @@ class WorkerSide:
                 came = min(came, self._load_part(load, blocks, place, came, deadline))
         return set(blocks.block_ids[came:])
 
-    def _load_part(self, load: Load, blocks: GroupBlocks, place: Place, count: int, deadline: float) -> int:
-        operation = self._client.acquire_async(place.spec, keys.as_array(blocks.keys), session=load.session,
-                                               first_block=blocks.first, timeout=self._left(deadline))
+    def _load_part(
+        self, load: Load, blocks: GroupBlocks, place: Place, count: int, deadline: float
+    ) -> int:
+        operation = self._client.acquire_async(
+            place.spec,
+            keys.as_array(blocks.keys),
+            session=load.session,
+            first_block=blocks.first,
+            timeout=self._left(deadline),
+        )
         with self._await(load.request_id, operation, deadline) as run:
             if run is None:
                 return 0
@@ -158,16 +179,21 @@ class WorkerSide:
             self._explain_short(load, result.error, result.corrupt)
         return int(result.blocks)
 
-    def _fetch(self, load: Load, blocks: GroupBlocks, place: Place, run: Any, count: int, deadline: float) -> Any:
+    def _fetch(
+        self, load: Load, blocks: GroupBlocks, place: Place, run: Any, count: int, deadline: float
+    ) -> Any:
         pages = place.pages(blocks.block_ids[:count])
         if place.stager is None:
-            operation = run.fetch_paged_async(place.plan, pages, first=blocks.first, count=count,
-                                              timeout=self._left(deadline))
+            operation = run.fetch_paged_async(
+                place.plan, pages, first=blocks.first, count=count, timeout=self._left(deadline)
+            )
             with self._await(load.request_id, operation, deadline) as result:
                 return result
         with place.lock:
             host = place.stager.buffers(count)
-            operation = run.fetch_async(host, first=blocks.first, count=count, timeout=self._left(deadline))
+            operation = run.fetch_async(
+                host, first=blocks.first, count=count, timeout=self._left(deadline)
+            )
             with self._await(load.request_id, operation, deadline) as result:
                 if result is not None and result.blocks:
                     per_block = place.part.pages_per_block
@@ -178,19 +204,30 @@ class WorkerSide:
         return _Awaited(self, request_id, operation, deadline)
 
     def _left(self, deadline: float) -> float:
-        return max(deadline - self._clock(), 0.001)
+        return float(max(deadline - self._clock(), 0.001))
 
     def _explain_short(self, load: Load, error: str | None, corrupt: int = 0) -> None:
-        why = error or (f"{corrupt} blocks failed their checksum" if corrupt else "the blocks are gone")
-        logger.warning("Reprise could not load all blocks of request %s, which computes them: %s", load.request_id, why)
+        why = error or (
+            f"{corrupt} blocks failed their checksum" if corrupt else "the blocks are gone"
+        )
+        logger.warning(
+            "Reprise could not load all blocks of request %s, which computes them: %s",
+            load.request_id,
+            why,
+        )
 
     # ---- Saves
 
     def start_saves(self, saves: list[Save]) -> None:
-        """Hands saves to the threads, behind everything that the engine has computed. Never waits."""
+        """Hands saves to the threads, behind everything that the engine has computed. Never
+        waits.
+        """
         for save in saves:
-            marks = {place.part.group.index: place.stager.after() for place in self._places.values()
-                     if place.stager is not None}
+            marks = {
+                place.part.group.index: place.stager.after()
+                for place in self._places.values()
+                if place.stager is not None
+            }
             self._savers.submit(self._save, save, marks)
 
     def _save(self, save: Save, marks: dict[int, Any]) -> None:
@@ -201,25 +238,36 @@ class WorkerSide:
                 for number, (part, _) in enumerate(self._parts):
                     if part.group.index == blocks.group:
                         place = self._place(number, save.variant.lora_digest, save.variant.epoch)
-                        complete &= self._save_part(save, blocks, place, marks.get(blocks.group), deadline)
+                        complete &= self._save_part(
+                            save, blocks, place, marks.get(blocks.group), deadline
+                        )
         except Exception:  # our own bug must not keep the engine's blocks for ever
             logger.exception("saving %d failed", save.save_id)
             complete = False
         with self._lock:
             self._report.saves[save.save_id] = SaveOutcome(1, complete)
 
-    def _save_part(self, save: Save, blocks: GroupBlocks, place: Place, mark: Any, deadline: float) -> bool:
+    def _save_part(
+        self, save: Save, blocks: GroupBlocks, place: Place, mark: Any, deadline: float
+    ) -> bool:
         common: dict[str, Any] = dict(first=blocks.first, session=save.session)
-        if save.tokens is not None and len(save.tokens) >= len(blocks.keys) // keys.KEY_BYTES * place.spec.block_tokens * 4:
+        if (
+            save.tokens is not None
+            and len(save.tokens) >= len(blocks.keys) // keys.KEY_BYTES * place.spec.block_tokens * 4
+        ):
             common["tokens"] = np.frombuffer(save.tokens, dtype=np.uint32)
         packed, pages = keys.as_array(blocks.keys), place.pages(blocks.block_ids)
         if place.stager is None:
-            result = self._client.store_paged(place.spec, packed, place.plan, pages, timeout=self._left(deadline), **common)
+            result = self._client.store_paged(
+                place.spec, packed, place.plan, pages, timeout=self._left(deadline), **common
+            )
         else:
             with place.lock:
                 host = place.stager.buffers(len(blocks.block_ids))
                 place.stager.gather(pages, host, mark)
-                result = self._client.store(place.spec, packed, host, timeout=self._left(deadline), **common)
+                result = self._client.store(
+                    place.spec, packed, host, timeout=self._left(deadline), **common
+                )
         with self._lock:
             for outcome in ("stored", "present", "refused"):
                 if getattr(result, outcome):
@@ -260,7 +308,9 @@ class WorkerSide:
 
 
 class _Awaited:
-    """Waits for an operation of a load that may be cancelled meanwhile; gives its result, None when cancelled."""
+    """Waits for an operation of a load that may be cancelled meanwhile; gives its result, None
+    when cancelled.
+    """
 
     def __init__(self, side: WorkerSide, request_id: str, operation: Any, deadline: float) -> None:
         self._side = side

@@ -1,0 +1,327 @@
+// A cluster in the test's own process: real shard engines behind links that a test can break, stop
+// and corrupt, and a router that knows what they hold.
+//
+// Thread safety: all methods may be called from any thread.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "client/cpp/client.h"
+#include "cluster/lanes/in_process/in_process_lane.h"
+#include "cluster/placement/placement.h"
+#include "proto/types/status_macros.h"
+#include "service/shard/shard_engine.h"
+#include "tests/support/block_content.h"
+
+namespace reprise::client::testing {
+
+// What a test does to a shard.
+struct Trouble {
+  std::atomic<bool> down{false};  // refuses connections; links are dead
+  std::atomic<bool> hung{false};  // answers nothing, as under SIGSTOP
+  std::atomic<bool> draining{false};
+  std::atomic<int> die_at_block{-1};   // goes down when it is about to deliver this block of a read
+  std::atomic<int> corrupt_block{-1};  // flips a byte of this block of every read
+  std::atomic<int> reads{0};
+  std::atomic<int> acquires{0};
+
+  // What a call on a hung or dead shard comes to; OK when it is well.
+  absl::Status Endure(absl::Time deadline) const {
+    while (hung && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(2));
+    if (hung) return absl::DeadlineExceededError("no answer");
+    return down ? absl::UnavailableError("connection reset") : absl::OkStatus();
+  }
+};
+
+// Passes blocks on until a test's trouble strikes.
+class TroubledSink final : public lanes::BlockSink {
+ public:
+  TroubledSink(lanes::BlockSink& sink, Trouble& trouble) : sink_(sink), trouble_(trouble) {}
+  std::span<uint8_t> Buffer(uint32_t i) override { return sink_.Buffer(i); }
+  absl::Status Complete(uint32_t i) override { return sink_.Complete(i); }
+  absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override {
+    if (trouble_.die_at_block == static_cast<int>(i)) {
+      trouble_.down = true;
+      return absl::UnavailableError("connection reset");
+    }
+    if (trouble_.corrupt_block != static_cast<int>(i)) return sink_.Deliver(i, bytes);
+    std::vector<uint8_t> flipped(bytes.begin(), bytes.end());
+    flipped[flipped.size() / 2] ^= 1;
+    return sink_.Deliver(i, flipped);
+  }
+
+ private:
+  lanes::BlockSink& sink_;
+  Trouble& trouble_;
+};
+
+// Either delivers in place or through the caller's buffers, as a stream does.
+class TroubledLane final : public lanes::Lane {
+ public:
+  TroubledLane(shard::ShardEngine& engine, AttachmentId attachment, Trouble& trouble)
+      : lane_(&engine, attachment), trouble_(trouble) {}
+  LaneKind kind() const override { return LaneKind::kStream; }
+  absl::Status Read(const lanes::ReadJob& job, lanes::BlockSink& sink,
+                    absl::Time deadline) override {
+    ++trouble_.reads;
+    REPRISE_RETURN_IF_ERROR(trouble_.Endure(deadline));
+    TroubledSink troubled(sink, trouble_);
+    return lane_.Read(job, troubled, deadline);
+  }
+  absl::Status Write(const lanes::WriteJob& job, lanes::BlockSource& source,
+                     absl::Time deadline) override {
+    REPRISE_RETURN_IF_ERROR(trouble_.Endure(deadline));
+    return lane_.Write(job, source, deadline);
+  }
+
+ private:
+  lanes::InProcessLane lane_;
+  Trouble& trouble_;
+};
+
+class FakeShard {
+ public:
+  explicit FakeShard(std::string name, uint64_t dram_bytes = 8 << 20)
+      : id_{std::move(name)}, address_(absl::StrCat(id_.name, ":1")), dram_bytes_(dram_bytes) {
+    Restart();
+  }
+
+  // Everything that it held is gone, and so is every attachment.
+  void Restart() {
+    auto engine = shard::ShardEngine::Create(
+        {.id = id_, .dram_bytes = dram_bytes_, .background_eviction = false});
+    REPRISE_CHECK(engine.ok());
+    absl::MutexLock lock(&mu_);
+    engine_ = *std::move(engine);
+    trouble.down = false;
+  }
+
+  std::shared_ptr<shard::ShardEngine> engine() const {
+    absl::MutexLock lock(&mu_);
+    return engine_;
+  }
+  const ShardId& id() const { return id_; }
+  const std::string& address() const { return address_; }
+  uint64_t Described(const std::string& what) const {
+    const auto description = engine()->Describe(Tenant{"default"});
+    return what == "leases"         ? description.leases
+           : what == "reservations" ? description.reservations
+                                    : description.blocks;
+  }
+
+  mutable Trouble trouble;
+
+ private:
+  const ShardId id_;
+  const std::string address_;
+  const uint64_t dram_bytes_;
+  mutable absl::Mutex mu_;
+  std::shared_ptr<shard::ShardEngine> engine_ ABSL_GUARDED_BY(mu_);
+};
+
+class FakeLink final : public cluster::ShardLink {
+ public:
+  FakeLink(FakeShard& shard, AttachmentId attachment)
+      : shard_(shard),
+        engine_(shard.engine()),
+        attachment_(attachment),
+        lane_(*engine_, attachment, shard.trouble) {}
+  ~FakeLink() override { engine_->Detach(attachment_); }
+
+  bool alive() const override { return !shard_.trouble.down && shard_.engine() == engine_; }
+  bool draining() const override { return shard_.trouble.draining; }
+  const ShardId& shard_id() const override { return shard_.id(); }
+  lanes::Lane& lane() override { return lane_; }
+
+  absl::StatusOr<cluster::OpenedSpec> OpenSpec(const CacheSpec& spec,
+                                               absl::Time deadline) override {
+    absl::MutexLock lock(&mu_);
+    for (const auto& [known, opened] : specs_) {
+      if (known == spec) return opened;
+    }
+    REPRISE_RETURN_IF_ERROR(Well(deadline));
+    REPRISE_ASSIGN_OR_RETURN(const auto answer, engine_->OpenSpec(attachment_, spec, std::nullopt));
+    cluster::OpenedSpec opened{.handle = answer.handle,
+                               .fingerprint = answer.fingerprint,
+                               .block_bytes = answer.block_bytes,
+                               .replication = 1};
+    specs_.emplace_back(spec, opened);
+    return opened;
+  }
+  absl::StatusOr<uint32_t> Lookup(SpecHandle spec, std::span<const BlockKey> keys,
+                                  absl::Time deadline) override {
+    REPRISE_RETURN_IF_ERROR(Well(deadline));
+    REPRISE_ASSIGN_OR_RETURN(const auto answer, engine_->Lookup(attachment_, spec, keys));
+    return answer.run_blocks;
+  }
+  absl::StatusOr<cluster::AcquiredRun> Acquire(SpecHandle spec, std::span<const BlockKey> keys,
+                                               uint32_t first_block, absl::Time deadline) override {
+    ++shard_.trouble.acquires;
+    REPRISE_RETURN_IF_ERROR(Well(deadline));
+    REPRISE_ASSIGN_OR_RETURN(
+        auto answer,
+        engine_->Acquire(attachment_, {.spec = spec, .keys = keys, .first_block = first_block}));
+    return cluster::AcquiredRun{.lease = answer.lease,
+                                .run_blocks = answer.run_blocks,
+                                .first_block = first_block,
+                                .checksums = answer.checksums,
+                                .tiers = answer.tiers};
+  }
+  absl::Status Release(LeaseId lease, absl::Time deadline) override {
+    REPRISE_RETURN_IF_ERROR(Well(deadline));
+    const std::vector<LeaseId> leases = {lease};
+    return engine_->Release(attachment_, leases).status();
+  }
+  absl::StatusOr<cluster::ReservedRun> Reserve(const cluster::ReserveCall& call,
+                                               absl::Time deadline) override {
+    REPRISE_RETURN_IF_ERROR(Well(deadline));
+    REPRISE_ASSIGN_OR_RETURN(auto answer,
+                             engine_->Reserve(attachment_, {.spec = call.spec,
+                                                            .keys = call.keys,
+                                                            .session_id = call.session_id,
+                                                            .token_ids = call.token_ids}));
+    return cluster::ReservedRun{.reservation = answer.reservation, .outcomes = answer.outcomes};
+  }
+  absl::StatusOr<cluster::CommittedRun> Commit(ReservationId reservation,
+                                               std::span<const uint32_t> blocks,
+                                               std::span<const Checksum128> checksums,
+                                               absl::Time deadline) override {
+    REPRISE_RETURN_IF_ERROR(Well(deadline));
+    REPRISE_ASSIGN_OR_RETURN(
+        const auto answer,
+        engine_->Commit(attachment_,
+                        {.reservation = reservation, .blocks = blocks, .checksums = checksums}));
+    return cluster::CommittedRun{.committed = answer.committed, .duplicate = answer.duplicate};
+  }
+
+ private:
+  absl::Status Well(absl::Time deadline) const {
+    REPRISE_RETURN_IF_ERROR(shard_.trouble.Endure(deadline));
+    return alive() ? absl::OkStatus() : absl::UnavailableError("the shard restarted");
+  }
+
+  FakeShard& shard_;
+  const std::shared_ptr<shard::ShardEngine> engine_;
+  const AttachmentId attachment_;
+  TroubledLane lane_;
+  absl::Mutex mu_;
+  std::vector<std::pair<CacheSpec, cluster::OpenedSpec>> specs_ ABSL_GUARDED_BY(mu_);
+};
+
+class FakeCluster {
+ public:
+  class Queries final : public ShardQueries {
+   public:
+    absl::StatusOr<Explanation> Explain(const std::string& address, const ExplainQuery&,
+                                        absl::Time) override {
+      if (address == "shard-0:1") return absl::UnavailableError("gone");
+      Explanation explanation;
+      explanation.run_blocks = address == "shard-1:1" ? 3 : 1;
+      explanation.reason = MissReason::kNeverStored;
+      explanation.sentence = address;
+      return explanation;
+    }
+  };
+
+  explicit FakeCluster(int shards, uint64_t dram_bytes = 8 << 20) {
+    for (int i = 0; i < shards; ++i) {
+      shards_.push_back(std::make_unique<FakeShard>(absl::StrCat("shard-", i), dram_bytes));
+    }
+  }
+
+  std::vector<std::unique_ptr<FakeShard>>& shards() { return shards_; }
+  std::atomic<bool> router_down{false};
+  std::atomic<bool> router_blind{false};  // answers, and knows of no block
+  std::atomic<int> router_calls{0};
+
+  // In placement order, whether they live or not.
+  FakeShard& Placed(const std::string& session, size_t rank) {
+    std::vector<ShardId> ids;
+    for (const auto& shard : shards_) ids.push_back(shard->id());
+    const ShardId id = cluster::PlacementOrder(session, ids)[rank];
+    for (const auto& shard : shards_) {
+      if (shard->id() == id) return *shard;
+    }
+    std::abort();
+  }
+  FakeShard& Home(const std::string& session) { return Placed(session, 0); }
+
+  std::unique_ptr<Client> MakeClient(ClientOptions options = {}) {
+    const bool with_shards = !options.shards.empty();
+    if (!with_shards) options.routers = {"router:1"};
+    ClientSeams seams;
+    seams.connect = [this](const cluster::ShardLinkOptions& link, absl::Time deadline) {
+      return Connect(link, deadline);
+    };
+    if (!with_shards) seams.router = std::make_unique<Router>(*this);
+    seams.queries = std::make_unique<Queries>();
+    auto client = Client::CreateWith(std::move(options), std::move(seams));
+    REPRISE_CHECK(client.ok());
+    return *std::move(client);
+  }
+
+ private:
+  class Router final : public RouterClient {
+   public:
+    explicit Router(FakeCluster& cluster) : cluster_(cluster) {}
+    absl::StatusOr<Route> RouteSession(const RouteCall& call, absl::Time) override {
+      ++cluster_.router_calls;
+      if (cluster_.router_down) return absl::UnavailableError("connection refused");
+      Route route;
+      const std::string key = cluster::PlacementKey(call.session, call.keys);
+      for (size_t i = 0; i < cluster_.shards_.size(); ++i) {
+        const FakeShard& shard = cluster_.Placed(key, i);
+        if (!shard.trouble.down) route.order.push_back({shard.id(), shard.address()});
+      }
+      if (route.order.empty()) return absl::UnavailableError("no shard is alive");
+      route.runs_known = !call.keys.empty();
+      if (!cluster_.router_blind) AddRuns(call, route);
+      return route;
+    }
+    absl::StatusOr<std::vector<ShardTarget>> Shards(absl::Time) override {
+      std::vector<ShardTarget> all;
+      for (const auto& shard : cluster_.shards_) all.push_back({shard->id(), shard->address()});
+      return all;
+    }
+
+   private:
+    void AddRuns(const RouteCall& call, Route& route) {
+      for (const auto& shard : cluster_.shards_) {
+        if (shard->trouble.down) continue;
+        auto explained =
+            shard->engine()->Explain(Tenant{"default"}, call.fingerprint, call.keys, {});
+        if (explained.ok() && explained->run_blocks > 0) {
+          route.runs.push_back(
+              {{shard->id(), shard->address()}, explained->run_blocks, Tier::kDram});
+        }
+      }
+      std::sort(route.runs.begin(), route.runs.end(),
+                [](const LocatedRun& a, const LocatedRun& b) { return a.blocks > b.blocks; });
+    }
+    FakeCluster& cluster_;
+  };
+
+  absl::StatusOr<std::unique_ptr<cluster::ShardLink>> Connect(
+      const cluster::ShardLinkOptions& options, absl::Time deadline) {
+    for (const auto& shard : shards_) {
+      if (shard->address() != options.address) continue;
+      REPRISE_RETURN_IF_ERROR(shard->trouble.Endure(deadline));
+      REPRISE_ASSIGN_OR_RETURN(const AttachmentId attachment,
+                               shard->engine()->Attach(Tenant{"default"}, options.client_name));
+      return std::make_unique<FakeLink>(*shard, attachment);
+    }
+    return absl::UnavailableError("connection refused");
+  }
+
+  std::vector<std::unique_ptr<FakeShard>> shards_;
+};
+
+}  // namespace reprise::client::testing
