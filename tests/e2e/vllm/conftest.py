@@ -1,6 +1,7 @@
 """Two real vLLM servers over one Reprise cache, made once for all tests of this folder.
 
-Everything here is skipped, aloud, where vLLM is not installed. `./dev test` installs it into an environment of its own.
+Everything here is skipped, aloud, where vLLM is not installed. `./dev test` installs it into an
+environment of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ if vllm is not None:
     from demo.vllm_model import make_model
 
 SHARDS = 5
+# Longer than anyone would set: counts here are exact, and a busy machine must not turn a hit into a
+# late answer.
+LOOKUP_BUDGET_MS = 3_000
+LOAD_TIMEOUT_MS = 4_000
 DRAM = "32MiB"  # small on purpose: the crowd's test fills it
 
 
@@ -62,7 +67,9 @@ def model(folder: pathlib.Path) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def cache(binaries: pathlib.Path, folder: pathlib.Path) -> Iterator["Cluster"]:
-    with Cluster(binaries, shards=SHARDS, dram=DRAM, replication=2, log=folder / "reprise.log") as cluster:
+    with Cluster(
+        binaries, shards=SHARDS, dram=DRAM, replication=2, log=folder / "reprise.log"
+    ) as cluster:
         yield cluster
 
 
@@ -70,8 +77,17 @@ class Pair:
     """Servers A and B over the session's cache."""
 
     def __init__(self, folder: pathlib.Path, model: pathlib.Path, router: str) -> None:
-        self._make = lambda name: Server(folder, model, name, connector=reprise_connector(
-            router, load_timeout_ms=2000, save_timeout_ms=2000, explain_interval_ms=1000), cache_gib=1)
+        self._make = lambda name: Server(
+            folder,
+            model,
+            name,
+            connector=reprise_connector(
+                router,
+                lookup_budget_ms=LOOKUP_BUDGET_MS,
+                load_timeout_ms=LOAD_TIMEOUT_MS,
+                explain_interval_ms=1000,
+            ),
+        )
         self.a, self.b = self._make("A"), self._make("B")
         self.both = [self.a, self.b]
 

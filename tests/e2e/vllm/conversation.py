@@ -1,4 +1,6 @@
-"""Prompts of token ids, so that what is cached can be counted exactly; and the control that answers are held to."""
+"""Prompts of token ids, so that what is cached can be counted exactly; and the control that
+answers are held to.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,16 @@ class Talk:
         """The server answers; the next question is appended."""
         answer = server.complete(self.prompt, tokens, session=self.session, timeout=timeout)
         self.turns.append((self.prompt, answer))
-        self.computed = len(self.prompt) + len(answer.tokens) - 1  # the last token was never an input
+        self.computed = (
+            len(self.prompt) + len(answer.tokens) - 1
+        )  # the last token was never an input
         self.prompt = self.prompt + answer.tokens + words(f"{self.session} {len(self.turns)}", 45)
         return answer
 
     def cacheable(self) -> int:
-        """Tokens of the next prompt that are in full blocks which some server computed; one is always computed."""
+        """Tokens of the next prompt that are in full blocks which some server computed; one is
+        always computed.
+        """
         from demo.vllm_fleet import full_blocks
 
         return min(full_blocks(self.computed), full_blocks(len(self.prompt) - 1))

@@ -16,15 +16,26 @@ ABORTS = 200
 def abandon(server, prompt: list[int], after_s: float) -> None:
     """Sends a request and hangs up."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-    body = json.dumps({"model": "tiny", "prompt": prompt, "max_tokens": 40, "temperature": 0, "session_id": "abort"})
+    body = json.dumps(
+        {
+            "model": "tiny",
+            "prompt": prompt,
+            "max_tokens": 40,
+            "temperature": 0,
+            "session_id": "abort",
+        }
+    )
     connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
     time.sleep(after_s)
     connection.close()
 
 
 def idle(server) -> bool:
-    return (server.metric("vllm:num_requests_running") == 0 and server.metric("vllm:num_requests_waiting") == 0
-            and server.metric("vllm:kv_cache_usage_perc") == 0)
+    return (
+        server.metric("vllm:num_requests_running") == 0
+        and server.metric("vllm:num_requests_waiting") == 0
+        and server.metric("vllm:kv_cache_usage_perc") == 0
+    )
 
 
 def test_aborted_requests_leak_no_lease_no_reservation_and_no_block(pair, cache):
@@ -47,8 +58,10 @@ def test_aborted_requests_leak_no_lease_no_reservation_and_no_block(pair, cache)
     end = time.monotonic() + 15
     while any(d.leases or d.reservations for d in map(describe, (s.address for s in cache.shards))):
         assert time.monotonic() < end, "leases or reservations stay: " + ", ".join(
-            f"{s.id} {describe(s.address).leases} leases {describe(s.address).reservations} reservations"
-            for s in cache.shards)
+            f"{s.id} {describe(s.address).leases} leases {describe(s.address).reservations} "
+            f"reservations"
+            for s in cache.shards
+        )
         time.sleep(0.1)
     # And the server is as good as before.
     server.forget_prefixes()

@@ -1,4 +1,6 @@
-"""Turns of one conversation alternate between two servers that have nothing in common but Reprise."""
+"""Turns of one conversation alternate between two servers that have nothing in common but
+Reprise.
+"""
 
 from __future__ import annotations
 
@@ -51,19 +53,36 @@ def test_a_prompt_of_whole_blocks_still_computes_its_last_token(pair):
 
 
 def test_chat_answers_are_the_same_on_both_servers(pair):
-    messages = [{"role": "system", "content": "You keep the licence. " * 60}, {"role": "user", "content": "Who may copy?"}]
-    ask = dict(model="tiny", messages=messages, max_tokens=10, temperature=0, extra_body={"session_id": "chat"})
+    messages = [
+        {"role": "system", "content": "You keep the licence. " * 60},
+        {"role": "user", "content": "Who may copy?"},
+    ]
+    ask = dict(
+        model="tiny",
+        messages=messages,
+        max_tokens=10,
+        temperature=0,
+        extra_body={"session_id": "chat"},
+    )
     first = pair.a.client().chat.completions.create(**ask)
     pair.a.settle()
     second = pair.b.client().chat.completions.create(**ask)
     assert second.choices[0].message.content == first.choices[0].message.content
-    assert second.usage.prompt_tokens_details.cached_tokens == full_blocks(second.usage.prompt_tokens - 1)
+    assert second.usage.prompt_tokens_details.cached_tokens == full_blocks(
+        second.usage.prompt_tokens - 1
+    )
 
 
 def test_what_a_request_asked_for_is_answered_at_its_end(pair):
     answer = pair.a.client().completions.create(
-        model="tiny", prompt=words("hints", 70), max_tokens=2, temperature=0,
-        extra_body={"kv_transfer_params": {"user": "someone", "reprise": {"save": False, "load": "perhaps"}}})
+        model="tiny",
+        prompt=words("hints", 70),
+        max_tokens=2,
+        temperature=0,
+        extra_body={
+            "kv_transfer_params": {"user": "someone", "reprise": {"save": False, "load": "perhaps"}}
+        },
+    )
     told = answer.model_extra["kv_transfer_params"]["reprise"]
     assert told["session"] == "someone"
     assert told["saved_tokens"] == 0

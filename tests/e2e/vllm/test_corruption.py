@@ -41,16 +41,22 @@ def flip(pid: int, address: int) -> None:
 def test_a_flipped_byte_is_recomputed_and_counted(pair, cache):
     prompt = words("a byte flips", 20 * 32 + 5)
     try:
-        before = {shard.id: [read(shard.pid, area) for area in large_areas(shard.pid)] for shard in cache.shards}
+        before = {
+            shard.id: [read(shard.pid, area) for area in large_areas(shard.pid)]
+            for shard in cache.shards
+        }
     except PermissionError as refused:
-        pytest.skip(f"this machine does not let a test write into another process's memory: {refused}")
+        pytest.skip(
+            f"this machine does not let a test write into another process's memory: {refused}"
+        )
     pair.a.complete(prompt, 4, session="flip")
     pair.a.settle()
     flipped = 0
     for shard in cache.shards:
         for area, old in zip(large_areas(shard.pid), before[shard.id]):
             changed = np.flatnonzero((read(shard.pid, area) != old).reshape(-1, PAGE).any(axis=1))
-            # One byte in the middle of what was just written there: home and replica both, so that nothing can mend it.
+            # One byte in the middle of what was just written there: home and replica both, so that
+            # nothing can mend it.
             if len(changed) > 64:
                 flip(shard.pid, area[0] + int(changed[len(changed) // 2]) * PAGE + PAGE // 2)
                 flipped += 1

@@ -1,4 +1,6 @@
-"""Many users under one system prompt, two servers, and a cache that is too small for all of them."""
+"""Many users under one system prompt, two servers, and a cache that is too small for all of
+them.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,18 @@ def test_forty_users_of_a_full_and_evicting_cache_get_right_answers(pair, cache)
             server.forget_prefixes()
         second = list(pool.map(lambda user: ask(user, 1), range(USERS)))
     for user, answer in enumerate(second):
-        assert answer.tokens == first[user].tokens, f"user {user} got another answer from the other server"
+        assert answer.tokens == first[user].tokens, (
+            f"user {user} got another answer from the other server"
+        )
     for user in range(0, USERS, 4):
-        assert first[user].tokens == alone(pair.a, prompts[user], 6, salt="crowd").tokens, f"user {user}"
-    evicted = sum(counter.value for shard in cache.shards for counter in describe(shard.address).counters
-                  if "evict" in counter.name)
+        assert first[user].tokens == alone(pair.a, prompts[user], 6, salt="crowd").tokens, (
+            f"user {user}"
+        )
+    evicted = sum(
+        counter.value
+        for shard in cache.shards
+        for counter in describe(shard.address).counters
+        if "evict" in counter.name
+    )
     assert evicted > 0, "the cache was never full: the test proves nothing"
     assert sum(answer.cached_tokens for answer in second) > USERS * SYSTEM_TOKENS // 2

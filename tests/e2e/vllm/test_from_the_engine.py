@@ -1,4 +1,6 @@
-"""What the connector reads from vLLM itself: layouts, groups, keys, versions. Against vLLM's own classes."""
+"""What the connector reads from vLLM itself: layouts, groups, keys, versions. Against vLLM's own
+classes.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +33,27 @@ def views(spec, kind: KVCacheLayout, layers: int = 3, kernel: int | None = None)
     page = spec.page_size_bytes
     raw = torch.zeros(layers * BLOCKS * page, dtype=torch.int8)
     outer_layers = kind.is_layer_compact
-    tensor = KVCacheTensor(size=raw.numel(), layers=[f"l.{i}" for i in range(layers)],
-                           layer_stride=page * BLOCKS if outer_layers else page,
-                           block_stride=page if outer_layers else page * layers)
+    tensor = KVCacheTensor(
+        size=raw.numel(),
+        layers=[f"l.{i}" for i in range(layers)],
+        layer_stride=page * BLOCKS if outer_layers else page,
+        block_stride=page if outer_layers else page * layers,
+    )
     return create_kv_cache_views(raw, spec, BLOCKS, kind, tensor, kernel)
 
 
 def read(tensor, backend: str, spec, **changes):
     shape, strides, size = layout.describe_tensor(tensor)
-    known = dict(backend=backend, dtype="f32", isa="", head_size=spec.head_size, head_size_v=spec.head_size_v,
-                 quantized=False, num_blocks=BLOCKS, block_tokens=TOKENS)
+    known = dict(
+        backend=backend,
+        dtype="f32",
+        isa="",
+        head_size=spec.head_size,
+        head_size_v=spec.head_size_v,
+        quantized=False,
+        num_blocks=BLOCKS,
+        block_tokens=TOKENS,
+    )
     return layout.read_layout(shape, strides, size, **{**known, **changes})
 
 
@@ -48,14 +61,23 @@ def at(tensor, plane, block: int, head: int, token: int, count: int, pages: int 
     """The floats that a plane's strides point to."""
     flat = torch.as_strided(tensor, (tensor.untyped_storage().nbytes() // 4,), (1,), 0)
     page, inner = block * pages + token // (TOKENS // pages), token % (TOKENS // pages)
-    start = (tensor.storage_offset() * 4 + plane.offset + page * plane.page_stride + head * plane.head_stride
-             + inner * plane.token_stride)
-    return flat[start // 4: start // 4 + count]
+    start = (
+        tensor.storage_offset() * 4
+        + plane.offset
+        + page * plane.page_stride
+        + head * plane.head_stride
+        + inner * plane.token_stride
+    )
+    return flat[start // 4 : start // 4 + count]
 
 
-@pytest.mark.parametrize("kind", [KVCacheLayout.LBHNC, KVCacheLayout.LBNHC, KVCacheLayout.BLHNC, KVCacheLayout.BLNHC])
+@pytest.mark.parametrize(
+    "kind", [KVCacheLayout.LBHNC, KVCacheLayout.LBNHC, KVCacheLayout.BLHNC, KVCacheLayout.BLNHC]
+)
 def test_interleaved_backends_are_found_by_their_strides_in_every_layout(kind):
-    spec = FullAttentionSpec(block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32)
+    spec = FullAttentionSpec(
+        block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32
+    )
     for tensor in views(spec, kind):
         found = read(tensor, "FLASH_ATTN", spec)
         assert (found.attention, found.kv_heads, found.head_dim) == ("gqa", HEADS, DIM)
@@ -67,7 +89,9 @@ def test_interleaved_backends_are_found_by_their_strides_in_every_layout(kind):
 
 
 def test_the_cpu_backend_keeps_k_and_v_in_halves_of_a_heads_page():
-    spec = FullAttentionSpec(block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32)
+    spec = FullAttentionSpec(
+        block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32
+    )
     for tensor in views(spec, KVCacheLayout.LBHNC):
         found = read(tensor, "CPU_ATTN", spec, isa="vec")
         assert found.name == "CPU_ATTN isa=vec split"
@@ -80,7 +104,9 @@ def test_the_cpu_backend_keeps_k_and_v_in_halves_of_a_heads_page():
 
 
 def test_kernel_blocks_smaller_than_the_managers_are_pages():
-    spec = FullAttentionSpec(block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32)
+    spec = FullAttentionSpec(
+        block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32
+    )
     tensor = views(spec, KVCacheLayout.LBNHC, kernel=16)[1]
     found = read(tensor, "FLASH_ATTN", spec)
     assert (found.page_tokens, found.pages_per_block) == (16, 2)
@@ -92,21 +118,30 @@ def test_mla_and_unknown_backends_are_carried_as_opaque_pages_and_named_in_the_s
     mla = MLAAttentionSpec(block_size=TOKENS, num_kv_heads=1, head_size=96, dtype=torch.float32)
     found = read(views(mla, KVCacheLayout.LBHNC)[0], "TRITON_MLA", mla)
     assert (found.attention, found.element, found.head_dim) == ("mla", "i8", 96 * 4)
-    spec = FullAttentionSpec(block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32)
-    one, other = (read(views(spec, KVCacheLayout[kind])[0], "SOMETHING_NEW", spec) for kind in ("LBHNC", "LBNHC"))
+    spec = FullAttentionSpec(
+        block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32
+    )
+    one, other = (
+        read(views(spec, KVCacheLayout[kind])[0], "SOMETHING_NEW", spec)
+        for kind in ("LBHNC", "LBNHC")
+    )
     assert one.attention == "mla" and one.head_dim * TOKENS == spec.page_size_bytes
     assert one.name != other.name, "two layouts of one backend would exchange bytes"
 
 
 def test_quantized_and_unequal_heads_are_not_split_into_k_and_v():
-    spec = FullAttentionSpec(block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32)
+    spec = FullAttentionSpec(
+        block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32
+    )
     tensor = views(spec, KVCacheLayout.LBHNC)[0]
     assert read(tensor, "FLASH_ATTN", spec, quantized=True).attention == "mla"
     assert read(tensor, "FLASH_ATTN", spec, head_size_v=32).attention == "mla"
 
 
 def test_pages_that_fragments_cannot_describe_are_refused():
-    spec = FullAttentionSpec(block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32)
+    spec = FullAttentionSpec(
+        block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32
+    )
     with pytest.raises(layout.UnsupportedLayout, match="not contiguous"):
         # [block, head, layer, token, content]: another layer lies between the heads of a page.
         apart = torch.zeros(BLOCKS, HEADS, 3, TOKENS, 2 * DIM)[:, :, 1]
@@ -119,12 +154,17 @@ def test_pages_that_fragments_cannot_describe_are_refused():
 
 
 def config(*specs, names=("model.layers.0.attn", "model.layers.1.attn")):
-    return KVCacheConfig(num_blocks=8, kv_cache_tensors=[], kv_cache_groups=[
-        KVCacheGroupSpec([name], spec) for name, spec in zip(names, specs)])
+    return KVCacheConfig(
+        num_blocks=8,
+        kv_cache_tensors=[],
+        kv_cache_groups=[KVCacheGroupSpec([name], spec) for name, spec in zip(names, specs)],
+    )
 
 
 FULL = FullAttentionSpec(block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32)
-WINDOW = SlidingWindowSpec(block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32, sliding_window=96)
+WINDOW = SlidingWindowSpec(
+    block_size=TOKENS, num_kv_heads=HEADS, head_size=DIM, dtype=torch.float32, sliding_window=96
+)
 
 
 def test_full_attention_windows_and_mla_are_planned():
@@ -136,8 +176,12 @@ def test_full_attention_windows_and_mla_are_planned():
 
 def test_recurrent_state_is_refused_with_the_layer_named():
     mamba = MambaSpec(block_size=TOKENS, shapes=((4, 4),), dtypes=(torch.float32,))
-    with pytest.raises(groups.UnsupportedModel, match=r"model\.layers\.1\.mixer.*one vector for the whole prefix"):
-        groups.plan_groups(config(FULL, mamba, names=("model.layers.0.attn", "model.layers.1.mixer")))
+    with pytest.raises(
+        groups.UnsupportedModel, match=r"model\.layers\.1\.mixer.*one vector for the whole prefix"
+    ):
+        groups.plan_groups(
+            config(FULL, mamba, names=("model.layers.0.attn", "model.layers.1.mixer"))
+        )
 
 
 def test_blocks_that_lie_on_several_ranks_are_refused_with_the_flag():
@@ -160,7 +204,9 @@ def test_layers_are_ordered_as_the_model_runs_them():
 def test_keys_are_the_engines_hashes_as_they_are():
     hashes = [hashlib.sha256(bytes([i])).digest() for i in range(5)]
     assert keys.keys_of(hashes, 1, 3) == b"".join(hashes[:3])
-    assert keys.keys_of(hashes, 2, 2) == hashes[1] + hashes[3], "a block of two hashes has the later one's"
+    assert keys.keys_of(hashes, 2, 2) == hashes[1] + hashes[3], (
+        "a block of two hashes has the later one's"
+    )
     assert keys.as_array(keys.keys_of([b"x" * 16], 1, 1)).shape == (1, 32)
 
 
@@ -187,7 +233,10 @@ def test_reprise_computes_the_same_keys_as_vllm_with_sha256_cbor(monkeypatch):
     function = get_hash_fn_by_name("sha256_cbor")
     kv_cache_utils.init_none_hash(function)
     request = make_request(list(range(70)), function)
-    assert b"".join(request.block_hashes) == reprise.vllm_block_keys(list(range(70)), TOKENS, "0").tobytes()
+    assert (
+        b"".join(request.block_hashes)
+        == reprise.vllm_block_keys(list(range(70)), TOKENS, "0").tobytes()
+    )
 
 
 def make_request(tokens, function, name="r1"):
@@ -196,7 +245,9 @@ def make_request(tokens, function, name="r1"):
     from vllm.v1.request import Request
 
     params = SamplingParams(max_tokens=8)
-    return Request(name, tokens, params, None, block_hasher=get_request_block_hasher(TOKENS, function))
+    return Request(
+        name, tokens, params, None, block_hasher=get_request_block_hasher(TOKENS, function)
+    )
 
 
 # ---- Digests, settings, versions
@@ -222,10 +273,14 @@ def test_a_misspelt_setting_is_refused_by_name():
         settings.Settings.from_extra_config({"router": "x", "load_timeout_ms": "soon"})
 
 
-def test_this_vllm_is_known_and_an_unknown_interface_is_one_clear_sentence(monkeypatch, caplog):
+def test_this_vllm_is_known_and_an_unknown_interface_is_one_clear_sentence(monkeypatch):
     versions.check()
-    monkeypatch.setattr(versions, "CONNECTOR_METHODS", (*versions.CONNECTOR_METHODS, "a_method_of_the_future"))
-    with pytest.raises(versions.UnsupportedVllm, match=r"run with vLLM 0\.32 .* vLLM 9\.9\.9 .*a_method_of_the_future"):
+    needed = {**versions.NEEDED, "vllm.v1.request": ("Request.a_method_of_the_future",)}
+    monkeypatch.setattr(versions, "NEEDED", needed)
+    with pytest.raises(
+        versions.UnsupportedVllm,
+        match=r"run with vLLM 0\.32 .* vLLM 9\.9\.9 .*a_method_of_the_future",
+    ):
         versions.check("9.9.9")
 
 

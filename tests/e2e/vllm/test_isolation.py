@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from conftest import LOOKUP_BUDGET_MS
 from conversation import alone, words
 from demo.vllm_fleet import Server, full_blocks, reprise_connector
 from demo.vllm_model import make_model
@@ -12,9 +13,13 @@ from demo.vllm_model import make_model
 def strangers(folder, model, cache):
     """A server with other weights under the same name, and one with another dtype."""
     twin = make_model(folder / "two" / model.name, seed=1)
-    connector = reprise_connector(cache.router, explain_interval_ms=100)
-    servers = [Server(folder, twin, "twin", connector=connector),
-               Server(folder, model, "bf16", connector=connector, dtype="bfloat16")]
+    connector = reprise_connector(
+        cache.router, lookup_budget_ms=LOOKUP_BUDGET_MS, explain_interval_ms=100
+    )
+    servers = [
+        Server(folder, twin, "twin", connector=connector),
+        Server(folder, model, "bf16", connector=connector, dtype="bfloat16"),
+    ]
     try:
         yield [server.ready() for server in servers]
     finally:
@@ -45,7 +50,9 @@ def test_two_salts_share_nothing(pair):
     pair.a.settle()
     assert pair.b.complete(prompt, 4, session="salt", salt="two").cached_tokens == 0
     assert pair.b.complete(prompt, 4, session="salt").cached_tokens == 0
-    assert pair.b.complete(prompt, 4, session="salt", salt="one").cached_tokens == full_blocks(len(prompt) - 1)
+    assert pair.b.complete(prompt, 4, session="salt", salt="one").cached_tokens == full_blocks(
+        len(prompt) - 1
+    )
 
 
 def test_weights_that_were_replaced_find_nothing_of_the_old_ones(strangers):
@@ -60,4 +67,6 @@ def test_weights_that_were_replaced_find_nothing_of_the_old_ones(strangers):
     assert server.complete(prompt, 2, session="weights").cached_tokens == 0
     server.settle()
     server.forget_prefixes()
-    assert server.complete(prompt, 2, session="weights").cached_tokens == 96, "nothing is stored any more"
+    assert server.complete(prompt, 2, session="weights").cached_tokens == 96, (
+        "nothing is stored any more"
+    )

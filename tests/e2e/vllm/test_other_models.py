@@ -1,0 +1,63 @@
+"""Models and engines of other shapes: windows beside full attention, and two tensor-parallel
+ranks.
+"""
+
+from __future__ import annotations
+
+import pytest
+from conftest import LOOKUP_BUDGET_MS
+from conversation import alone, words
+from demo.vllm_fleet import BLOCK_TOKENS, Server, full_blocks, reprise_connector
+from demo.vllm_model import make_model
+
+WINDOW = 4 * BLOCK_TOKENS
+
+
+def stored_then_forgotten(server: Server, prompt: list[int]):
+    """The prompt's answer computed, then again with nothing but what Reprise has."""
+    first = server.complete(prompt, 6, session="again")
+    server.settle()
+    server.forget_prefixes()
+    again = server.complete(prompt, 6, session="again")
+    server.settle()
+    return first, again
+
+
+@pytest.fixture
+def start(folder, cache):
+    servers = []
+
+    def make(model, name: str, **arguments) -> Server:
+        servers.append(
+            Server(
+                folder,
+                model,
+                name,
+                connector=reprise_connector(cache.router, lookup_budget_ms=LOOKUP_BUDGET_MS),
+                **arguments,
+            )
+        )
+        return servers[-1].ready()
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+def test_a_window_loads_only_its_own_blocks_and_full_attention_all(start, folder):
+    server = start(make_model(folder / "windows", window=WINDOW), "windows")
+    prompt = words("windows", 20 * BLOCK_TOKENS + 9)
+    _, again = stored_then_forgotten(server, prompt)
+    assert again.cached_tokens == full_blocks(len(prompt) - 1)
+    assert again.tokens == alone(server, prompt, 6).tokens
+    # 20 blocks of the full layers; of the windowed ones those that a window of 4 blocks reaches.
+    assert 20 + 4 <= server.metric("vllm:reprise_loaded_blocks_by_tier_total") <= 20 + 5
+
+
+def test_each_tensor_parallel_rank_stores_and_loads_its_own_part(start, model):
+    server = start(model, "two-ranks", arguments=("--tensor-parallel-size", "2"), threads="0|1")
+    prompt = words("two ranks", 10 * BLOCK_TOKENS + 9)
+    _, again = stored_then_forgotten(server, prompt)
+    assert again.cached_tokens == full_blocks(len(prompt) - 1)
+    assert again.tokens == alone(server, prompt, 6).tokens
+    assert server.metric("vllm:reprise_loaded_blocks_by_tier_total") == 2 * 10
