@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "kernels/block_copy/block_copy_cuda.h"
 #include "kernels/runtime/memory.h"
 #include "kernels/runtime/stream.h"
+#include "tests/gpu/must.h"
 #include "tests/unit/kernels/paged_engine.h"
 
 namespace reprise::kernels {
@@ -23,23 +25,6 @@ namespace reprise::kernels {
     const absl::Status status_ = (expression);       \
     ASSERT_TRUE(status_.ok()) << status_.ToString(); \
   } while (false)
-
-// The value, or the program ends: set-up that a test cannot go on without.
-template <typename T>
-T Must(absl::StatusOr<T> value) {
-  if (!value.ok()) {
-    std::fprintf(stderr, "%s\n", value.status().ToString().c_str());
-    std::abort();
-  }
-  return std::move(value).value();
-}
-
-inline void Must(const absl::Status& status) {
-  if (!status.ok()) {
-    std::fprintf(stderr, "%s\n", status.ToString().c_str());
-    std::abort();
-  }
-}
 
 inline DeviceBuffer Upload(const void* bytes, uint64_t size_bytes) {
   DeviceBuffer buffer = Must(DeviceBuffer::Create(0, size_bytes));

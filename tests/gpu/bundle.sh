@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Makes the folder that run.sh runs on a machine with a GPU and nothing else of ours.
+#   bundle.sh EXECUTABLES WHEELS BUNDLE
+# EXECUTABLES is a build's bin folder (preset static: only glibc is needed beside them), WHEELS a folder of wheels.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+executables=$1 wheels=$2 bundle=$3
+
+rm -rf "$bundle"
+mkdir -p "$bundle"
+for program in reprise reprise-shard reprise-router "$executables"/reprise-gpu-*; do
+  program=$executables/${program##*/}
+  [ -x "$program" ] && cp "$program" "$bundle/"
+done
+[ -x "$bundle/reprise-gpu-test" ] || { echo "bundle.sh: $executables has no reprise-gpu-test" >&2; exit 1; }
+for wheel in "$wheels"/*.whl; do
+  [ -e "$wheel" ] && cp "$wheel" "$bundle/"
+done
+for step in "$here"/gpu_*.py; do
+  [ -e "$step" ] && cp "$step" "$bundle/"
+done
+cp "$here/run.sh" "$bundle/"
+chmod +x "$bundle/run.sh"
+echo "$bundle"
