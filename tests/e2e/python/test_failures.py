@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import reprise
@@ -29,6 +30,21 @@ def await_replicas(client: reprise.Client, spec: reprise.CacheSpec, keys: np.nda
         assert time.monotonic() < end, f"only {holding} hold the chain"
         time.sleep(0.02)
     return holding
+
+
+def stop_process(pid: int) -> None:
+    """SIGSTOP; returns when every thread stands still."""
+    os.kill(pid, signal.SIGSTOP)
+    end = time.monotonic() + 10.0
+    tasks = Path(f"/proc/{pid}/task")
+    while not all(state_of(task) == "T" for task in tasks.iterdir()):
+        assert time.monotonic() < end, f"{pid} does not stop"
+        time.sleep(0.001)
+
+
+def state_of(task: Path) -> str:
+    """The scheduler's letter for a thread."""
+    return (task / "stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
 def test_the_death_of_the_home_shard_loses_nothing(own_cluster: Start, prompt: Prompt) -> None:
@@ -108,7 +124,7 @@ def test_a_stopped_shard_costs_no_more_than_the_deadline(
         assert run.blocks == 10
         pids = [shard.pid for shard in cluster.shards]
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            stop_process(pid)
         try:
             back = np.zeros_like(blocks)
             began = time.monotonic()

@@ -241,7 +241,8 @@ def test_layers_that_are_not_full_attention_are_refused_by_name(client: reprise.
         transformers.Qwen3NextConfig(
             **{**SMALL, "num_hidden_layers": 4}, head_dim=16, linear_num_key_heads=2,
             linear_num_value_heads=2, linear_key_head_dim=16, linear_value_head_dim=16,
-            num_experts=2, num_experts_per_tok=1, moe_intermediate_size=32, shared_expert_intermediate_size=32,
+            num_experts=2, num_experts_per_tok=1, moe_intermediate_size=32,
+            shared_expert_intermediate_size=32,
         )
     )  # fmt: skip
     with pytest.raises(UnsupportedModel, match="layer 0 is linear_attention"):
