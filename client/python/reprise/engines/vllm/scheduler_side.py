@@ -43,6 +43,7 @@ class Tracked:
     loading: bool = False
     attempts_at: int = -1  # preemptions when it last loaded: a load is tried once per admission
     saved_blocks: int = 0  # of the unit's blocks, handed to a save
+    due: int = 0  # no save before so many tokens are computed
     loaded_tokens: int = 0
     submitted_blocks: int = 0
 
@@ -228,7 +229,8 @@ class SchedulerSide:
         tracked.loading = True
         tracked.attempts_at = request.num_preemptions
         tracked.loaded_tokens = end
-        tracked.saved_blocks = 0
+        # The first save sends the whole chain: its home may be another shard than the load's.
+        tracked.saved_blocks = tracked.due = 0
 
     def load_ended(self, request_ids: Any) -> None:
         """The workers are done with these loads: the leases end."""
@@ -255,18 +257,18 @@ class SchedulerSide:
         state = scheduler_output.kv_connector_block_state
         for request_id, scheduled in scheduler_output.num_scheduled_tokens.items():
             tracked = self._requests.get(request_id)
-            if tracked is None or state is None:
+            # Nearly every request of nearly every step ends here: one comparison.
+            if tracked is None or tracked.request.num_computed_tokens + scheduled < tracked.due:
                 continue
             request = tracked.request
             done = min(request.num_computed_tokens + scheduled, request.num_tokens)
-            if tracked.saved_blocks * self._unit > done:  # preempted and computing anew
-                tracked.saved_blocks = 0
             decoding = scheduled == 1 and request.num_output_tokens > 0
-            least = self.settings.save_every_blocks if decoding else 1
-            if self._new_blocks(tracked, done) >= max(1, least):
-                block_ids = state.get_block_ids(request_id)
+            least = max(1, self.settings.save_every_blocks if decoding else 1)
+            if self._new_blocks(tracked, done) >= least:
+                block_ids = state.get_block_ids(request_id) if state is not None else None
                 if block_ids is not None:
                     self._plan_save(tracked, done, block_ids)
+            tracked.due = (tracked.saved_blocks + least) * self._unit
         metadata = StepMetadata(self._loads, self._saves, self._cancelled)
         self._loads, self._saves, self._cancelled = [], [], set()
         return metadata
@@ -325,11 +327,9 @@ class SchedulerSide:
     def _has_room(self, blocks: int) -> bool:
         if not self._save_of:
             return True  # however long one prompt is, it can be saved alone
-        return len(
-            self._save_of
-        ) < self.settings.saves_in_flight_max and self.pins.blocks + blocks <= self.pins.capacity(
-            self.settings.save_pin_fraction
-        )
+        capacity = self.pins.capacity(self.settings.save_pin_fraction)
+        few = len(self._save_of) < self.settings.saves_in_flight_max
+        return few and self.pins.blocks + blocks <= capacity
 
     def worker_reported(self, report: WorkerReport) -> None:
         for request_id in report.short_loads:
@@ -338,9 +338,8 @@ class SchedulerSide:
         for save_id, outcome in report.saves.items():
             tracked = self._requests.get(self._save_of.get(save_id, ""))
             if not outcome.complete and tracked is not None:
-                tracked.saved_blocks = (
-                    0  # the next save sends the whole chain: what is there is not sent again
-                )
+                # The next save sends the whole chain: what is there is not sent again.
+                tracked.saved_blocks = tracked.due = 0
             self._ranks_left[save_id] -= outcome.ranks
             if self._ranks_left[save_id] <= 0:
                 del self._ranks_left[save_id]
