@@ -17,8 +17,8 @@ if [ ! -x "$test" ]; then
   echo "run.sh: there is no reprise-gpu-test in $bundle; './dev gpu-bundle' makes the folder to run this in" >&2
   exit 2
 fi
+[ "$out" = "$bundle/results" ] && rm -rf "$out"  # what an earlier run left
 mkdir -p "$out"
-rm -f "$out"/*.json "$out"/*.log "$out"/*.md
 out=$(cd "$out" && pwd)
 reason=$("$test" --gtest_list_tests --skip-exit=77 2>&1)
 if [ $? -eq 77 ]; then

@@ -54,7 +54,10 @@ MAY_INCLUDE_OUTSIDE = {
         "service/router/main", "cluster/peer/", "cluster/lanes/stream/", "cluster/lanes/nccl/",
         "cluster/link/", "client/", "tests/"),
     r"absl/": (
-        "proto/", "service/", "cluster/", "client/", "tests/", "kernels/runtime/"),
+        "proto/", "service/", "cluster/", "client/", "tests/", "kernels/runtime/",
+        # What callers include; no device code does.
+        "kernels/block_copy/block_copy_cuda.h", "kernels/quantize/quantize.h",
+        "kernels/quantize/quantize_cuda.h"),
 }
 # Kernels keep absl out of headers and device code; their .cc files may use it.
 ABSL_IN_KERNELS_CC = re.compile(r"^kernels/.*\.cc$")
