@@ -1,7 +1,7 @@
 """Makes checksum_vectors.json, the published test vectors of the block checksum.
 
-An independent implementation of the definition in kernels/checksum/checksum.h, over the PyPI package
-`xxhash` instead of xxhash.h:
+An independent implementation of the definition in kernels/checksum/checksum.h, over the PyPI
+package `xxhash` instead of xxhash.h:
 
     python3 tests/unit/kernels/checksum_vectors.py > tests/unit/kernels/checksum_vectors.json
 
