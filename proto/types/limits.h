@@ -87,7 +87,6 @@ inline constexpr absl::Duration kWatchSilenceMax = absl::Seconds(5);    // then 
 inline constexpr absl::Duration kWatchRetryMin = absl::Milliseconds(100);
 inline constexpr absl::Duration kWatchRetryMax = absl::Seconds(2);
 inline constexpr size_t kTopologyWatchersMax = 4096;
-inline constexpr absl::Duration kShutdownGrace = absl::Seconds(2);      // for calls in flight when a server stops
 
 // ---- Work in flight
 inline constexpr size_t kUnaryCallsMax = 256;  // beyond it calls are refused at once

@@ -1,0 +1,151 @@
+// reprise-router: tells workers and gateways where blocks are.
+
+#include <pthread.h>
+#include <signal.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "cluster/membership/in_memory_membership.h"
+#include "cluster/membership/members_file.h"
+#include "cluster/membership/static_file_membership.h"
+#include "proto/types/limits.h"
+#include "proto/types/refusal.h"
+#include "proto/types/status_macros.h"
+#include "service/router/router_process.h"
+
+namespace reprise::router {
+namespace {
+
+struct Flags {
+  std::string listen = "127.0.0.1:0";
+  std::string members;
+  std::vector<std::string> shards;
+  std::string output = "text";
+  bool insecure = false;
+  double grace_seconds = absl::ToDoubleSeconds(limits::kStopGrace);
+};
+
+constexpr char kFooter[] =
+    "Every other limit is fixed and shown by `reprise describe` (RouterService.Describe).\n"
+    "SIGTERM or SIGINT: answer what is in flight, exit 0.";
+
+void AddFlags(CLI::App& app, Flags& flags) {
+  app.add_option("--listen", flags.listen, "host:port to serve on; port 0: a free one")
+      ->capture_default_str();
+  CLI::Option* members = app.add_option(
+      "--members", flags.members,
+      "YAML file with the cluster's shards, read again when it changes; may come later");
+  app.add_option("--shard", flags.shards, "A shard as ID=HOST:PORT, instead of a file; repeatable")
+      ->excludes(members);
+  app.add_option("--grace", flags.grace_seconds, "Seconds for what is in flight when stopped")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  app.add_flag("--insecure", flags.insecure, "Serve plaintext on an address that is not loopback");
+  app.add_option("-o,--output", flags.output, "What to print when serving")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  app.set_version_flag("--version", REPRISE_VERSION);
+  app.footer(kFooter);
+}
+
+// Blocked in every thread from now on; main waits for them.
+sigset_t BlockStopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+void Log(absl::string_view line) {
+  spdlog::info("{}", std::string(line));
+}
+
+void PrintServing(const Flags& flags, const std::string& address) {
+  if (flags.output == "json") {
+    const nlohmann::json line = {{"address", address}, {"pid", static_cast<int64_t>(getpid())}};
+    std::printf("%s\n", line.dump().c_str());
+  } else {
+    std::printf("router serves %s (pid %d)\n", address.c_str(), getpid());
+  }
+  std::fflush(stdout);
+}
+
+absl::StatusOr<std::vector<cluster::Member>> ParseShards(const std::vector<std::string>& texts) {
+  std::vector<cluster::Member> members;
+  for (const std::string& text : texts) {
+    const size_t equals = text.find('=');
+    if (equals == std::string::npos) {
+      return Refusal(absl::StatusCode::kInvalidArgument, "SHARD_FLAG",
+                     absl::StrCat("--shard ", text, " is no ID=HOST:PORT"));
+    }
+    cluster::Member member = {.id = {text.substr(0, equals)}, .address = text.substr(equals + 1)};
+    REPRISE_RETURN_IF_ERROR(cluster::ValidateMember(member));
+    for (const cluster::Member& other : members) {
+      if (other.id != member.id) continue;
+      return Refusal(absl::StatusCode::kInvalidArgument, "SHARD_FLAG",
+                     absl::StrCat("--shard ", text, ": the id is given twice"));
+    }
+    members.push_back(std::move(member));
+  }
+  return members;
+}
+
+absl::StatusOr<std::unique_ptr<cluster::Membership>> MembershipOf(const Flags& flags) {
+  if (!flags.members.empty()) {
+    REPRISE_ASSIGN_OR_RETURN(
+        std::unique_ptr<cluster::Membership> membership,
+        cluster::StaticFileMembership::Create({.path = flags.members, .log = Log}));
+    return membership;
+  }
+  REPRISE_ASSIGN_OR_RETURN(std::vector<cluster::Member> members, ParseShards(flags.shards));
+  return std::make_unique<cluster::InMemoryMembership>(std::move(members));
+}
+
+absl::Status Run(const Flags& flags, const sigset_t& stop_signals) {
+  REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<cluster::Membership> membership,
+                           MembershipOf(flags));
+  REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<RouterProcess> process,
+                           RouterProcess::Start({.listen = flags.listen,
+                                                 .insecure = flags.insecure,
+                                                 .membership = membership.get(),
+                                                 .log = Log}));
+  PrintServing(flags, process->address());
+  int signal = 0;
+  sigwait(&stop_signals, &signal);
+  Log(absl::StrCat("stopping on ", strsignal(signal)));
+  process->Stop(absl::Seconds(flags.grace_seconds));
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  const sigset_t stop_signals = BlockStopSignals();
+  Flags flags;
+  CLI::App app{"A Reprise router: tells workers which shard holds what."};
+  AddFlags(app, flags);
+  CLI11_PARSE(app, argc, argv);
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("router"));
+  const absl::Status status = Run(flags, stop_signals);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "reprise-router: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
+
+}  // namespace
+}  // namespace reprise::router
+
+int main(int argc, char** argv) {
+  return reprise::router::Main(argc, argv);
+}

@@ -1,0 +1,107 @@
+#include "service/router/router_process.h"
+
+#include <grpcpp/health_check_service_interface.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "proto/types/clock.h"
+#include "proto/types/limits.h"
+#include "proto/types/refusal.h"
+#include "proto/types/status_macros.h"
+#include "proto/wire/serving.h"
+
+namespace reprise::router {
+
+RouterProcess::RouterProcess(RouterProcessOptions options)
+    : options_(std::move(options)),
+      // Begins above what an earlier router on this machine reached.
+      engine_({.first_epoch = Epoch(static_cast<uint64_t>(absl::ToUnixMillis(absl::Now())))}),
+      service_(engine_, MonotonicClock()) {}
+
+absl::StatusOr<std::unique_ptr<RouterProcess>> RouterProcess::Start(RouterProcessOptions options) {
+  REPRISE_CHECK(options.membership != nullptr);
+  REPRISE_RETURN_IF_ERROR(wire::CheckListenAddress(options.listen, options.insecure));
+  std::unique_ptr<RouterProcess> process(new RouterProcess(std::move(options)));
+  // Members first: whoever is answered is answered with them.
+  process->watch_ = process->options_.membership->Watch(
+      [process = process.get()](const auto& members) { process->OnMembers(members); });
+  REPRISE_ASSIGN_OR_RETURN(wire::Listening listening,
+                           wire::Listen(process->options_.listen, process->service_));
+  process->server_ = std::move(listening.server);
+  process->address_ = std::move(listening.address);
+  process->ticker_ = std::thread([process = process.get()] { process->TickLoop(); });
+  return process;
+}
+
+RouterProcess::~RouterProcess() {
+  Stop(absl::ZeroDuration());
+}
+
+void RouterProcess::Stop(absl::Duration grace) {
+  watch_.reset();
+  {
+    absl::MutexLock lock(&mu_);
+    if (stopping_) return;
+    stopping_ = true;
+  }
+  const absl::Time end = absl::Now() + grace;
+  if (server_ != nullptr) {
+    if (grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService()) {
+      health->SetServingStatus(false);
+    }
+    service_.EndStreams(Refusal(absl::StatusCode::kUnavailable, "ROUTER_STOPS",
+                                "this router stops: ask another one"));
+    server_->Shutdown(absl::ToChronoTime(std::max(end, absl::Now() + limits::kStopFlush)));
+    server_->Wait();
+  }
+  if (ticker_.joinable()) ticker_.join();
+  watchers_.clear();
+}
+
+void RouterProcess::OnMembers(const std::vector<cluster::Member>& members) {
+  engine_.SetMembers(members, MonotonicClock().Now());
+  absl::MutexLock lock(&mu_);
+  members_ = members;
+  members_new_ = true;
+}
+
+// A member that is new, or that moved, gets a new watcher; one that left loses its own.
+void RouterProcess::FitWatchers() {
+  std::vector<cluster::Member> members;
+  {
+    absl::MutexLock lock(&mu_);
+    if (!members_new_) return;
+    members_new_ = false;
+    members = members_;
+  }
+  std::map<ShardId, std::unique_ptr<ShardWatcher>> fitting;
+  for (const cluster::Member& member : members) {
+    std::unique_ptr<ShardWatcher>& watcher = fitting[member.id];
+    if (const auto it = watchers_.find(member.id);
+        it != watchers_.end() && it->second->member().address == member.address) {
+      watcher = std::move(it->second);
+      watchers_.erase(it);
+      continue;
+    }
+    watchers_.erase(member.id);  // its feed ends before the next one begins
+    watcher = std::make_unique<ShardWatcher>(engine_, MonotonicClock(), member, options_.log);
+  }
+  watchers_ = std::move(fitting);
+  if (options_.log) options_.log(absl::StrCat("watching ", watchers_.size(), " shards"));
+}
+
+void RouterProcess::TickLoop() {
+  absl::MutexLock lock(&mu_);
+  do {
+    mu_.Unlock();
+    FitWatchers();
+    engine_.Tick(MonotonicClock().Now());
+    for (const auto& [id, watcher] : watchers_) watcher->Tick();
+    service_.Tick();
+    mu_.Lock();
+  } while (!mu_.AwaitWithTimeout(absl::Condition(&stopping_), limits::kRouterTickInterval));
+}
+
+}  // namespace reprise::router

@@ -1,0 +1,53 @@
+// The router's gRPC surface: one handler class per RPC. The verbs take microseconds and run on
+// gRPC's threads.
+//
+// Thread safety: all methods may be called from any thread.
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include "absl/status/status.h"
+#include "proto/types/clock.h"
+#include "reprise/v1/router.grpc.pb.h"
+#include "service/router/handlers/describe_handler.h"
+#include "service/router/handlers/locate_handler.h"
+#include "service/router/handlers/route_session_handler.h"
+#include "service/router/handlers/watch_topology_handler.h"
+#include "service/router/router_engine.h"
+
+namespace reprise::router {
+
+class RouterService final : public v1::RouterService::CallbackService {
+ public:
+  // REQUIRES: both outlive the server that this is registered with.
+  RouterService(RouterEngine& engine, const Clock& clock)
+      : locate_(engine, clock),
+        route_session_(engine, clock),
+        watch_topology_(engine, clock),
+        describe_(engine, clock) {}
+
+  // Called every kRouterTickInterval.
+  void Tick() { watch_topology_.Tick(); }
+  // Ends the streams that never end by themselves.
+  void EndStreams(const absl::Status& why) { watch_topology_.EndAll(why); }
+
+  grpc::ServerUnaryReactor* Locate(grpc::CallbackServerContext* context,
+                                   const v1::LocateRequest* request,
+                                   v1::LocateResponse* response) override;
+  grpc::ServerUnaryReactor* RouteSession(grpc::CallbackServerContext* context,
+                                         const v1::RouteSessionRequest* request,
+                                         v1::RouteSessionResponse* response) override;
+  grpc::ServerWriteReactor<v1::WatchTopologyResponse>* WatchTopology(
+      grpc::CallbackServerContext* context, const v1::WatchTopologyRequest* request) override;
+  grpc::ServerUnaryReactor* Describe(grpc::CallbackServerContext* context,
+                                     const v1::RouterServiceDescribeRequest* request,
+                                     v1::RouterServiceDescribeResponse* response) override;
+
+ private:
+  LocateHandler locate_;
+  RouteSessionHandler route_session_;
+  WatchTopologyHandler watch_topology_;
+  DescribeHandler describe_;
+};
+
+}  // namespace reprise::router
