@@ -4,7 +4,7 @@
 
 #include <rapidcheck.h>
 
-#include <map>
+#include <cstdlib>
 #include <set>
 
 #include "tests/unit/service/shard/engine_fixture.h"
@@ -369,6 +369,7 @@ class Pair {
 };
 
 TEST(EngineProperty, RandomVerbsKeepTheForestTheLeasesAndTheAccounting) {
+  ::setenv("RC_PARAMS", "max_success=250", /*overwrite=*/0);
   EXPECT_TRUE(rc::check("engine against model", [](const std::vector<Step>& steps) {
     Pair pair;
     for (const Step& step : steps) pair.Take(step);
