@@ -146,20 +146,15 @@ TEST_F(ShardServiceTest, RemoveDropsABlockAndWhatHangsFromIt) {
   const std::vector<BlockKey> keys = ChainNamed("removed", 5);
   ASSERT_TRUE(StoreChain(*link_, spec_, keys).ok());
   const auto stub = shard_.Stub();
-  grpc::ClientContext attach_context;
-  const auto attach = stub->Attach(&attach_context);
-  v1::AttachRequest hello;
-  hello.mutable_hello();
-  v1::AttachResponse welcome;
-  ASSERT_TRUE(attach->Write(hello) && attach->Read(&welcome));
+  const RawAttachment attachment(*stub);
   v1::OpenSpecRequest open;
-  open.set_attachment_id(welcome.welcome().attachment_id());
+  open.set_attachment_id(attachment.id());
   *open.mutable_spec() = wire::ToMessage(spec_);
   v1::OpenSpecResponse opened;
   grpc::ClientContext open_context;
   ASSERT_TRUE(stub->OpenSpec(&open_context, open, &opened).ok());
   v1::RemoveRequest remove;
-  remove.set_attachment_id(welcome.welcome().attachment_id());
+  remove.set_attachment_id(attachment.id());
   remove.set_spec_handle(opened.spec_handle());
   remove.set_keys(PackKeys(std::span(keys).subspan(2, 1)));
   v1::RemoveResponse removed;
@@ -167,7 +162,6 @@ TEST_F(ShardServiceTest, RemoveDropsABlockAndWhatHangsFromIt) {
   ASSERT_TRUE(stub->Remove(&remove_context, remove, &removed).ok());
   EXPECT_EQ(removed.removed(), 3u);
   EXPECT_EQ(*link_->Lookup(Open().handle, keys, Soon()), 2u);
-  attach_context.TryCancel();
 }
 
 TEST_F(ShardServiceTest, ExplainNamesTheFirstMiss) {
@@ -251,8 +245,7 @@ TEST(ShardServerTest, PlaintextIsForLoopbackUnlessAskedFor) {
   EXPECT_TRUE(wire::CheckListenAddress("[::1]:7001", false).ok());
   EXPECT_TRUE(wire::CheckListenAddress("0.0.0.0:7001", true).ok());
   EXPECT_EQ(RefusalReason(wire::CheckListenAddress("0.0.0.0:7001", false)), "LISTEN_NOT_LOOPBACK");
-  EXPECT_EQ(RefusalReason(wire::CheckListenAddress("10.0.0.7:7001", false)),
-            "LISTEN_NOT_LOOPBACK");
+  EXPECT_EQ(RefusalReason(wire::CheckListenAddress("10.0.0.7:7001", false)), "LISTEN_NOT_LOOPBACK");
   for (const char* bad : {"", "7001", ":7001", "host:", "host:x", "host:70000", "host:-1"}) {
     EXPECT_EQ(RefusalReason(wire::CheckListenAddress(bad, true)), "LISTEN_ADDRESS") << bad;
   }

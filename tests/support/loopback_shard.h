@@ -17,6 +17,7 @@
 #include "absl/time/clock.h"
 #include "cluster/link/channel.h"
 #include "cluster/link/shard_link.h"
+#include "proto/types/clock.h"
 #include "proto/types/status_macros.h"
 #include "proto/wire/status.h"
 #include "reprise/v1/shard.grpc.pb.h"
@@ -33,12 +34,19 @@ inline absl::Time Soon() {
 
 class LoopbackShard {
  public:
-  explicit LoopbackShard(uint64_t dram_bytes = 64 << 20, shard::AdmissionLimits admission = {}) {
-    auto engine = shard::ShardEngine::Create({.id = ShardId{"shard-t"}, .dram_bytes = dram_bytes});
+  struct Options {
+    uint64_t dram_bytes = 64 << 20;
+    shard::AdmissionLimits admission;
+    const Clock* clock = nullptr;  // nullptr: the monotonic clock
+  };
+  LoopbackShard() : LoopbackShard(Options{}) {}
+  explicit LoopbackShard(const Options& options) {
+    auto engine = shard::ShardEngine::Create(
+        {.id = ShardId{"shard-t"}, .dram_bytes = options.dram_bytes, .clock = options.clock});
     REPRISE_CHECK(engine.ok());
     engine_ = *std::move(engine);
-    auto server =
-        shard::ShardServer::Start({.id = ShardId{"shard-t"}, .admission = admission}, *engine_);
+    auto server = shard::ShardServer::Start(
+        {.id = ShardId{"shard-t"}, .admission = options.admission}, *engine_);
     REPRISE_CHECK(server.ok());
     server_ = *std::move(server);
   }
@@ -126,6 +134,28 @@ class ContentSink final : public lanes::BlockSink {
  private:
   const std::vector<BlockKey> keys_;
   std::vector<uint8_t> block_;
+};
+
+// One attachment over the generated stub, for requests that no client of ours would send.
+class RawAttachment {
+ public:
+  explicit RawAttachment(v1::ShardService::Stub& stub) : stream_(stub.Attach(&context_)) {
+    v1::AttachRequest hello;
+    hello.mutable_hello();
+    v1::AttachResponse welcome;
+    REPRISE_CHECK(stream_->Write(hello) && stream_->Read(&welcome));
+    id_ = welcome.welcome().attachment_id();
+  }
+  ~RawAttachment() {
+    context_.TryCancel();
+    stream_->Finish();
+  }
+  uint64_t id() const { return id_; }
+
+ private:
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::AttachRequest, v1::AttachResponse>> stream_;
+  uint64_t id_ = 0;
 };
 
 inline std::vector<Checksum128> ChecksumsOf(std::span<const BlockKey> keys, const CacheSpec& spec) {
