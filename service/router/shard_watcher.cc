@@ -45,7 +45,9 @@ class ShardWatcher::Feed final : public grpc::ClientReadReactor<v1::WatchBlocksR
     StartCall();
   }
   void Cancel() { context_.TryCancel(); }
-  absl::Time last_heard() const { return last_heard_.load(std::memory_order_relaxed); }
+  absl::Time last_heard() const {
+    return absl::FromUnixNanos(last_heard_nanos_.load(std::memory_order_relaxed));
+  }
 
   void OnReadDone(bool ok) override {
     if (!ok) return;  // OnDone says why
