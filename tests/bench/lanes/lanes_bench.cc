@@ -1,0 +1,232 @@
+// What a lane costs on one machine, beside memcpy of the same bytes, in the same run:
+//   view, in place   the reader looks at every block where it lies (one byte per page)
+//   view, copied     the reader copies every block out
+//   view, filled     the writer copies every block into its slot
+//   stream           the same over gRPC on loopback
+// The shard's end of the view lane is another process; the stream lane's is in this one.
+//
+//   reprise-bench-lanes [--block-kib 2048] [--blocks 64] [--rounds 15] [--json]
+// Prints medians with the lowest and highest round, the ratio to memcpy, and the load average.
+#include <grpcpp/create_channel.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "cluster/lanes/stream/stream_host.h"
+#include "cluster/lanes/stream/stream_lane.h"
+#include "cluster/lanes/view/view_lane.h"
+#include "proto/types/status_macros.h"
+#include "reprise/v1/shard.grpc.pb.h"
+#include "tests/support/lane_ends.h"
+#include "tests/support/view_host/view_host_process.h"
+
+namespace reprise::testing {
+namespace {
+
+constexpr AttachmentId kAttachment(77);
+constexpr size_t kPageBytes = 4096;
+
+struct Options {
+  uint64_t block_kib = 2048;
+  uint32_t blocks = 64;
+  int rounds = 15;
+  bool json = false;
+};
+
+// Looks at one byte of every page, or copies the block to where an engine would want it.
+class BenchSink final : public lanes::BlockSink {
+ public:
+  BenchSink(std::vector<uint8_t>& memory, uint64_t block_bytes, bool copies)
+      : memory_(memory), block_bytes_(block_bytes), copies_(copies) {}
+  std::span<uint8_t> Buffer(uint32_t i) override {
+    return {memory_.data() + i * block_bytes_, block_bytes_};
+  }
+  absl::Status Complete(uint32_t) override { return absl::OkStatus(); }
+  absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override {
+    if (copies_) {
+      std::memcpy(memory_.data() + i * block_bytes_, bytes.data(), bytes.size());
+      return absl::OkStatus();
+    }
+    for (size_t at = 0; at < bytes.size(); at += kPageBytes) {
+      seen_ += const_cast<const volatile uint8_t*>(bytes.data())[at];
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  std::vector<uint8_t>& memory_;
+  const uint64_t block_bytes_;
+  const bool copies_;
+  uint64_t seen_ = 0;
+};
+
+class BenchSource final : public lanes::BlockSource {
+ public:
+  BenchSource(const std::vector<uint8_t>& memory, uint64_t block_bytes)
+      : memory_(memory), block_bytes_(block_bytes) {}
+  absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) override {
+    return std::span<const uint8_t>(memory_.data() + i * block_bytes_, block_bytes_);
+  }
+  absl::Status Fill(uint32_t i, std::span<uint8_t> slot) override {
+    std::memcpy(slot.data(), memory_.data() + i * block_bytes_, slot.size());
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::vector<uint8_t>& memory_;
+  const uint64_t block_bytes_;
+};
+
+using RawService = v1::ShardService::WithRawCallbackMethod_Read<
+    v1::ShardService::WithRawCallbackMethod_Write<v1::ShardService::Service>>;
+
+class LaneService final : public RawService {
+ public:
+  explicit LaneService(lanes::LaneHost* host) : host_(host) {}
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Read(grpc::CallbackServerContext*,
+                                                   const grpc::ByteBuffer* message) override {
+    std::vector<grpc::Slice> slices;
+    REPRISE_CHECK(message->Dump(&slices).ok());
+    std::string bytes;
+    for (const grpc::Slice& slice : slices) bytes.append(slice.begin(), slice.end());
+    v1::ReadRequest request;
+    REPRISE_CHECK(request.ParseFromString(bytes));
+    return lanes::ServeRead(*host_, request, nullptr);
+  }
+  grpc::ServerReadReactor<grpc::ByteBuffer>* Write(grpc::CallbackServerContext*,
+                                                   grpc::ByteBuffer* response) override {
+    return lanes::ServeWrite(*host_, response,
+                             {.admit = [](AttachmentId) { return absl::OkStatus(); }});
+  }
+
+ private:
+  lanes::LaneHost* const host_;
+};
+
+struct Case {
+  std::string name;
+  std::function<void()> run;
+  std::vector<double> gb_per_s;
+};
+
+double Quantile(std::vector<double> values, double q) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<size_t>(q * static_cast<double>(values.size() - 1) + 0.5)];
+}
+
+void Print(const std::vector<Case>& cases, const Options& options) {
+  double load[3] = {};
+  getloadavg(load, 3);
+  const double control = Quantile(cases.front().gb_per_s, .5);
+  nlohmann::ordered_json out = {{"block_bytes", options.block_kib << 10},
+                                {"blocks", options.blocks},
+                                {"load_average", load[0]},
+                                {"results", nlohmann::ordered_json::array()}};
+  if (!options.json) {
+    std::printf("%u blocks of %llu KiB, load average %.2f\n", options.blocks,
+                static_cast<unsigned long long>(options.block_kib), load[0]);
+    std::printf("%-22s %10s %18s %14s\n", "", "GB/s", "lowest..highest", "of memcpy");
+  }
+  for (const Case& one : cases) {
+    const double median = Quantile(one.gb_per_s, .5), low = Quantile(one.gb_per_s, 0);
+    const double high = Quantile(one.gb_per_s, 1);
+    out["results"].push_back({{"name", one.name},
+                              {"gb_per_s", median},
+                              {"lowest", low},
+                              {"highest", high},
+                              {"of_memcpy", median / control}});
+    if (options.json) continue;
+    std::printf("%-22s %10.2f %8.2f..%-8.2f %14.2f\n", one.name.c_str(), median, low, high,
+                median / control);
+  }
+  if (options.json) std::printf("%s\n", out.dump().c_str());
+}
+
+int Run(const Options& options) {
+  const uint64_t bytes = options.block_kib << 10;
+  const uint64_t total = bytes * options.blocks;
+  std::vector<uint8_t> source(total, 1), memory(total, 2), slots(total, 3);
+  const auto soon = [] { return absl::Now() + absl::Minutes(1); };
+
+  ViewHostProcess process(kAttachment);
+  const auto view = *lanes::ViewLane::Connect({process.address(), kAttachment}, soon());
+  const LeaseId lease = process.Lease({.blocks = options.blocks, .block_bytes = bytes});
+  const ReservationId reservation = process.Reserve(options.blocks, bytes);
+
+  MemoryLaneHost host(kAttachment);
+  LaneService service(&host);
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  lanes::StreamLane stream(
+      grpc::CreateChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials()),
+      kAttachment);
+  const LeaseId stream_lease = host.Lease({.blocks = options.blocks, .block_bytes = bytes});
+  const ReservationId stream_reservation = host.Reserve(options.blocks, bytes);
+
+  const auto read = [&](lanes::Lane& lane, LeaseId id, bool copies) {
+    BenchSink sink(memory, bytes, copies);
+    REPRISE_CHECK(lane.Read({id, 0, options.blocks, bytes}, sink, soon()).ok());
+  };
+  const auto write = [&](lanes::Lane& lane, ReservationId id) {
+    BenchSource from(source, bytes);
+    REPRISE_CHECK(lane.Write({id, Iota(options.blocks), bytes}, from, soon()).ok());
+  };
+  std::vector<Case> cases = {
+      {"memcpy",
+       [&] {
+         for (uint32_t i = 0; i < options.blocks; ++i) {
+           std::memcpy(memory.data() + i * bytes, slots.data() + i * bytes, bytes);
+         }
+       },
+       {}},
+      {"view read, in place", [&] { read(*view, lease, false); }, {}},
+      {"view read, copied", [&] { read(*view, lease, true); }, {}},
+      {"view write, filled", [&] { write(*view, reservation); }, {}},
+      {"stream read", [&] { read(stream, stream_lease, true); }, {}},
+      {"stream write", [&] { write(stream, stream_reservation); }, {}},
+  };
+  for (Case& one : cases) one.run();  // maps, faults in and warms
+  for (int round = 0; round < options.rounds; ++round) {
+    for (Case& one : cases) {
+      const absl::Time started = absl::Now();
+      one.run();
+      one.gb_per_s.push_back(static_cast<double>(total) / 1e9 /
+                             absl::ToDoubleSeconds(absl::Now() - started));
+    }
+  }
+  Print(cases, options);
+  server->Shutdown();
+  return 0;
+}
+
+int Main(int argc, char** argv) {
+  Options options;
+  CLI::App app{"Lanes on one machine beside memcpy."};
+  app.add_option("--block-kib", options.block_kib, "KiB of one block")->check(CLI::Range(1, 65536));
+  app.add_option("--blocks", options.blocks, "Blocks of one call")->check(CLI::Range(1, 4096));
+  app.add_option("--rounds", options.rounds, "Rounds, each case once per round")
+      ->check(CLI::Range(1, 1000));
+  app.add_flag("--json", options.json, "One JSON object");
+  CLI11_PARSE(app, argc, argv);
+  return Run(options);
+}
+
+}  // namespace
+}  // namespace reprise::testing
+
+int main(int argc, char** argv) {
+  return reprise::testing::Main(argc, argv);
+}
