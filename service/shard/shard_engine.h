@@ -116,8 +116,8 @@ class BlockWatch {
   // no more use.
   virtual absl::StatusOr<std::optional<BlockEvent>> Next(absl::Time deadline) = 0;
   // Calls `ready` whenever events are waiting, from an engine thread that holds no lock of the
-  // engine, and at once when some are waiting already. `ready` must not block and must not destroy
-  // this watch. No call runs or comes after the watch is destroyed.
+  // engine, and at once when some are waiting already. `ready` must not block, change what is
+  // stored, or destroy this watch. No call runs or comes after the watch is destroyed.
   virtual void NotifyWith(std::function<void()> ready) = 0;
 };
 
@@ -184,6 +184,7 @@ class ShardEngine : public lanes::LaneHost {
                                               std::span<const uint32_t> token_ids) = 0;
 
   // ---- Feeds
+  // RESOURCE_EXHAUSTED beyond kWatchersMax. The watch must be destroyed before the engine.
   virtual absl::StatusOr<std::unique_ptr<BlockWatch>> Watch() = 0;
   virtual void OnCommitted(
       std::function<void(CommittedChain)> listener) = 0;  // not called for replica writes

@@ -51,12 +51,11 @@ std::optional<SlotRef> ShardEngineImpl::AllocateSlot(KeySpace& space) {
   const uint64_t block_bytes = space.shape.block_bytes;
   if (std::optional<SlotRef> slot = pool_->Allocate(space.id, block_bytes)) return slot;
   const std::vector<KeySpace*> others = OthersByMemory(space);
-  const auto reclaim = [&](bool may_evict) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    return std::any_of(others.begin(), others.end(),
-                       [&](KeySpace* other) { return ReclaimExtent(*other, space, may_evict); });
-  };
-  const bool found = reclaim(false) || (MayGrow(space, others) && reclaim(true)) ||
-                     EvictOne(space, DropCause::kOwnSpace, space.id) || reclaim(true);
+  const bool found =
+      ReclaimFromAny(others, space, /*may_evict=*/false) ||
+      (MayGrow(space, others) && ReclaimFromAny(others, space, /*may_evict=*/true)) ||
+      EvictOne(space, DropCause::kOwnSpace, space.id) ||
+      ReclaimFromAny(others, space, /*may_evict=*/true);
   return found ? pool_->Allocate(space.id, block_bytes) : std::nullopt;
 }
 
@@ -80,6 +79,14 @@ bool ShardEngineImpl::MayGrow(const KeySpace& space, const std::vector<KeySpace*
   const uint64_t share = pool_->extents() / (others.size() + 1);
   return pool_->Use(space.id).extents < share &&
          policy_.ColdestStamp(others.front()->id.value) < policy_.ColdestStamp(space.id.value);
+}
+
+bool ShardEngineImpl::ReclaimFromAny(const std::vector<KeySpace*>& others, const KeySpace& to,
+                                     bool may_evict) {
+  for (KeySpace* other : others) {
+    if (ReclaimExtent(*other, to, may_evict)) return true;
+  }
+  return false;
 }
 
 bool ShardEngineImpl::ReclaimExtent(KeySpace& from, const KeySpace& to, bool may_evict) {

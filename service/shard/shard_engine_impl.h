@@ -191,6 +191,8 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool MayGrow(const KeySpace& space, const std::vector<KeySpace*>& others) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool ReclaimFromAny(const std::vector<KeySpace*>& others, const KeySpace& to, bool may_evict)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool ReclaimExtent(KeySpace& from, const KeySpace& to, bool may_evict)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool EmptyExtent(KeySpace& from, const KeySpace& to, uint32_t extent, bool may_evict)
