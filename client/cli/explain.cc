@@ -3,6 +3,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -31,6 +32,7 @@ struct ExplainOptions {
   std::string tokens;
   std::string keys;
   std::string salt;
+  std::string seed;
 };
 
 absl::Status Usage(absl::string_view reason, absl::string_view sentence) {
@@ -109,27 +111,42 @@ absl::StatusOr<CacheSpec> FindSpec(const ExplainOptions& options) {
                    "specs` lists them) or --spec"));
 }
 
-// By the scheme of the spec: "reprise-sha256", or vLLM's "sha256_cbor", with ":SEED" when it is not
-// the default.
+// vLLM hashes every `tokens_per_hash` tokens; a block of several hashes has the last one's key.
+absl::StatusOr<std::vector<BlockKey>> VllmKeysOfTokens(const ExplainOptions& options,
+                                                       const CacheSpec& spec,
+                                                       const std::vector<uint32_t>& tokens) {
+  uint32_t tokens_per_hash = spec.block_tokens;
+  for (absl::string_view word : absl::StrSplit(spec.key_scheme, ' ')) {
+    if (absl::ConsumePrefix(&word, "tokens=") && !absl::SimpleAtoi(word, &tokens_per_hash)) {
+      return Usage("KEY_SCHEME",
+                   absl::StrCat("the spec's key scheme \"", spec.key_scheme, "\" cannot be read"));
+    }
+  }
+  if (tokens_per_hash == 0 || spec.block_tokens % tokens_per_hash != 0) {
+    return Usage("KEY_SCHEME", absl::StrCat("blocks of ", spec.block_tokens,
+                                            " tokens do not fit hashes of ", tokens_per_hash));
+  }
+  client::VllmKeyContext context;
+  if (!options.seed.empty()) context.seed = options.seed;
+  if (!options.salt.empty()) context.cache_salt = options.salt;
+  const std::vector<BlockKey> hashes = client::VllmKeys(tokens, tokens_per_hash, context);
+  const size_t per_block = spec.block_tokens / tokens_per_hash;
+  std::vector<BlockKey> keys;
+  for (size_t i = per_block; i <= hashes.size(); i += per_block) keys.push_back(hashes[i - 1]);
+  return keys;
+}
+
+// By the scheme of the spec: ours, or vLLM's sha256_cbor.
 absl::StatusOr<std::vector<BlockKey>> KeysOfTokens(const ExplainOptions& options,
                                                    const CacheSpec& spec,
                                                    const std::vector<uint32_t>& tokens) {
-  const uint32_t block_tokens = spec.block_tokens;
-  constexpr char kCbor[] = "sha256_cbor";
   if (spec.key_scheme.empty() || spec.key_scheme == client::kRepriseKeyScheme) {
     const std::vector<uint8_t> salt(options.salt.begin(), options.salt.end());
-    return client::PrefixKeys(tokens, block_tokens,
+    return client::PrefixKeys(tokens, spec.block_tokens,
                               {.parent = std::nullopt, .salt = salt, .extra = {}});
   }
-  absl::string_view scheme = spec.key_scheme;
-  if (const size_t at = scheme.find(kCbor); at != absl::string_view::npos) {
-    client::VllmKeyContext context;
-    const absl::string_view seed = scheme.substr(at + sizeof(kCbor) - 1);
-    if (!seed.empty())
-      context.seed = std::string(absl::StripPrefix(absl::StripPrefix(seed, ":"), "seed="));
-    if (!options.salt.empty()) context.cache_salt = options.salt;
-    return client::VllmKeys(tokens, block_tokens, context);
-  }
+  if (absl::StrContains(spec.key_scheme, "sha256_cbor"))
+    return VllmKeysOfTokens(options, spec, tokens);
   return Usage("KEY_SCHEME",
                absl::StrCat("the spec's keys are made by \"", spec.key_scheme,
                             "\", which only its engine can: give the keys with --keys"));
@@ -210,6 +227,8 @@ Registered AddExplain(CLI::App& app) {
   command->add_option("--fingerprint", options->fingerprint,
                       "the spec, by the start of its fingerprint's hex");
   command->add_option("--salt", options->salt, "salt of the keys");
+  command->add_option("--seed", options->seed, "of vLLM's hashes: its PYTHONHASHSEED")
+      ->envname("PYTHONHASHSEED");
   return {command, [options] { return Explain(*options); }};
 }
 

@@ -75,7 +75,11 @@ class Search {
       return Result();
     }
     AskHome(*route);
-    if (found_ < call_.keys.size() && context_.Check().ok()) AskOthers(*route);
+    if (found_ < call_.keys.size() && context_.Check().ok()) {
+      AskOthers(*route);
+    } else if (WorthASecondSource()) {
+      AskSecondSource();
+    }
     Note(found_ < call_.keys.size() ? context_.Check() : absl::OkStatus());
     return Result();
   }
@@ -106,6 +110,28 @@ class Search {
       if (!context_.Check().ok()) return;
       Ask(candidates[i],
           TryDeadline(absl::Now(), context_.deadline, static_cast<int>(candidates.size() - i)));
+    }
+  }
+
+  // A long run that comes over the network comes faster from two shards than from one.
+  bool WorthASecondSource() const {
+    if (segments_.size() != 1 || !context_.Check().ok()) return false;
+    const uint64_t blocks = segments_.front().end - segments_.front().first;
+    return blocks * call_.spec->layout.block_bytes >= limits::kParallelFetchBytesMin &&
+           segments_.front().link->lane().kind() == LaneKind::kStream;
+  }
+
+  void AskSecondSource() {
+    const absl::StatusOr<Route> route =
+        core_->routes.OrderAndRuns(route_call_, TryDeadline(absl::Now(), context_.deadline, 3));
+    if (!route.ok()) return;
+    for (const LocatedRun& run : route->runs) {
+      if (run.shard.address == segments_.front().address || run.blocks < found_) continue;
+      const absl::Time deadline = TryDeadline(absl::Now(), context_.deadline, 2);
+      absl::StatusOr<Segment> second =
+          AcquireAt(*core_, run.shard.address, call_, call_.first_block, deadline);
+      if (second.ok() && second->end > second->first) segments_.push_back(*std::move(second));
+      return;
     }
   }
 

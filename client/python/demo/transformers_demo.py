@@ -37,7 +37,7 @@ TOLERANCE = 0.0
 #: Other steps: fp32 rounding through all layers, relative to the largest logit.
 COLD_TOLERANCE = 1e-4
 
-REPLICA_SECONDS = 20.0
+REPLICA_SECONDS = 30.0
 
 
 def run(options: Options, console: Console) -> Report:

@@ -213,6 +213,33 @@ TEST_F(ClientTest, ALongerRunElsewhereIsLeasedThereFromWhereHomeEnds) {
   EXPECT_EQ(fetched.shards, 2u);
 }
 
+TEST_F(ClientTest, ALongRunIsReadFromTwoShardsAtOnceAndFromOneWhenTheOtherDies) {
+  CacheSpec large = SmallSpec(16, 64);
+  large.kv_heads = 8;
+  large.head_dim = 64;
+  FakeCluster cluster(3, 160 << 20);
+  auto client = cluster.MakeClient();
+  const auto spec = *client->OpenSpec(large);
+  const auto keys = ChainNamed("long", limits::kParallelFetchBytesMin / spec->layout.block_bytes);
+  Blocks blocks(*spec, keys, true), back(*spec, keys, false);
+  for (size_t rank : {0, 1}) {
+    auto direct = cluster.MakeClient({.shards = {cluster.Placed(kSession, rank).address()}});
+    ASSERT_EQ(direct->Store({.spec = spec, .keys = keys, .memory = blocks.Memory()})->stored,
+              keys.size());
+  }
+  const auto count = static_cast<uint32_t>(keys.size());
+  for (bool dies : {false, true}) {
+    const auto acquired = client->Acquire({.spec = spec, .keys = keys, .session = kSession});
+    ASSERT_EQ(acquired->run->blocks(), count);
+    if (dies) cluster.Placed(kSession, 1).trouble.die_at_block = 2;
+    const auto fetched =
+        client->Fetch(acquired->run, {.first = 0, .count = count, .memory = back.Memory()});
+    EXPECT_EQ(fetched->blocks, count) << fetched->status;
+    EXPECT_EQ(fetched->shards, 2u);
+    EXPECT_EQ(back.bytes, blocks.bytes);
+  }
+}
+
 TEST_F(ClientTest, AShardThatDiesInTheMiddleOfAReadIsReplacedByItsReplica) {
   const auto keys = ChainNamed("chain", 12);
   Store(keys);

@@ -27,9 +27,8 @@ from .spec_from_engine import Part
 
 logger = logging.getLogger("vllm.reprise")
 
-LOAD_BYTES_PER_S_MIN = (
-    64 << 20
-)  # a load gets this much longer than its timeout: the slowest worthwhile link
+# Loads and saves get their timeout and the time that their bytes take on the slowest worthwhile link.
+LINK_BYTES_PER_S_MIN = 64 << 20
 
 
 @dataclasses.dataclass
@@ -206,7 +205,6 @@ class SchedulerSide:
         assert asked is not None and asked.tokens, "a load without an answer"
         end = asked.tokens
         groups = []
-        nbytes = 0
         for part in {part.group.index: part for part in self._parts}.values():
             group, tokens = part.group, part.group.block_tokens
             chosen = blocks.blocks[group.index][: end // tokens]
@@ -216,13 +214,10 @@ class SchedulerSide:
                     (i for i, b in enumerate(chosen) if i >= first and not b.is_null), len(chosen)
                 )
             ids = tuple(block.block_id for block in chosen[first:])
-            nbytes += len(ids) * sum(
-                p.spec.block_bytes for p in self._parts if p.group.index == group.index
-            )
             groups.append(
                 GroupBlocks(group.index, self._keys(request.block_hashes, tokens, end), first, ids)
             )
-        timeout = self.settings.load_timeout_ms / 1000 + nbytes / LOAD_BYTES_PER_S_MIN
+        timeout = self.settings.load_timeout_ms / 1000 + self._link_time(groups)
         self._loads.append(
             Load(request.request_id, tracked.hints.session, tracked.variant, tuple(groups), timeout)
         )
@@ -318,7 +313,7 @@ class SchedulerSide:
                 tracked.variant,
                 tuple(groups),
                 tokens,
-                self.settings.save_timeout_ms / 1000,
+                self.settings.save_timeout_ms / 1000 + self._link_time(groups),
             )
         )
         tracked.submitted_blocks += end // self._unit - tracked.saved_blocks
@@ -402,6 +397,14 @@ class SchedulerSide:
         self._requests.clear()
 
     # ---- Details
+
+    def _link_time(self, groups: list[GroupBlocks]) -> float:
+        """Seconds that the bytes of these blocks, on all ranks, may take."""
+        blocks = {one.group: len(one.block_ids) for one in groups}
+        nbytes = sum(
+            part.spec.block_bytes * blocks.get(part.group.index, 0) for part in self._parts
+        )
+        return nbytes / LINK_BYTES_PER_S_MIN
 
     def _keys(self, hashes: Any, block_tokens: int, tokens: int) -> bytes:
         return keys.keys_of(hashes, block_tokens // self._tokens_per_hash, tokens // block_tokens)

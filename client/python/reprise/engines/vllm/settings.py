@@ -26,7 +26,7 @@ class Settings:
     lookup_hold_ms: int = 5_000  # an answer not used by then is asked for again; its lease ends
     load_timeout_ms: int = 3_000  # then the prompt is computed
     load_threads: int = 4
-    save_timeout_ms: int = 5_000  # then the blocks are free again and stay unsaved
+    save_timeout_ms: int = 2_000  # then the blocks are free again and stay unsaved
     saves_in_flight_max: int = 64
     save_pin_fraction: float = 0.25  # of the engine's blocks may wait for a save
     save_every_blocks: int = 4  # while decoding; the rest follows when the request ends

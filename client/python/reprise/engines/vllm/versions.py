@@ -63,7 +63,9 @@ class UnsupportedVllm(RuntimeError):
 
 def missing_parts() -> list[str]:
     """Names that the connector needs and that the installed vLLM does not have."""
-    return [f"{module}.{name}" for module, names in NEEDED.items() for name in absent(module, names)]
+    return [
+        f"{module}.{name}" for module, names in NEEDED.items() for name in absent(module, names)
+    ]
 
 
 def absent(module: str, names: tuple[str, ...]) -> list[str]:
