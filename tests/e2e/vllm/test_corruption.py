@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import mmap
 import pathlib
+import time
 
 import numpy as np
 import pytest
-from conftest import DRAM
 from conversation import alone, words
+from shard_api import describe
 
 PAGE = mmap.PAGESIZE
+BLOCKS = 20
 
 
-def large_areas(pid: int) -> list[tuple[int, int]]:
-    """Writable memory areas of a process that are as large as a pool can be."""
-    areas = []
-    for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines():
-        where, rights = line.split()[:2]
-        begin, end = (int(x, 16) for x in where.split("-"))
-        if rights.startswith("rw") and end - begin >= int(DRAM.removesuffix("MiB")) << 20:
-            areas.append((begin, end - begin))
-    return areas
-
-
-def read(pid: int, area: tuple[int, int]) -> np.ndarray:
+def pool(pid: int) -> dict[int, np.ndarray]:
+    """The memory that a shard keeps blocks in: address of each extent, and its bytes."""
+    found = {}
     with open(f"/proc/{pid}/mem", "rb", 0) as memory:
-        memory.seek(area[0])
-        return np.frombuffer(memory.read(area[1]), dtype=np.uint8)
+        for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines():
+            if "memfd:reprise-extent" in line:
+                begin, end = (int(x, 16) for x in line.split()[0].split("-"))
+                memory.seek(begin)
+                found[begin] = np.frombuffer(memory.read(end - begin), dtype=np.uint8)
+    return found
+
+
+def written(before: dict[int, np.ndarray], after: dict[int, np.ndarray]) -> list[int]:
+    """Addresses of the pages that changed."""
+    pages = []
+    for address, now in after.items():
+        old = before.get(address, np.zeros_like(now))
+        changed = np.flatnonzero((now != old).reshape(-1, PAGE).any(axis=1))
+        pages += [address + int(page) * PAGE for page in changed]
+    return pages
 
 
 def flip(pid: int, address: int) -> None:
@@ -39,30 +46,30 @@ def flip(pid: int, address: int) -> None:
 
 
 def test_a_flipped_byte_is_recomputed_and_counted(pair, cache):
-    prompt = words("a byte flips", 20 * 32 + 5)
+    prompt = words("a byte flips", BLOCKS * 32 + 5)
+    stored = {shard.id: describe(shard.address).blocks for shard in cache.shards}
     try:
-        before = {
-            shard.id: [read(shard.pid, area) for area in large_areas(shard.pid)]
-            for shard in cache.shards
-        }
+        before = {shard.id: pool(shard.pid) for shard in cache.shards}
     except PermissionError as refused:
-        pytest.skip(
-            f"this machine does not let a test write into another process's memory: {refused}"
-        )
+        pytest.skip(f"a test may not look into another process's memory here: {refused}")
     pair.a.complete(prompt, 4, session="flip")
     pair.a.settle()
+    end = time.monotonic() + 10  # the replica comes behind the answer
+    while time.monotonic() < end:
+        grown = [describe(s.address).blocks - stored[s.id] for s in cache.shards]
+        if sum(grown) >= 2 * BLOCKS:
+            break
+        time.sleep(0.05)
     flipped = 0
     for shard in cache.shards:
-        for area, old in zip(large_areas(shard.pid), before[shard.id]):
-            changed = np.flatnonzero((read(shard.pid, area) != old).reshape(-1, PAGE).any(axis=1))
-            # One byte in the middle of what was just written there: home and replica both, so that
-            # nothing can mend it.
-            if len(changed) > 64:
-                flip(shard.pid, area[0] + int(changed[len(changed) // 2]) * PAGE + PAGE // 2)
-                flipped += 1
+        pages = written(before[shard.id], pool(shard.pid))
+        if len(pages) > BLOCKS:
+            # One byte of one block, at home and on the replica, so that nothing can mend it.
+            flip(shard.pid, pages[len(pages) // 2] + PAGE // 2)
+            flipped += 1
     assert flipped, "the stored blocks were not found in any shard's memory"
     corrupt = pair.b.metric("vllm:reprise_corrupt_blocks_total")
     answer = pair.b.complete(prompt, 4, session="flip")
     assert answer.tokens == alone(pair.b, prompt, 4).tokens
     assert pair.b.metric("vllm:reprise_corrupt_blocks_total") > corrupt
-    assert answer.cached_tokens < 20 * 32
+    assert answer.cached_tokens < BLOCKS * 32
