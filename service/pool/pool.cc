@@ -15,15 +15,17 @@ Pool::Pool(uint32_t extents, uint64_t extent_bytes)
 
 std::optional<SlotRef> Pool::Allocate(KeySpaceId space, uint64_t block_bytes) {
   absl::MutexLock lock(&mu_);
-  const std::optional<SlotAllocator::Grant> grant = slots_.Allocate(space, block_bytes);
-  if (!grant.has_value()) return std::nullopt;
-  const bool changes_hands =
-      grant->opened_extent && grant->previous_owner && grant->previous_owner != space;
-  if (changes_hands && !Prepare(grant->slot.extent).ok()) {
-    slots_.Free(grant->slot);
-    return std::nullopt;
+  // An extent that cannot be made ready for its next owner stays as it is, and the next one is
+  // tried.
+  for (uint32_t tries = 0; tries <= extents_; ++tries) {
+    const std::optional<SlotAllocator::Grant> grant = slots_.Allocate(space, block_bytes);
+    if (!grant.has_value()) return std::nullopt;
+    const bool changes_hands =
+        grant->opened_extent && grant->previous_owner && grant->previous_owner != space;
+    if (!changes_hands || Prepare(grant->slot.extent).ok()) return grant->slot;
+    slots_.Undo(*grant);
   }
-  return grant->slot;
+  return std::nullopt;
 }
 
 absl::Status Pool::Prepare(uint32_t extent) {

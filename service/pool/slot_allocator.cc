@@ -58,6 +58,14 @@ std::optional<SlotAllocator::Grant> SlotAllocator::Allocate(KeySpaceId space,
   return grant;
 }
 
+void SlotAllocator::Undo(const Grant& grant) {
+  REPRISE_CHECK(grant.opened_extent);
+  Free(grant.slot);
+  REPRISE_CHECK(!unowned_.empty() && unowned_.back() == grant.slot.extent);
+  extents_[grant.slot.extent].previous_owner = grant.previous_owner;
+  std::rotate(unowned_.begin(), unowned_.end() - 1, unowned_.end());
+}
+
 void SlotAllocator::Free(SlotRef slot) {
   REPRISE_CHECK(in_use(slot));
   Extent& extent = extents_[slot.extent];

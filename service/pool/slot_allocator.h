@@ -58,6 +58,11 @@ class SlotAllocator {
   // REQUIRES: `slot` is in use.
   void Free(SlotRef slot);
 
+  // Takes back a grant that opened an extent, as if it had never been made: the extent keeps its
+  // previous owner, whose bytes are still in it, and is the last to be opened again.
+  // REQUIRES: grant.opened_extent, and nothing else was granted of that extent.
+  void Undo(const Grant& grant);
+
   // A draining extent gives out no more slots. It stops draining when it is empty or when told so.
   void SetDraining(uint32_t extent, bool draining);
 

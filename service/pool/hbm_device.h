@@ -1,0 +1,40 @@
+// What an hbm pool asks of the device whose memory it hands out.
+//
+// Thread safety: all methods may be called from any thread; they return when the device is done.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "proto/types/checksum128.h"
+#include "service/pool/pool.h"
+
+namespace reprise::shard {
+
+// What another process needs to map an extent (CUDA IPC), and which device it is on.
+struct HbmHandle {
+  std::array<uint8_t, 64> ipc{};
+  std::array<uint8_t, 16> device_uuid{};
+};
+
+class HbmDevice {
+ public:
+  virtual ~HbmDevice() = default;
+  // Device memory, all zeroes. RESOURCE_EXHAUSTED when the device does not have it.
+  virtual absl::StatusOr<uint8_t*> Allocate(uint64_t bytes) = 0;
+  virtual void Free(uint8_t* memory) = 0;
+  virtual absl::Status Zero(uint8_t* memory, uint64_t bytes) = 0;
+  // Between two places of this device, or between it and host memory.
+  virtual absl::Status Copy(uint8_t* to, const uint8_t* from, uint64_t bytes) = 0;
+  virtual absl::StatusOr<Checksum128> Checksum(const uint8_t* block, const BlockShape& shape) = 0;
+  // UNAVAILABLE or INTERNAL where the driver refuses (containers without a shared IPC namespace).
+  virtual absl::StatusOr<HbmHandle> Export(uint8_t* memory) = 0;
+};
+
+// A GPU of this machine. UNAVAILABLE when there is no such device.
+absl::StatusOr<std::unique_ptr<HbmDevice>> OpenHbmDevice(int device);
+
+}  // namespace reprise::shard

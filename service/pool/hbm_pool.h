@@ -1,0 +1,58 @@
+// Device memory as slots: a few large extents of one GPU, allocated once.
+//
+// Invariants: an extent that another process may have mapped goes to no other key space until that
+// process is known to be gone (Unshared): unlike a memfd, device memory cannot be taken from under
+// a mapping. Until then its space is lost to others, and the pool says so by granting no slot.
+//
+// Thread safety: as Pool.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "service/pool/hbm_device.h"
+#include "service/pool/pool.h"
+
+namespace reprise::shard {
+
+class HbmPool final : public Pool {
+ public:
+  // Takes about `capacity_bytes` of the device (whole extents, at least two). INVALID_ARGUMENT when
+  // it is 0, RESOURCE_EXHAUSTED when the device does not have it.
+  static absl::StatusOr<std::unique_ptr<HbmPool>> Create(std::unique_ptr<HbmDevice> device,
+                                                         uint64_t capacity_bytes);
+  ~HbmPool() override;
+
+  Tier tier() const override { return Tier::kHbm; }
+
+  // What a process on this machine needs to map the extent at `address`, which `attachment` then
+  // has until Unshared. UNAVAILABLE or INTERNAL where the driver refuses. REQUIRES: Export(address)
+  // has a place, and the slot at `address` stays in use meanwhile.
+  absl::StatusOr<HbmHandle> Share(uint32_t extent, AttachmentId attachment);
+  // The attachment is over, and its process has unmapped what it had or never looks at it again.
+  void Unshared(AttachmentId attachment);
+
+ private:
+  HbmPool(std::unique_ptr<HbmDevice> device, std::vector<uint8_t*> extents, uint64_t extent_bytes);
+
+  uint8_t* ExtentAddress(uint32_t extent) const override { return memory_[extent]; }
+  int ExtentFd(uint32_t) const override { return -1; }
+  absl::Status Wipe(uint32_t extent) override;
+  absl::Status Renew(uint32_t extent) override;
+  absl::Status CopyBytes(const uint8_t* from, uint8_t* to, uint64_t bytes) override;
+  absl::StatusOr<Checksum128> ChecksumBytes(const uint8_t* bytes,
+                                            const BlockShape& shape) const override;
+
+  const std::unique_ptr<HbmDevice> device_;
+  const std::vector<uint8_t*> memory_;
+  absl::Mutex shared_mu_;
+  absl::flat_hash_map<AttachmentId, absl::flat_hash_set<uint32_t>> shared_
+      ABSL_GUARDED_BY(shared_mu_);
+};
+
+}  // namespace reprise::shard
