@@ -4,8 +4,12 @@ Reprise.
 
 from __future__ import annotations
 
-from conversation import Talk, alone, words
-from demo.vllm_fleet import BLOCK_TOKENS, full_blocks
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
+
+from conversation import Talk, alone, words  # noqa: E402
+from demo.vllm_fleet import BLOCK_TOKENS, full_blocks  # noqa: E402
 
 
 def test_each_turn_continues_what_the_other_server_computed(pair):

@@ -8,8 +8,11 @@ import time
 
 import numpy as np
 import pytest
-from conversation import alone, words
-from shard_api import describe
+
+pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
+
+from conversation import alone, words  # noqa: E402
+from shard_api import describe  # noqa: E402
 
 PAGE = mmap.PAGESIZE
 BLOCKS = 20

@@ -6,8 +6,12 @@ from __future__ import annotations
 
 import concurrent.futures
 
-from conversation import alone, words
-from shard_api import describe
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
+
+from conversation import alone, words  # noqa: E402
+from shard_api import describe  # noqa: E402
 
 USERS = 40
 SYSTEM_TOKENS = 2000

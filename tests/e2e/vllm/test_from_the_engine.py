@@ -10,7 +10,7 @@ import hashlib
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("vllm")
+pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
 
 from reprise.engines.vllm import digests, groups, keys, layout, settings, versions  # noqa: E402
 from vllm.v1.kv_cache_interface import (  # noqa: E402

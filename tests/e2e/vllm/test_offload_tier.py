@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-pytest.importorskip("vllm")
+pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
 
 from demo.cluster import Cluster  # noqa: E402
 from reprise.engines.vllm import offload_tier  # noqa: E402

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("vllm")
+pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
 
 from reprise import CacheSpec  # noqa: E402
 from reprise.engines.vllm.groups import Group  # noqa: E402

@@ -77,9 +77,6 @@ class WorkerReport(KVConnectorWorkerMetadata):
     """What ended on the workers since their last report."""
 
     saves: dict[int, SaveOutcome] = dataclasses.field(default_factory=dict)
-    short_loads: set[str] = dataclasses.field(
-        default_factory=set
-    )  # requests that must compute what was promised
 
     def aggregate(self, other: KVConnectorWorkerMetadata) -> "WorkerReport":
         assert isinstance(other, WorkerReport)
@@ -91,7 +88,7 @@ class WorkerReport(KVConnectorWorkerMetadata):
                 if mine is None
                 else SaveOutcome(mine.ranks + outcome.ranks, mine.complete and outcome.complete)
             )
-        return WorkerReport(merged, self.short_loads | other.short_loads)
+        return WorkerReport(merged)
 
 
 @dataclasses.dataclass

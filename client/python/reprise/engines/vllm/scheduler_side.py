@@ -27,7 +27,7 @@ from .spec_from_engine import Part
 
 logger = logging.getLogger("vllm.reprise")
 
-# Loads and saves get their timeout and the time that their bytes take on the slowest worthwhile link.
+# Loads and saves get their timeout and the time that their bytes take on the slowest link.
 LINK_BYTES_PER_S_MIN = 64 << 20
 
 
@@ -44,6 +44,7 @@ class Tracked:
     saved_blocks: int = 0  # of the unit's blocks, handed to a save
     due: int = 0  # no save before so many tokens are computed
     loaded_tokens: int = 0
+    promised_tokens: int = 0  # local and loaded, when the load began
     submitted_blocks: int = 0
 
 
@@ -223,7 +224,8 @@ class SchedulerSide:
         )
         tracked.loading = True
         tracked.attempts_at = request.num_preemptions
-        tracked.loaded_tokens = end
+        tracked.loaded_tokens = external
+        tracked.promised_tokens = end
         # The first save sends the whole chain: its home may be another shard than the load's.
         tracked.saved_blocks = tracked.due = 0
 
@@ -234,8 +236,22 @@ class SchedulerSide:
             if tracked is not None:
                 tracked.loading = False
                 self._end_lookup(tracked)
+                self._correct_counts(tracked)
                 if tracked.request.is_finished():
                     del self._requests[request_id]
+
+    @staticmethod
+    def _correct_counts(tracked: Tracked) -> None:
+        """vLLM counts cached tokens when a load begins, and has cut `num_computed_tokens` to what
+        came by now: users are told what came."""
+        request, missing = tracked.request, tracked.promised_tokens
+        missing -= min(request.num_computed_tokens, tracked.promised_tokens)
+        tracked.loaded_tokens = max(0, tracked.loaded_tokens - missing)
+        stats = request.prefill_stats
+        if missing and stats is not None:
+            local = min(stats.num_local_cached_tokens, request.num_computed_tokens)
+            external = max(0, stats.num_external_cached_tokens - missing)
+            stats.set(stats.num_prompt_tokens, local, external)
 
     def _end_lookup(self, tracked: Tracked) -> None:
         if tracked.lookup is not None:
@@ -327,9 +343,6 @@ class SchedulerSide:
         return few and self.pins.blocks + blocks <= capacity
 
     def worker_reported(self, report: WorkerReport) -> None:
-        for request_id in report.short_loads:
-            if request_id in self._requests:
-                self._requests[request_id].loaded_tokens = 0  # not known here how far it came
         for save_id, outcome in report.saves.items():
             tracked = self._requests.get(self._save_of.get(save_id, ""))
             if not outcome.complete and tracked is not None:

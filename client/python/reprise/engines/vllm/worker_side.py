@@ -130,7 +130,6 @@ class WorkerSide:
             )
             if failed and not cancelled:
                 self._stats.add("failed_blocks", len(failed))
-                self._report.short_loads.add(load.request_id)
                 if self._one_group:
                     self._results.failed_blocks |= failed
                 else:
@@ -287,7 +286,7 @@ class WorkerSide:
 
     def report(self) -> WorkerReport | None:
         with self._lock:
-            if not self._report.saves and not self._report.short_loads:
+            if not self._report.saves:
                 return None
             taken, self._report = self._report, WorkerReport()
             return taken
