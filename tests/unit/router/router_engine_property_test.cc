@@ -118,6 +118,7 @@ class World {
     ASSERT_EQ(static_cast<bool>(shard.feed), shard.member);
     if (!shard.member) return;
     shard.sequence = 0;
+    last_sequence_[&shard] = 0;
     shard.feed_good = true;
     shard.incoming.emplace();
     // The snapshot, chain by chain. It may be cut short, as when the connection breaks.
@@ -134,7 +135,9 @@ class World {
 
   template <typename Message>
   void Say(Shard& shard, const Message& message) {
-    const bool gap = shard.sequence != 0 && shard.sequence != last_sequence_[&shard];
+    // A feed's first number is the shard's choice.
+    const uint64_t last = last_sequence_[&shard];
+    const bool gap = last != 0 && shard.sequence != last;
     ++shard.sequence;
     last_sequence_[&shard] = shard.sequence;
     if (gap) shard.feed_good = false;
