@@ -1,13 +1,42 @@
 #include "cluster/link/channel.h"
 
+#include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include "proto/types/limits.h"
 
 namespace reprise::cluster {
+namespace {
+
+// A call that never leaves the process, on a channel that never goes. When the last channel of a
+// process goes, gRPC 1.51 stops and joins its threads, which takes seconds; and the last owner of a
+// channel may be a call that ends on one of those very threads, which would then join itself.
+struct Forever {
+  std::shared_ptr<grpc::Channel> channel = grpc::CreateChannel("unix:none", nullptr);
+  grpc::ClientContext context;
+  grpc::Slice nothing;
+  grpc::ByteBuffer request{&nothing, 1};
+  grpc::ByteBuffer response;
+};
+
+void KeepGrpcRunning() {
+  static const Forever* const forever = [] {
+    auto* const made = new Forever;
+    grpc::GenericStub(made->channel)
+        .UnaryCall(&made->context, "/none", grpc::StubOptions(), &made->request, &made->response,
+                   [](const grpc::Status&) {});
+    return made;
+  }();
+  (void)forever;
+}
+
+}  // namespace
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+  KeepGrpcRunning();
   const auto milliseconds = [](absl::Duration time) {
     return static_cast<int>(absl::ToInt64Milliseconds(time));
   };
