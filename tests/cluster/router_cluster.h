@@ -109,7 +109,8 @@ class RouterCluster {
     return response;
   }
   v1::RouterServiceDescribeResponse::ShardIndex Knowledge(const std::string& id) {
-    for (const auto& shard : Describe().shards()) {
+    const v1::RouterServiceDescribeResponse description = Describe();
+    for (const auto& shard : description.shards()) {
       if (shard.shard().shard_id() == id) return shard;
     }
     return {};
@@ -118,7 +119,8 @@ class RouterCluster {
   bool AwaitState(v1::ShardState state, size_t count) {
     return Eventually([&] {
       size_t have = 0;
-      for (const auto& shard : Describe().shards()) have += shard.state() == state ? 1 : 0;
+      const v1::RouterServiceDescribeResponse description = Describe();
+      for (const auto& shard : description.shards()) have += shard.state() == state ? 1 : 0;
       return have == count;
     });
   }

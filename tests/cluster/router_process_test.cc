@@ -3,9 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <thread>
-
 #include "cluster/placement/placement.h"
+#include "proto/types/refusal.h"
 #include "tests/cluster/router_cluster.h"
 
 namespace reprise::testing {
