@@ -33,13 +33,16 @@ class ReplicatorImpl final : public Replicator {
       : options_(std::move(options)),
         links_(ConnectOver(options_),
                options_.clock != nullptr ? *options_.clock : MonotonicClock()),
-        queue_(limits::kReplicationThreads, limits::kReplicationQueueBlocksMax) {
+        queue_(limits::kReplicationThreads, limits::kReplicationQueueBlocksMax),
+        short_(/*lanes=*/1, limits::kReplicationQueueBlocksMax) {
     for (size_t lane = 0; lane < limits::kReplicationThreads; ++lane) {
       workers_.emplace_back([this, lane] { Work(lane); });
     }
+    watch_ = options_.membership->Watch([this](const std::vector<Member>&) { RetryShort(); });
   }
 
   ~ReplicatorImpl() override {
+    watch_.reset();
     {
       absl::MutexLock lock(&mu_);
       stopping_ = true;
@@ -87,15 +90,30 @@ class ReplicatorImpl final : public Replicator {
     while (true) {
       mu_.Await(absl::Condition(&wanted));
       if (stopping_) return;
-      const std::optional<ReplicationJob> job = queue_.Pop(lane);
+      std::optional<ReplicationJob> job = queue_.Pop(lane);
+      const uint64_t members_seen = members_changed_;
       ++running_;
       mu_.Unlock();
       const Outcome outcome = Replicate(*job);
       mu_.Lock();
       --running_;
+      if (outcome == Outcome::kShort) {
+        ReplicationQueue& next = members_seen == members_changed_ ? short_ : queue_;
+        counters_.chains_dropped += next.Push(*std::move(job));
+      }
       counters_.chains_done += outcome == Outcome::kDone ? 1 : 0;
       counters_.chains_short += outcome == Outcome::kShort ? 1 : 0;
       counters_.chains_gone += outcome == Outcome::kGone ? 1 : 0;
+    }
+  }
+
+  // A chain that found too few shards (at the start of a cluster, a shard knows no other one) gets
+  // its copies when the members change.
+  void RetryShort() {
+    absl::MutexLock lock(&mu_);
+    ++members_changed_;
+    while (std::optional<ReplicationJob> job = short_.Pop(0)) {
+      counters_.chains_dropped += queue_.Push(*std::move(job));
     }
   }
 
@@ -171,10 +189,13 @@ class ReplicatorImpl final : public Replicator {
   PeerLinks links_;
   mutable absl::Mutex mu_;
   ReplicationQueue queue_ ABSL_GUARDED_BY(mu_);
+  ReplicationQueue short_ ABSL_GUARDED_BY(mu_);  // wait for other members
+  uint64_t members_changed_ ABSL_GUARDED_BY(mu_) = 0;
   ReplicatorCounters counters_ ABSL_GUARDED_BY(mu_);
   size_t running_ ABSL_GUARDED_BY(mu_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<std::thread> workers_;
+  std::unique_ptr<MembershipWatch> watch_;
 };
 
 }  // namespace

@@ -5,7 +5,8 @@
 // Invariants: Submit never blocks; at most kReplicationQueueBlocksMax new blocks wait (one larger
 // chain alone may exceed it), the oldest chains are dropped first and counted; a chain is copied
 // from its first missing block on, so that a peer never holds a hole; a peer that does not answer
-// is skipped for a while and the next one is tried. Thread safety: all methods may be called from
+// is skipped for a while and the next one is tried; a chain that found too few peers waits, in a
+// queue of the same bound, until the members change. Thread safety: all methods may be called from
 // any thread.
 #pragma once
 
@@ -45,7 +46,7 @@ struct ReplicatorOptions {
 struct ReplicatorCounters {
   uint64_t chains_submitted = 0;
   uint64_t chains_done = 0;     // all copies made, or present already
-  uint64_t chains_short = 0;    // fewer copies than asked: no further living peer
+  uint64_t chains_short = 0;    // fewer copies than asked, until the members change
   uint64_t chains_dropped = 0;  // pushed out of the queue
   uint64_t chains_gone = 0;     // evicted here before they were copied
   uint64_t chains_refused = 0;  // of a tenant that a peer link cannot speak for
