@@ -87,20 +87,24 @@ class Reader {
   absl::Status ReadPiece(const FetchPiece& piece) {
     const uint32_t chunk = std::max<uint32_t>(
         1, static_cast<uint32_t>(limits::kTransferChunkBytes / layout_.block_bytes));
-    for (uint32_t at = piece.first; at < piece.end; at += chunk) {
+    for (uint32_t at = piece.first; at < piece.end;) {
       REPRISE_RETURN_IF_ERROR(context_.Check());
-      const uint32_t blocks = std::min(chunk, piece.end - at);
-      REPRISE_RETURN_IF_ERROR(ReadChunk(piece.source, at, blocks));
+      uint32_t progress = 0;
+      const absl::Status status =
+          ReadChunk(piece.source, at, std::min(chunk, piece.end - at), progress);
+      // Slow is not hung: what sends is read from for as long as the caller has time.
+      if (!status.ok() && !(absl::IsDeadlineExceeded(status) && progress > 0)) return status;
+      at += progress;
     }
     return absl::OkStatus();
   }
 
-  absl::Status ReadChunk(uint32_t source, uint32_t first, uint32_t blocks) {
+  // Sets `progress` to the number of blocks that are in place and verified.
+  absl::Status ReadChunk(uint32_t source, uint32_t first, uint32_t blocks, uint32_t& progress) {
     const Segment& segment = segments_[source];
     const absl::Time started = absl::Now();
     const absl::Time deadline =
         std::min(context_.deadline, started + StallLimit(uint64_t{blocks} * layout_.block_bytes));
-    uint32_t progress = 0;
     VerifyingSink sink(
         {.memory = &call_.memory,
          .layout = &layout_,

@@ -96,7 +96,8 @@ class ClientClusterTest : public ::testing::Test {
     auto direct = Client::Create({.shards = {shard.address}, .timeout = absl::Seconds(20)});
     const absl::Time give_up = absl::Now() + kPatience;
     while (Acquire(**direct, keys).run->blocks() < keys.size()) {
-      ASSERT_LT(absl::Now(), give_up) << shard.id << " never got the replica";
+      ASSERT_LT(absl::Now(), give_up)
+          << shard.id << " never got the replica. " << client_->StatsJson();
       absl::SleepFor(absl::Milliseconds(10));
     }
   }
