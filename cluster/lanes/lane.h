@@ -123,7 +123,7 @@ class Lane {
  public:
   virtual ~Lane() = default;
   virtual LaneKind kind() const = 0;
-  // DEADLINE_EXCEEDED, UNAVAILABLE (the shard is gone; with reason LANE_DOWN this lane alone is, see
+  // DEADLINE_EXCEEDED, UNAVAILABLE (the shard is gone; reason LANE_DOWN: this lane alone is, see
   // lane_status.h), NOT_FOUND (the lease is over), INVALID_ARGUMENT (block_bytes is not the slots'
   // size), or the sink's own status.
   virtual absl::Status Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) = 0;

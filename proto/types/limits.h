@@ -151,6 +151,7 @@ inline constexpr absl::Duration kNcclBackOffMin = absl::Seconds(1);        // af
 inline constexpr absl::Duration kNcclBackOffMax = absl::Minutes(2);        //   doubled by each next
 inline constexpr absl::Duration kNcclPollMin = absl::Microseconds(20);
 inline constexpr absl::Duration kNcclPollMax = absl::Milliseconds(1);
+inline constexpr absl::Duration kNcclHangupTimeout = absl::Seconds(1);
 inline constexpr absl::Duration kNcclStopGrace = absl::Seconds(5);  // for an abort that is stuck
 
 // ---- Allocator of the server processes (mallopt)

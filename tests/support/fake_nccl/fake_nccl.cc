@@ -23,7 +23,6 @@
 
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -312,8 +311,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state) {
 }
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
-  if (comm->faults.abort_ms > 0)
-    std::this_thread::sleep_for(std::chrono::milliseconds(comm->faults.abort_ms));
+  if (comm->faults.abort_ms > 0) ::poll(nullptr, 0, comm->faults.abort_ms);
   {
     std::lock_guard<std::mutex> lock(comm->mu);
     comm->stop = true;

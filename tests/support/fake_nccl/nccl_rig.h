@@ -86,6 +86,8 @@ class NcclRig {
                                     .back_off_min = absl::Milliseconds(20),
                                     .back_off_max = absl::Milliseconds(100)};
     uint64_t landing_bytes = 16 << 20;
+    // How the caller's end reaches the shard's; empty: ThreadedControl.
+    std::function<std::shared_ptr<lanes::NcclControl>(lanes::NcclHost*)> control;
   };
   static constexpr AttachmentId kAttachment{0x1234};
 
@@ -95,12 +97,14 @@ class NcclRig {
         view_(*lanes::ViewServer::Create({.host = &host_, .exporter = &extents_})),
         nccl_host_(std::make_unique<lanes::NcclHost>(lanes::NcclHost::Options{
             .host = &host_, .nccl = nccl_, .device = &device_, .state = options.state})) {
-    auto nccl = *lanes::NcclLane::Create(
-        {.nccl = nccl_,
-         .device = &device_,
-         .control = std::make_shared<ThreadedControl>(nccl_host_.get(), kAttachment),
-         .landing_bytes = options.landing_bytes,
-         .state = options.state});
+    auto nccl =
+        *lanes::NcclLane::Create({.nccl = nccl_,
+                                  .device = &device_,
+                                  .control = options.control ? options.control(nccl_host_.get())
+                                                             : std::make_shared<ThreadedControl>(
+                                                                   nccl_host_.get(), kAttachment),
+                                  .landing_bytes = options.landing_bytes,
+                                  .state = options.state});
     nccl_lane_ = nccl.get();
     std::vector<std::unique_ptr<lanes::Lane>> lanes;
     lanes.push_back(std::move(nccl));

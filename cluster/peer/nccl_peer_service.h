@@ -1,0 +1,39 @@
+// A shard's PeerService: its NCCL links, to callers that are attached.
+//
+// Thread safety: all methods may be called from any thread.
+#pragma once
+
+#include <functional>
+
+#include "absl/status/status.h"
+#include "cluster/lanes/nccl/nccl_host.h"
+#include "reprise/v1/peer.grpc.pb.h"
+
+namespace reprise::cluster {
+
+// Synchronous, since NcclFinish waits: gRPC brings the threads.
+class NcclPeerService final : public v1::PeerService::Service {
+ public:
+  // OK when the caller behind `context` owns the attachment, else what it is told.
+  using Authorize =
+      std::function<absl::Status(const grpc::ServerContext& context, AttachmentId attachment)>;
+
+  // REQUIRES: `host` outlives the server that this is registered with.
+  NcclPeerService(lanes::NcclHost* host, Authorize authorize)
+      : host_(host), authorize_(std::move(authorize)) {}
+
+  grpc::Status NcclConnect(grpc::ServerContext* context, const v1::NcclConnectRequest* request,
+                           v1::NcclConnectResponse* response) override;
+  grpc::Status NcclOpen(grpc::ServerContext* context, const v1::NcclOpenRequest* request,
+                        v1::NcclOpenResponse* response) override;
+  grpc::Status NcclFinish(grpc::ServerContext* context, const v1::NcclFinishRequest* request,
+                          v1::NcclFinishResponse* response) override;
+  grpc::Status NcclHangup(grpc::ServerContext* context, const v1::NcclHangupRequest* request,
+                          v1::NcclHangupResponse* response) override;
+
+ private:
+  lanes::NcclHost* const host_;
+  const Authorize authorize_;
+};
+
+}  // namespace reprise::cluster
