@@ -1,0 +1,74 @@
+#include "service/shard/admission.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "proto/types/refusal.h"
+
+namespace reprise::shard {
+namespace {
+
+constexpr AdmissionLimits kSmall = {
+    .calls_max = 4, .write_calls_max = 2, .streams_max = 3, .write_streams_max = 2};
+
+TEST(AdmissionTest, WhatFitsIsAdmittedAndTheNextIsRefusedWithAReason) {
+  const std::shared_ptr<Admission> admission = Admission::Create(kSmall);
+  std::vector<Admission::Ticket> tickets;
+  for (size_t i = 0; i < kSmall.calls_max; ++i) {
+    tickets.push_back(*admission->Admit(WorkKind::kReadCall));
+  }
+  const absl::Status refused = admission->Admit(WorkKind::kReadCall).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(RefusalReason(refused), "OVERLOAD");
+  EXPECT_EQ(admission->in_flight(), 4u);
+  EXPECT_EQ(admission->refused(), 1u);
+  tickets.pop_back();
+  EXPECT_TRUE(admission->Admit(WorkKind::kReadCall).ok());
+}
+
+TEST(AdmissionTest, WritesAreRefusedWhileReadsAreStillAdmitted) {
+  for (const auto& [read, write, writes_max] :
+       {std::tuple(WorkKind::kReadCall, WorkKind::kWriteCall, kSmall.write_calls_max),
+        std::tuple(WorkKind::kReadStream, WorkKind::kWriteStream, kSmall.write_streams_max)}) {
+    const std::shared_ptr<Admission> admission = Admission::Create(kSmall);
+    std::vector<Admission::Ticket> tickets;
+    for (size_t i = 0; i < writes_max; ++i) tickets.push_back(*admission->Admit(read));
+    EXPECT_FALSE(admission->Admit(write).ok());
+    EXPECT_TRUE(admission->Admit(read).ok());
+  }
+}
+
+TEST(AdmissionTest, StreamsAndCallsHaveBudgetsOfTheirOwn) {
+  const std::shared_ptr<Admission> admission = Admission::Create(kSmall);
+  std::vector<Admission::Ticket> tickets;
+  for (size_t i = 0; i < kSmall.streams_max; ++i) {
+    tickets.push_back(*admission->Admit(WorkKind::kReadStream));
+  }
+  EXPECT_FALSE(admission->Admit(WorkKind::kReadStream).ok());
+  EXPECT_TRUE(admission->Admit(WorkKind::kReadCall).ok());
+}
+
+TEST(AdmissionTest, ACopyOfATicketKeepsTheWorkInFlight) {
+  const std::shared_ptr<Admission> admission = Admission::Create(kSmall);
+  Admission::Ticket ticket = *admission->Admit(WorkKind::kReadCall);
+  Admission::Ticket copy = ticket;
+  ticket.reset();
+  EXPECT_EQ(admission->in_flight(), 1u);
+  EXPECT_FALSE(admission->AwaitIdle(absl::ZeroDuration()));
+  copy.reset();
+  EXPECT_TRUE(admission->AwaitIdle(absl::ZeroDuration()));
+}
+
+TEST(AdmissionTest, ATicketMayOutliveItsOwnersReference) {
+  std::shared_ptr<Admission> admission = Admission::Create(kSmall);
+  Admission::Ticket ticket = *admission->Admit(WorkKind::kReadCall);
+  const std::weak_ptr<Admission> watch = admission;
+  admission.reset();
+  EXPECT_FALSE(watch.expired());
+  ticket.reset();
+  EXPECT_TRUE(watch.expired());
+}
+
+}  // namespace
+}  // namespace reprise::shard
