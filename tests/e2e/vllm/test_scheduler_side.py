@@ -432,6 +432,13 @@ def test_after_the_weights_were_replaced_nothing_old_is_asked_for():
     assert stage.client.questions[1].spec.fingerprint != stage.client.questions[0].spec.fingerprint
 
 
+def test_an_error_of_ours_is_a_miss_and_does_not_end_the_engine():
+    stage = Stage()
+    stage.client.acquire_async = lambda *unused, **unusual: 1 // 0
+    request = stage.request(4 * TOKENS)
+    assert [stage.ask(request), stage.ask(request)] == [(0, False)] * 2
+
+
 def test_a_cache_that_is_down_is_a_miss_and_counted():
     stage = Stage()
     request = stage.request(4 * TOKENS)

@@ -108,8 +108,17 @@ class SchedulerSide:
         return known
 
     def matched_tokens(self, request: Any, computed: int) -> tuple[int | None, bool]:
-        """vLLM's get_num_new_matched_tokens."""
+        """vLLM's get_num_new_matched_tokens. Never raises: an error here would end the engine."""
         tracked = self.track(request)
+        try:
+            return self._matched_tokens(tracked, computed)
+        except Exception:
+            logger.exception("asking for request %s failed: it is computed", request.request_id)
+            tracked.hints = dataclasses.replace(tracked.hints, load=False)
+            return 0, False
+
+    def _matched_tokens(self, tracked: Tracked, computed: int) -> tuple[int | None, bool]:
+        request = tracked.request
         limit = (request.num_tokens - 1) // self._unit * self._unit
         if not self._may_load(tracked) or limit - computed < self.settings.min_load_tokens:
             return 0, False
