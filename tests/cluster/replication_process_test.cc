@@ -94,6 +94,10 @@ TEST(ReplicationProcessTest, AStoppingShardFinishesItsCopies) {
   RouterCluster cluster;
   cluster.Start(3);
   const auto order = OrderOf("chat", 3);
+  // The shard knows its peers once something was copied.
+  const auto before = ChainNamed("before", 1);
+  ASSERT_TRUE(StoreSession(*cluster.Link(order[0]), kSpec, before, "chat").ok());
+  ASSERT_TRUE(cluster.AwaitRuns(kSpec, before, {{order[0], 1}, {order[1], 1}}));
   const auto keys = ChainNamed("chat", 200);
   ASSERT_TRUE(StoreSession(*cluster.Link(order[0]), kSpec, keys, "chat").ok());
   cluster.shard(order[0]).Signal(SIGTERM);

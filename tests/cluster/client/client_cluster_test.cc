@@ -252,8 +252,11 @@ TEST_F(ClientClusterTest, AStoppedShardCostsOneDeadlineAndThenNothing) {
   // When it goes on, it is used again.
   LocalCluster::Signal(home, SIGCONT);
   const absl::Time give_up = absl::Now() + kPatience;
+  // The session itself may live at the replica by now; new ones are shared among all shards.
+  int sessions = 0;
   const auto back = [&] {
-    Acquire(*client_, keys, kSession, absl::Seconds(3));
+    const std::string session = absl::StrCat("later-", ++sessions);
+    Acquire(*client_, ChainNamed(session, 1), session, absl::Seconds(3));
     for (const ShardView& view : client_->Shards()) {
       if (view.shard_id == home.id) return view.breaker == Breaker::State::kClosed && view.attached;
     }
