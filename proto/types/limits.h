@@ -51,11 +51,11 @@ inline constexpr double kEvictHighWatermark = 0.95;  // of a pool: background ev
 inline constexpr double kEvictLowWatermark = 0.90;   //   and stops
 inline constexpr size_t kEvictBatchBlocks = 64;      // evicted under one hold of the engine's lock
 inline constexpr uint64_t kSlotAlignBytes = 64;
-inline constexpr uint64_t kExtentsPerPool = 32;               // a pool is cut into about as many extents
-inline constexpr uint64_t kExtentBytesMin = 2ull << 20;       //   of at least this
-inline constexpr uint64_t kExtentBytesMax = 1ull << 30;       //   and at most this
-inline constexpr size_t kQuarantinedSlotsMax = 256;           // beyond it the oldest one is used again
-inline constexpr size_t kExplainSiblingsMax = 65'536;         // blocks compared with a miss
+inline constexpr uint64_t kExtentsPerPool = 32;          // a pool is cut into about as many extents
+inline constexpr uint64_t kExtentBytesMin = 2ull << 20;  //   of at least this
+inline constexpr uint64_t kExtentBytesMax = 1ull << 30;  //   and at most this
+inline constexpr size_t kQuarantinedSlotsMax = 256;      // beyond it the oldest one is used again
+inline constexpr size_t kExplainSiblingsMax = 65'536;    // blocks compared with a miss
 inline constexpr size_t kIndexStripes = 16;
 inline constexpr size_t kTombstonesMax = 65'536;  // evicted keys remembered for Explain
 
@@ -69,31 +69,36 @@ inline constexpr int kHeartbeatsMissedMax = 2;  // then a router calls the shard
 
 // ---- Routing
 inline constexpr size_t kShardsMax = 1024;
-inline constexpr double kShardWeightMax = 1000.0;             // of one shard against another's 1
+inline constexpr double kShardWeightMax = 1000.0;  // of one shard against another's 1
 inline constexpr size_t kMembersFileBytesMax = 1 << 20;
 inline constexpr absl::Duration kMembersPollInterval = absl::Milliseconds(200);
 inline constexpr size_t kSessionsMax = 1'000'000;
 inline constexpr absl::Duration kSessionTtl = absl::Hours(1);
 inline constexpr size_t kLocateRunsMax = 8;  // runs in one answer
-inline constexpr size_t kRouterIndexBlocksMax = 16'000'000;   // about 50 bytes each; further ones are not offered
-inline constexpr size_t kRouterIndexStripes = 256;            // parts in which tables grow and are cleaned up
-inline constexpr size_t kRouterStreamsMax = 4 * kShardsMax;   // feeds: two of each shard, and those being cleaned up
-inline constexpr size_t kRouterApplyKeys = 128;               // of an event, applied under one hold of the lock
-inline constexpr double kLoadWeight = 0.05;  // of a shard's share of recent work against a prompt's blocks
-inline constexpr absl::Duration kLoadHalfLife = absl::Seconds(30);      // of what counts as recent
-inline constexpr absl::Duration kDeadShardMemory = absl::Minutes(10);   // then a silent shard's blocks are forgotten
+inline constexpr size_t kRouterIndexBlocksMax =
+    16'000'000;  // about 50 bytes each; further ones are not offered
+inline constexpr size_t kRouterIndexStripes = 256;  // parts in which tables grow and are cleaned up
+inline constexpr size_t kRouterStreamsMax =
+    4 * kShardsMax;  // feeds: two of each shard, and those being cleaned up
+inline constexpr size_t kRouterApplyKeys = 128;  // of an event, applied under one hold of the lock
+inline constexpr double kLoadWeight =
+    0.05;  // of a shard's share of recent work against a prompt's blocks
+inline constexpr absl::Duration kLoadHalfLife = absl::Seconds(30);  // of what counts as recent
+inline constexpr absl::Duration kDeadShardMemory =
+    absl::Minutes(10);  // then a silent shard's blocks are forgotten
 inline constexpr absl::Duration kRouterTickInterval = absl::Milliseconds(50);
-inline constexpr absl::Duration kWatchSilenceMax = absl::Seconds(5);    // then a feed is broken off and begun anew
+inline constexpr absl::Duration kWatchSilenceMax =
+    absl::Seconds(5);  // then a feed is broken off and begun anew
 inline constexpr absl::Duration kWatchRetryMin = absl::Milliseconds(100);
 inline constexpr absl::Duration kWatchRetryMax = absl::Seconds(2);
 inline constexpr size_t kTopologyWatchersMax = 4096;
 
 // ---- Work in flight
-inline constexpr size_t kUnaryCallsMax = 256;  // beyond it calls are refused at once
+inline constexpr size_t kUnaryCallsMax = 256;       // beyond it calls are refused at once
 inline constexpr size_t kUnaryWriteCallsMax = 192;  // of them: overload refuses writes first
 inline constexpr size_t kReadStreamsMax = 64;
 inline constexpr size_t kWriteStreamsMax = 48;  // fewer than reads: overload refuses writes first
-inline constexpr size_t kStreamsPerConnectionMax = 1024;  // HTTP/2 streams
+inline constexpr size_t kStreamsPerConnectionMax = 1024;               // HTTP/2 streams
 inline constexpr absl::Duration kByteStreamAgeMax = absl::Minutes(5);  // one Read or Write call
 inline constexpr size_t kShardWorkers = 2;  // threads for checksums and scans
 inline constexpr absl::Duration kTickInterval = absl::Milliseconds(250);
@@ -101,9 +106,12 @@ inline constexpr absl::Duration kStopGrace = absl::Seconds(5);  // for what is i
 inline constexpr absl::Duration kStopFlush = absl::Milliseconds(200);  // for last words to clients
 inline constexpr absl::Duration kRetryAfter =
     absl::Milliseconds(50);  // hint given with RESOURCE_EXHAUSTED
-inline constexpr absl::Duration kPingInterval = absl::Seconds(20);   // HTTP/2 pings of an idle connection
-inline constexpr absl::Duration kPingTimeout = absl::Seconds(5);     //   unanswered: the connection is dead
-inline constexpr absl::Duration kPingIntervalMin = absl::Seconds(10);  // a client that pings faster is cut off
+inline constexpr absl::Duration kPingInterval =
+    absl::Seconds(20);  // HTTP/2 pings of an idle connection
+inline constexpr absl::Duration kPingTimeout =
+    absl::Seconds(5);  //   unanswered: the connection is dead
+inline constexpr absl::Duration kPingIntervalMin =
+    absl::Seconds(10);  // a client that pings faster is cut off
 inline constexpr absl::Duration kReconnectMin = absl::Milliseconds(100);
 inline constexpr absl::Duration kReconnectMax = absl::Seconds(2);
 inline constexpr uint32_t kReplicationMax = 16;  // copies of a block
@@ -113,7 +121,7 @@ inline constexpr size_t kReplicationThreads = 2;  // a peer that hangs holds up 
 inline constexpr absl::Duration kPeerConnectTimeout = absl::Seconds(1);
 
 // ---- Lanes
-inline constexpr size_t kStagingChunksMax = 16;  // of kStreamChunkBytes, kept by one stream lane
+inline constexpr size_t kStagingChunksMax = 16;    // of kStreamChunkBytes, kept by one stream lane
 inline constexpr double kLaneDeadlineShare = 0.5;  // of the time left, for a lane with a successor
 inline constexpr uint64_t kLargeJobBytes = 64 << 20;  // stands in where a job's size is unknown
 // What one job costs on a lane, before its first byte and per byte, until it was measured.
@@ -126,29 +134,32 @@ inline constexpr double kStreamBytesPerSecond = 1e9;
 inline constexpr absl::Duration kPollMax = absl::Milliseconds(500);  // one wait for a descriptor
 
 // ---- View lane
-inline constexpr size_t kViewConnectionsMax = 256;         // of a shard; each has a thread
-inline constexpr size_t kViewConnectionsPerLaneMax = 4;    // calls beyond it wait for one
-inline constexpr size_t kViewMappedExtentsMax = 1024;      // of a caller; the oldest are unmapped
-inline constexpr size_t kViewStatusTextBytesMax = 512;     // each text in a status
-inline constexpr size_t kViewMessageBytesMax =             // largest message either way
-    kPromptBlocksMax * 16                                  //   a place per block of a prompt
-    + (4 << 10);                                           //   everything else
+inline constexpr size_t kViewConnectionsMax = 256;       // of a shard; each has a thread
+inline constexpr size_t kViewConnectionsPerLaneMax = 4;  // calls beyond it wait for one
+inline constexpr size_t kViewMappedExtentsMax = 1024;    // of a caller; the oldest are unmapped
+inline constexpr size_t kViewStatusTextBytesMax = 512;   // each text in a status
+inline constexpr size_t kViewMessageBytesMax =           // largest message either way
+    kPromptBlocksMax * 16                                //   a place per block of a prompt
+    + (4 << 10);                                         //   everything else
 inline constexpr absl::Duration kViewHelloTimeout = absl::Seconds(1);
-inline constexpr absl::Duration kViewAnswerTimeout = absl::Seconds(5);  // of a caller that does not read
-inline constexpr absl::Duration kViewOpeningAgeMax = absl::Minutes(1);  // then its pins are taken away
+inline constexpr absl::Duration kViewAnswerTimeout =
+    absl::Seconds(5);  // of a caller that does not read
+inline constexpr absl::Duration kViewOpeningAgeMax =
+    absl::Minutes(1);  // then its pins are taken away
 inline constexpr absl::Duration kViewIdleMax = absl::Minutes(5);
-inline constexpr absl::Duration kViewRetryAfter = absl::Seconds(1);  // of a socket that did not answer
+inline constexpr absl::Duration kViewRetryAfter =
+    absl::Seconds(1);  // of a socket that did not answer
 
 // ---- NCCL lane
-inline constexpr size_t kNcclLinksMax = 64;                     // of a process; each has a thread
-inline constexpr uint64_t kNcclLandingBytes = 64ull << 20;      // device memory of a caller's link
-inline constexpr size_t kNcclGroupBlocksMax = 256;              // sends or receives in one group
-inline constexpr uint64_t kNcclWarmBytes = 4096;                // sent each way before first use
-inline constexpr absl::Duration kNcclConnectTimeout = absl::Seconds(20);   // warming included
-inline constexpr absl::Duration kNcclTransferMax = absl::Seconds(10);      // of one group
-inline constexpr absl::Duration kNcclIdleMax = absl::Minutes(5);           // then the link is closed
-inline constexpr absl::Duration kNcclBackOffMin = absl::Seconds(1);        // after a failure,
-inline constexpr absl::Duration kNcclBackOffMax = absl::Minutes(2);        //   doubled by each next
+inline constexpr size_t kNcclLinksMax = 64;                 // of a process; each has a thread
+inline constexpr uint64_t kNcclLandingBytes = 64ull << 20;  // device memory of a caller's link
+inline constexpr size_t kNcclGroupBlocksMax = 256;          // sends or receives in one group
+inline constexpr uint64_t kNcclWarmBytes = 4096;            // sent each way before first use
+inline constexpr absl::Duration kNcclConnectTimeout = absl::Seconds(20);  // warming included
+inline constexpr absl::Duration kNcclTransferMax = absl::Seconds(10);     // of one group
+inline constexpr absl::Duration kNcclIdleMax = absl::Minutes(5);          // then the link is closed
+inline constexpr absl::Duration kNcclBackOffMin = absl::Seconds(1);       // after a failure,
+inline constexpr absl::Duration kNcclBackOffMax = absl::Minutes(2);       //   doubled by each next
 inline constexpr absl::Duration kNcclPollMin = absl::Microseconds(20);
 inline constexpr absl::Duration kNcclPollMax = absl::Milliseconds(1);
 inline constexpr absl::Duration kNcclHangupTimeout = absl::Seconds(1);
@@ -168,26 +179,34 @@ inline constexpr absl::Duration kBreakerOpenMax = absl::Seconds(30);
 inline constexpr size_t kClientThreads = 4;
 inline constexpr size_t kClientThreadsMax = 256;
 inline constexpr size_t kClientQueueJobsMax = 1024;
-inline constexpr absl::Duration kHungCallMin = absl::Milliseconds(250);   // a call with this much time that times
-                                                                         //   out says that the shard hangs
-inline constexpr absl::Duration kConnectDeadline = absl::Seconds(2);   // to attach to one shard, whoever waits for it
-inline constexpr absl::Duration kBackOffMin = absl::Milliseconds(2);   // between tries of one call
+inline constexpr absl::Duration kHungCallMin =
+    absl::Milliseconds(250);  // a call with this much time that times
+                              //   out says that the shard hangs
+inline constexpr absl::Duration kConnectDeadline =
+    absl::Seconds(2);  // to attach to one shard, whoever waits for it
+inline constexpr absl::Duration kBackOffMin = absl::Milliseconds(2);  // between tries of one call
 inline constexpr absl::Duration kBackOffMax = absl::Milliseconds(100);
-inline constexpr absl::Duration kRouteTtl = absl::Seconds(1);          // a session's home is asked for again after it
+inline constexpr absl::Duration kRouteTtl =
+    absl::Seconds(1);  // a session's home is asked for again after it
 inline constexpr size_t kRoutesCachedMax = 4096;
-inline constexpr uint64_t kStoreBatchBytes = 8 << 20;                  // committed together, so that early blocks show
-inline constexpr uint64_t kParallelFetchBytesMin = 64 << 20;           // longer runs are read from two shards at once
-inline constexpr uint64_t kStagingBytesMax = 256 << 20;                // of one block size, in one client
-inline constexpr size_t kBlockingCallersStaged = 4;                    // threads that call blocking forms at once
-inline constexpr uint64_t kTransferChunkBytes = 16 << 20;              // read in one call of a lane; and for that much
+inline constexpr uint64_t kStoreBatchBytes =
+    8 << 20;  // committed together, so that early blocks show
+inline constexpr uint64_t kParallelFetchBytesMin =
+    64 << 20;  // longer runs are read from two shards at once
+inline constexpr uint64_t kStagingBytesMax = 256 << 20;  // of one block size, in one client
+inline constexpr size_t kBlockingCallersStaged = 4;      // threads that call blocking forms at once
+inline constexpr uint64_t kTransferChunkBytes =
+    16 << 20;  // read in one call of a lane; and for that much
 inline constexpr absl::Duration kTransferStallMax = absl::Seconds(1);  //   a shard has this time
-inline constexpr uint64_t kTransferRateMin = 32 << 20;                 //   and what the bytes take at this rate a second
-inline constexpr size_t kFetchPieceBlocksMin = 8;                      // fewer are not worth a second shard
-inline constexpr size_t kStoreTargetsMax = 3;                          // shards tried for one store
-inline constexpr absl::Duration kCommitRetryMax = absl::Seconds(1);    // for another writer's parent blocks
+inline constexpr uint64_t kTransferRateMin =
+    32 << 20;  //   and what the bytes take at this rate a second
+inline constexpr size_t kFetchPieceBlocksMin = 8;  // fewer are not worth a second shard
+inline constexpr size_t kStoreTargetsMax = 3;      // shards tried for one store
+inline constexpr absl::Duration kCommitRetryMax =
+    absl::Seconds(1);  // for another writer's parent blocks
 inline constexpr absl::Duration kReleaseDeadline = absl::Seconds(1);
 inline constexpr size_t kPrefetchedRunsMax = 64;
 inline constexpr absl::Duration kPrefetchTtl = absl::Seconds(30);
-inline constexpr size_t kKeyContextBytesMax = 64 << 10;                // salt or extra of one key
+inline constexpr size_t kKeyContextBytesMax = 64 << 10;  // salt or extra of one key
 
 }  // namespace reprise::limits

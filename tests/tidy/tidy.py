@@ -51,7 +51,8 @@ MAY_INCLUDE_OUTSIDE = {
         "proto/wire/", "service/shard/shard_service", "service/shard/handlers/",
         "service/shard/main",
         "service/router/router_service", "service/router/handlers/", "service/router/shard_watcher",
-        "service/router/main", "cluster/peer/", "cluster/lanes/stream/", "cluster/lanes/nccl/",
+        "service/router/router_process", "service/router/main", "cluster/peer/",
+        "cluster/lanes/stream/", "cluster/lanes/nccl/",
         "cluster/link/", "client/", "tests/"),
     r"absl/": (
         "proto/", "service/", "cluster/", "client/", "tests/", "kernels/runtime/",

@@ -327,9 +327,8 @@ class Bench:
 
 def table(facts: dict[str, Any]) -> str:
     lines = [
-        f"TTFT of a {facts['prefix_tokens']:,}-token prefix, {facts['samples']} samples, {facts['cpus']} CPUs, "
-        f"load average "
-        f"{facts['load_average']:.1f}",
+        f"TTFT of a {facts['prefix_tokens']:,}-token prefix, {facts['samples']} samples, "
+        f"{facts['cpus']} CPUs, load average {facts['load_average']:.1f}",
         "",
         "| prefix | p50 | p99 |",
         "|---|---|---|",

@@ -57,7 +57,8 @@ def test_every_file_of_the_base_is_listed() -> None:
 @pytest.mark.parametrize("container", containers(), ids=lambda c: c["name"])
 def test_flags_exist(container: dict[str, Any]) -> None:
     program = Path(os.environ["REPRISE_BIN"]) / container["command"][0]
-    help_text = subprocess.run([program, "--help"], check=True, capture_output=True, text=True).stdout
+    help_text = subprocess.run(
+        [program, "--help"], check=True, capture_output=True, text=True).stdout
     for argument in container["args"]:
         flag = argument.split("=")[0]
         assert re.search(re.escape(flag) + r"\b", help_text), f"{program.name} has no {flag}"

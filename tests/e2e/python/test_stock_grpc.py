@@ -1,4 +1,4 @@
-"""The published proto is enough: blocks are stored and read with stock grpcio stubs and nothing of ours."""
+"""The published proto is enough: stock grpcio stubs store and read blocks, nothing of ours."""
 
 import hashlib
 import importlib

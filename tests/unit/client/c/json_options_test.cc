@@ -11,7 +11,8 @@ using ::testing::HasSubstr;
 
 TEST(JsonOptionsTest, EveryClientOptionIsRead) {
   const auto options = ClientOptionsFromJson(
-      R"({"router": ["a:1", "b:2"], "name": "w", "timeout_ms": 70, "threads": 2, "lanes": ["stream", "view"]})");
+      R"({"router": ["a:1", "b:2"], "name": "w", "timeout_ms": 70, "threads": 2,
+          "lanes": ["stream", "view"]})");
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_THAT(options->routers, ElementsAre("a:1", "b:2"));
   EXPECT_EQ(options->name, "w");
@@ -42,8 +43,8 @@ TEST(JsonOptionsTest, WhatIsOfAnotherTypeIsRefusedByName) {
 
 TEST(JsonOptionsTest, ASpecIsReadFieldByField) {
   const auto spec = CacheSpecFromJson(
-      R"({"model": "m", "attention": "mla", "dtype": "f16", "layers": 2, "head_dim": 576, "block_tokens": 64,
-          "tensor_parallel_size": 1, "rope_digest": "r", "key_scheme": "k"})");
+      R"({"model": "m", "attention": "mla", "dtype": "f16", "layers": 2, "head_dim": 576,
+          "block_tokens": 64, "tensor_parallel_size": 1, "rope_digest": "r", "key_scheme": "k"})");
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_EQ(spec->attention, AttentionKind::kMla);
   EXPECT_EQ(spec->dtype, DataType::kF16);
