@@ -1,7 +1,9 @@
 // Who is alive: heartbeats in, states out. Time is an argument.
 //
 // Invariants: a shard is alive from a heartbeat on until `missed_max` intervals have passed without
-// another; a shard never heard is not alive. Thread safety: none; the owner serialises.
+// another; a shard never heard is not alive.
+//
+// Thread safety: none; the owner serialises.
 #pragma once
 
 #include <vector>

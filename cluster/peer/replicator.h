@@ -6,7 +6,9 @@
 // chain alone may exceed it), the oldest chains are dropped first and counted; a chain is copied
 // from its first missing block on, so that a peer never holds a hole; a peer that does not answer
 // is skipped for a while and the next one is tried; a chain that found too few peers waits, in a
-// queue of the same bound, until the members change. Thread safety: all methods may be called from
+// queue of the same bound, until the members change.
+//
+// Thread safety: all methods may be called from
 // any thread.
 #pragma once
 

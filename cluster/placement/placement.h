@@ -5,7 +5,9 @@
 //
 // Invariants: the order depends on nothing but the key and the members' ids and weights; a member
 // that joins or leaves never changes the order of the others, so that only about 1/N of the keys
-// move. Thread safety: free functions without shared state.
+// move.
+//
+// Thread safety: free functions without shared state.
 #pragma once
 
 #include <cstdint>

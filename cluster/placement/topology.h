@@ -1,7 +1,9 @@
 // The cluster as one process sees it: its shards and their states, at one epoch.
 //
 // Invariants: shards are sorted by id, each id once; two snapshots of one process with the same
-// epoch differ in used bytes at most. Thread safety: values; no shared state.
+// epoch differ in used bytes at most.
+//
+// Thread safety: values; no shared state.
 #pragma once
 
 #include <cstdint>

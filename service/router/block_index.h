@@ -4,7 +4,9 @@
 //
 // Invariants: a retired stream is in no answer; at most `blocks_max` blocks are kept, further ones
 // are counted and left out (a hint that is missing costs a recompute, memory without a bound costs
-// the process). Thread safety: none for writers; const methods may run beside each other.
+// the process).
+//
+// Thread safety: none for writers; const methods may run beside each other.
 #pragma once
 
 #include <array>

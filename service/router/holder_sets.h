@@ -6,7 +6,9 @@
 // it resyncs.
 //
 // Invariants: set 0 is the empty set; a stream occurs at most once in a set; a set that a block
-// refers to is not collected. Thread safety: none; the index that owns it serialises.
+// refers to is not collected.
+//
+// Thread safety: none; the index that owns it serialises.
 #pragma once
 
 #include <cstddef>

@@ -6,7 +6,9 @@
 //
 // Invariants: a shard that was silent for kHeartbeatsMissedMax heartbeats is in no answer; home is
 // a shard that may be written to; the epoch rises with every change of members or states; memory is
-// bounded by limits.h. Thread safety: all methods may be called from any thread.
+// bounded by limits.h.
+//
+// Thread safety: all methods may be called from any thread.
 #pragma once
 
 #include <cstdint>

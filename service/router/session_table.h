@@ -3,7 +3,9 @@
 //
 // Invariants: at most `sessions_max` sessions, the least recently used is forgotten first; none
 // older than `ttl`. A session takes a fixed 40 bytes or so: its name is kept as a 128-bit hash,
-// since a collision costs one wrong hint. Thread safety: none; the owner serialises.
+// since a collision costs one wrong hint.
+//
+// Thread safety: none; the owner serialises.
 #pragma once
 
 #include <cstddef>
