@@ -1,10 +1,10 @@
-#include <grpcpp/create_channel.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
 #include <memory>
 #include <string>
 
+#include "cluster/link/channel.h"
 #include "cluster/peer/nccl_peer_service.h"
 #include "cluster/peer/nccl_rpc_control.h"
 #include "tests/conformance/lanes/lane_conformance.h"
@@ -45,9 +45,7 @@ class OverGrpc final : public LaneUnderTest {
           builder.RegisterService(service_.get());
           server_ = builder.BuildAndStart();
           return std::make_shared<cluster::NcclRpcControl>(
-              grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
-                                  grpc::InsecureChannelCredentials()),
-              NcclRig::kAttachment);
+              cluster::MakeChannel("127.0.0.1:" + std::to_string(port)), NcclRig::kAttachment);
         }});
     EXPECT_TRUE(rig_->AwaitUp());
   }
@@ -66,11 +64,11 @@ class OverGrpc final : public LaneUnderTest {
   std::unique_ptr<NcclRig> rig_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Nccl, LaneConformance,
-                         ::testing::Values(
-                             LaneCase{"fake", [] { return std::make_unique<OverFakeNccl>(); }},
-                             LaneCase{"fake_over_grpc", [] { return std::make_unique<OverGrpc>(); }}),
-                         LaneCaseName);
+INSTANTIATE_TEST_SUITE_P(
+    Nccl, LaneConformance,
+    ::testing::Values(LaneCase{"fake", [] { return std::make_unique<OverFakeNccl>(); }},
+                      LaneCase{"fake_over_grpc", [] { return std::make_unique<OverGrpc>(); }}),
+    LaneCaseName);
 
 }  // namespace
 }  // namespace reprise::testing

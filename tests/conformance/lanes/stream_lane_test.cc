@@ -1,11 +1,11 @@
 #include "cluster/lanes/stream/stream_lane.h"
 
-#include <grpcpp/create_channel.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
 #include "cluster/lanes/stream/message_pieces.h"
 #include "cluster/lanes/stream/stream_host.h"
+#include "cluster/link/channel.h"
 #include "reprise/v1/shard.grpc.pb.h"
 #include "tests/conformance/lanes/lane_conformance.h"
 
@@ -48,10 +48,8 @@ class Stream final : public LaneUnderTest {
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
-    lane_ =
-        std::make_unique<lanes::StreamLane>(grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
-                                                                grpc::InsecureChannelCredentials()),
-                                            AttachmentId(77));
+    lane_ = std::make_unique<lanes::StreamLane>(
+        cluster::MakeChannel("127.0.0.1:" + std::to_string(port)), AttachmentId(77));
   }
   ~Stream() override {
     lane_.reset();
