@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
@@ -10,6 +12,8 @@ from conftest import LOOKUP_BUDGET_MS  # noqa: E402
 from conversation import alone, words  # noqa: E402
 from demo.vllm_fleet import Server, full_blocks, reprise_connector  # noqa: E402
 from demo.vllm_model import make_model  # noqa: E402
+
+PATIENCE_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +34,13 @@ def strangers(folder, model, cache):
             server.close()
 
 
+def said_in_time(server, sentence: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while sentence not in server.log():
+        assert time.monotonic() < deadline, f"{server.name} never said {sentence!r}"
+        time.sleep(0.1)
+
+
 def test_other_weights_and_other_dtypes_share_nothing_and_the_log_names_the_field(pair, strangers):
     prompt = words("strangers", 200)
     pair.a.complete(prompt, 4, session="strangers")
@@ -39,8 +50,8 @@ def test_other_weights_and_other_dtypes_share_nothing_and_the_log_names_the_fiel
         assert answer.cached_tokens == 0, server.name
         assert answer.tokens == alone(server, prompt, 4).tokens, server.name
         server.settle()
-    assert "cache spec field revision" in strangers[0].log()
-    assert "cache spec field dtype" in strangers[1].log()
+        # A whole miss is looked into in the background.
+        said_in_time(server, f"cache spec field {field}")
     # And what they stored does not come back to the others.
     again = pair.b.complete(prompt, 4, session="strangers")
     assert again.cached_tokens == full_blocks(len(prompt) - 1)

@@ -14,6 +14,7 @@ from demo.vllm_fleet import BLOCK_TOKENS, Server, full_blocks, reprise_connector
 from demo.vllm_model import make_model  # noqa: E402
 
 WINDOW = 4 * BLOCK_TOKENS
+TRANSFER_TIMEOUT_MS = 60_000  # what is moved counts here, not how soon
 
 
 def stored_then_forgotten(server: Server, prompt: list[int]):
@@ -36,7 +37,12 @@ def start(folder, cache):
                 folder,
                 model,
                 name,
-                connector=reprise_connector(cache.router, lookup_budget_ms=LOOKUP_BUDGET_MS),
+                connector=reprise_connector(
+                    cache.router,
+                    lookup_budget_ms=LOOKUP_BUDGET_MS,
+                    load_timeout_ms=TRANSFER_TIMEOUT_MS,
+                    save_timeout_ms=TRANSFER_TIMEOUT_MS,
+                ),
                 **arguments,
             )
         )
