@@ -18,10 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
-
-from elftools.elf.elffile import ELFFile
 
 SOURCE = Path(__file__).resolve().parent
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", "_native")
@@ -38,10 +35,10 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
+    arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="reprise-wheel-") as folder:
         plain = build(Path(folder), arguments.library)
-        repaired = repair(plain, Path(folder))
-        wheel = keep_apart(repaired, Path(folder), arguments.out)
+        wheel = repair(plain, arguments.out)
     print(wheel)
     return 0
 
@@ -67,48 +64,23 @@ def build(folder: Path, library: Path) -> Path:
     return next(out.glob("*.whl"))
 
 
-def repair(wheel: Path, folder: Path) -> Path:
+def repair(wheel: Path, out: Path) -> Path:
     """The same with the library's dependencies inside, tagged for the oldest glibc it runs on."""
     tools = str(Path(sys.executable).parent)
     environment = dict(os.environ, PATH=f"{tools}{os.pathsep}{os.environ.get('PATH', '')}")
-    out = folder / "repaired"
-    command = [sys.executable, "-m", "auditwheel", "repair", "--plat", "auto"]
-    command += ["-w", str(out), str(wheel)]
+    command = [
+        sys.executable,
+        "-m",
+        "auditwheel",
+        "repair",
+        "--plat",
+        "auto",
+        "-w",
+        str(out),
+        str(wheel),
+    ]
     subprocess.run(command, check=True, env=environment, stdout=sys.stderr)
-    return next(out.glob("*.whl"))
-
-
-def keep_apart(wheel: Path, folder: Path, out: Path) -> Path:
-    """The same with no symbol that is shared by the whole process.
-
-    The loader binds GNU_UNIQUE symbols once for a process, RTLD_LOCAL or not. libprotobuf has some,
-    and so have other packages with a protobuf inside (grpcio-tools), of another version: whichever
-    comes second would work on the first one's variables. As weak symbols they are each one's own.
-    """
-    unpacked = folder / "unpacked"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(unpacked)
-    for library in unpacked.rglob("*.so*"):
-        make_unique_symbols_weak(library)
-    out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "wheel", "pack", "-d", str(out), str(unpacked)]
-    subprocess.run(command, check=True, stdout=sys.stderr)
-    return out / wheel.name
-
-
-def make_unique_symbols_weak(library: Path) -> None:
-    """Rewrites the binding of each GNU_UNIQUE symbol of a 64-bit shared library."""
-    unique, weak = 10, 2
-    with library.open("r+b") as file:
-        table = ELFFile(file).get_section_by_name(".dynsym")
-        offset, entry, count = table["sh_offset"], table["sh_entsize"], table.num_symbols()
-        for index in range(count):
-            info = offset + index * entry + 4  # st_info follows the four bytes of st_name
-            file.seek(info)
-            value = file.read(1)[0]
-            if value >> 4 == unique:
-                file.seek(info)
-                file.write(bytes([weak << 4 | value & 15]))
+    return max(out.glob("reprise-*.whl"), key=lambda path: path.stat().st_mtime)
 
 
 if __name__ == "__main__":
