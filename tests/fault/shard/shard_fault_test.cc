@@ -205,6 +205,7 @@ TEST(ShardProcessTest, SigtermIsAnOrderlyStop) {
   ASSERT_TRUE(status.has_value());
   EXPECT_TRUE(WIFEXITED(*status) && WEXITSTATUS(*status) == 0) << *status;
   while (link->alive()) std::this_thread::yield();
+  EXPECT_TRUE(link->draining());
 }
 
 TEST(ShardProcessTest, ABadFlagIsRefusedByNameAndNothingIsServed) {
