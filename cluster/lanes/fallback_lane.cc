@@ -19,18 +19,23 @@ class RestOfSink final : public BlockSink {
   std::span<uint8_t> Buffer(uint32_t i) override { return sink_.Buffer(base_ + i); }
   absl::Status Complete(uint32_t i) override {
     carrying_.store(kind_, std::memory_order_relaxed);
-    return Count(sink_.Complete(base_ + i));
+    return Count(sink_.Complete(base_ + i), 1);
   }
   absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override {
     carrying_.store(kind_, std::memory_order_relaxed);
-    return Count(sink_.Deliver(base_ + i, bytes));
+    return Count(sink_.Deliver(base_ + i, bytes), 1);
+  }
+  absl::Status DeliverDevice(uint32_t first,
+                             std::span<const std::span<const uint8_t>> blocks) override {
+    carrying_.store(kind_, std::memory_order_relaxed);
+    return Count(sink_.DeliverDevice(base_ + first, blocks), static_cast<uint32_t>(blocks.size()));
   }
   uint32_t completed() const { return completed_; }
   bool refused() const { return refused_; }
 
  private:
-  absl::Status Count(absl::Status status) {
-    status.ok() ? static_cast<void>(++completed_) : static_cast<void>(refused_ = true);
+  absl::Status Count(absl::Status status, uint32_t blocks) {
+    status.ok() ? static_cast<void>(completed_ += blocks) : static_cast<void>(refused_ = true);
     return status;
   }
 
@@ -56,6 +61,11 @@ class RetriedSource final : public BlockSource {
   }
   absl::Status Fill(uint32_t i, std::span<uint8_t> slot) override {
     absl::Status status = source_.Fill(i, slot);
+    if (!status.ok()) refusal_ = status;
+    return status;
+  }
+  absl::Status FillDevice(uint32_t first, std::span<const std::span<uint8_t>> slots) override {
+    absl::Status status = source_.FillDevice(first, slots);
     if (!status.ok()) refusal_ = status;
     return status;
   }

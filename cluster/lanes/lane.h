@@ -75,34 +75,45 @@ class LaneHost {
 // ---- The caller's end
 
 // Where a lane delivers blocks. `i` counts from 0 within one Read call. Called from one thread at a
-// time.
+// time. Every sink takes host bytes; a sink in device memory takes device bytes too.
 class BlockSink {
  public:
   virtual ~BlockSink() = default;
-  // Where Buffer points and what Deliver takes. A lane hands a host sink no device memory, nor the
-  // other way round.
+  // Where the blocks end up. kHost: the sink is never handed device memory, and a lane that has
+  // nothing else copies into Buffer.
   virtual MemoryKind memory() const { return MemoryKind::kHost; }
-  // Memory for the whole of block i, which the lane fills before it calls Complete(i). Stays valid
-  // until then.
+  // Host memory for the whole of block i, which the lane fills before it calls Complete(i). Stays
+  // valid until then.
   virtual std::span<uint8_t> Buffer(uint32_t i) = 0;
   // Buffer(i) holds the block. An error (a failed checksum, say) ends the read with that status.
   virtual absl::Status Complete(uint32_t i) = 0;
-  // The block's bytes where the lane has them mapped: used instead of Buffer and Complete, without
-  // a copy. `bytes` stays valid during the call only.
+  // The block's bytes where the lane has them mapped in host memory: used instead of Buffer and
+  // Complete, without a copy. `bytes` stays valid during the call only.
   virtual absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) = 0;
+  // Blocks [first, first + blocks.size()) in device memory, which are still when this is called and
+  // stay valid during the call only. One call for as many as the lane has, so that a device moves
+  // them in one launch. REQUIRES: memory() is kDevice. An error says that some block failed; those
+  // before it are completed.
+  virtual absl::Status DeliverDevice(uint32_t first,
+                                     std::span<const std::span<const uint8_t>> blocks);
 };
 
 // Where a lane takes blocks from. `i` counts from 0 within one Write call. Called from one thread
-// at a time.
+// at a time. Every source fills host memory; a source in device memory fills device memory too.
 class BlockSource {
  public:
   virtual ~BlockSource() = default;
-  // Where Bytes points and what Fill takes.
+  // Where the blocks are. kHost: the source is never asked to fill device memory, and a lane that
+  // has nothing else copies from Bytes.
   virtual MemoryKind memory() const { return MemoryKind::kHost; }
-  // The block's bytes, valid until the next call on this source or the end of Write.
+  // The block's bytes in host memory, valid until the next call on this source or the end of Write.
   virtual absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) = 0;
-  // Puts block i into `slot`: used instead of Bytes where the lane has the slot mapped.
+  // Puts block i into `slot`, host memory: used instead of Bytes where the lane has the slot
+  // mapped.
   virtual absl::Status Fill(uint32_t i, std::span<uint8_t> slot) = 0;
+  // Puts blocks [first, first + slots.size()) into slots in device memory; they are there when it
+  // returns. REQUIRES: memory() is kDevice.
+  virtual absl::Status FillDevice(uint32_t first, std::span<const std::span<uint8_t>> slots);
 };
 
 struct ReadJob {

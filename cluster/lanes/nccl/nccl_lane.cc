@@ -181,6 +181,20 @@ absl::Status NcclLane::ReadGroup(const ReadJob& job, uint32_t done, uint32_t cou
   return Run(std::move(group), deadline);
 }
 
+absl::Status NcclLane::DeliverGroup(BlockSink& sink, uint32_t first, uint32_t count,
+                                    uint64_t block_bytes, MonotonicDeadline deadline) {
+  if (sink.memory() == MemoryKind::kDevice) {
+    std::vector<std::span<const uint8_t>> blocks;
+    for (uint32_t i = 0; i < count; ++i) blocks.push_back(Landing(i, block_bytes));
+    return sink.DeliverDevice(first, blocks);
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    if (deadline.over()) return Over();
+    REPRISE_RETURN_IF_ERROR(sink.Deliver(first + i, Landing(i, block_bytes)));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status NcclLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline_time) {
   if (sink.memory() != options_.device->memory())
     return LaneDown("NCCL lane: the sink is in other memory");
@@ -191,10 +205,9 @@ absl::Status NcclLane::Read(const ReadJob& job, BlockSink& sink, absl::Time dead
   for (uint32_t done = 0; done < job.blocks;) {
     const uint32_t count = std::min(per_group, job.blocks - done);
     REPRISE_RETURN_IF_ERROR(ReadGroup(job, done, count, deadline));
-    for (uint32_t i = 0; i < count; ++i, ++done) {
-      if (deadline.over()) return Over();
-      REPRISE_RETURN_IF_ERROR(sink.Deliver(done, Landing(i, job.block_bytes)));
-    }
+    if (deadline.over()) return Over();
+    REPRISE_RETURN_IF_ERROR(DeliverGroup(sink, done, count, job.block_bytes, deadline));
+    done += count;
   }
   return absl::OkStatus();
 }
@@ -213,6 +226,22 @@ absl::Status NcclLane::WriteGroup(NcclOpenCall call, MonotonicDeadline deadline)
   return opened.count == call.count ? absl::OkStatus() : opened.status;
 }
 
+// Blocks of the source in the landing memory; `status` says why not all.
+uint32_t NcclLane::FillGroup(BlockSource& source, uint32_t first, uint32_t count,
+                             uint64_t block_bytes, absl::Status& status) {
+  if (source.memory() == MemoryKind::kDevice) {
+    std::vector<std::span<uint8_t>> slots;
+    for (uint32_t i = 0; i < count; ++i) slots.push_back(Landing(i, block_bytes));
+    status = source.FillDevice(first, slots);
+    return status.ok() ? count : 0;
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    status = source.Fill(first + i, Landing(i, block_bytes));
+    if (!status.ok()) return i;
+  }
+  return count;
+}
+
 absl::Status NcclLane::Write(const WriteJob& job, BlockSource& source, absl::Time deadline_time) {
   if (source.memory() != options_.device->memory())
     return LaneDown("NCCL lane: the source is in other memory");
@@ -224,13 +253,10 @@ absl::Status NcclLane::Write(const WriteJob& job, BlockSource& source, absl::Tim
   for (size_t done = 0; done < job.blocks.size() && filled.ok();) {
     const size_t count = std::min<size_t>(per_group, job.blocks.size() - done);
     NcclOpenCall call{.reservation = job.reservation, .block_bytes = job.block_bytes};
-    for (; call.count < count && filled.ok(); ++call.count) {
-      if (deadline.over()) return Over();
-      filled = source.Fill(static_cast<uint32_t>(done) + call.count,
-                           Landing(call.count, job.block_bytes));
-      if (!filled.ok()) break;
-      call.blocks.push_back(job.blocks[done + call.count]);
-    }
+    if (deadline.over()) return Over();
+    call.count = FillGroup(source, static_cast<uint32_t>(done), static_cast<uint32_t>(count),
+                           job.block_bytes, filled);
+    call.blocks.assign(job.blocks.begin() + done, job.blocks.begin() + done + call.count);
     if (call.count > 0) REPRISE_RETURN_IF_ERROR(WriteGroup(std::move(call), deadline));
     done += count;
   }

@@ -54,6 +54,10 @@ class NcclLane final : public Lane {
   absl::Status Break(const absl::Status& why);
   absl::Status ReadGroup(const ReadJob& job, uint32_t done, uint32_t count,
                          MonotonicDeadline deadline);
+  absl::Status DeliverGroup(BlockSink& sink, uint32_t first, uint32_t count, uint64_t block_bytes,
+                            MonotonicDeadline deadline);
+  uint32_t FillGroup(BlockSource& source, uint32_t first, uint32_t count, uint64_t block_bytes,
+                     absl::Status& status);
   absl::Status WriteGroup(NcclOpenCall call, MonotonicDeadline deadline);
   std::span<uint8_t> Landing(uint32_t i, uint64_t block_bytes) const;
 

@@ -101,8 +101,6 @@ absl::StatusOr<std::unique_ptr<ViewLane>> ViewLane::Connect(Options options, abs
 }
 
 absl::Status ViewLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) {
-  if (sink.memory() != MemoryKind::kHost)
-    return LaneDown("view lane: the sink is in device memory");
   Conversation conversation(*this, MonotonicDeadline(deadline));
   REPRISE_RETURN_IF_ERROR(conversation.Start());
   REPRISE_ASSIGN_OR_RETURN(const view::Places opened,
@@ -125,8 +123,6 @@ absl::Status ViewLane::Read(const ReadJob& job, BlockSink& sink, absl::Time dead
 }
 
 absl::Status ViewLane::Write(const WriteJob& job, BlockSource& source, absl::Time deadline) {
-  if (source.memory() != MemoryKind::kHost)
-    return LaneDown("view lane: the source is in device memory");
   Conversation conversation(*this, MonotonicDeadline(deadline));
   REPRISE_RETURN_IF_ERROR(conversation.Start());
   REPRISE_ASSIGN_OR_RETURN(const view::Places opened,

@@ -1,0 +1,13 @@
+#include "cluster/lanes/lane.h"
+
+namespace reprise::lanes {
+
+absl::Status BlockSink::DeliverDevice(uint32_t, std::span<const std::span<const uint8_t>>) {
+  return absl::InternalError("a lane handed device memory to a sink in host memory");
+}
+
+absl::Status BlockSource::FillDevice(uint32_t, std::span<const std::span<uint8_t>>) {
+  return absl::InternalError("a lane asked a source in host memory to fill device memory");
+}
+
+}  // namespace reprise::lanes
