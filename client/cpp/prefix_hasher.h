@@ -2,9 +2,9 @@
 // for every block before it. Full blocks only; the rest of the prompt has no key.
 //
 // The scheme `reprise-sha256`. The key of a block is the SHA-256 of
-//     "reprise" | kind (1 byte: 'r' first block, 'c' chained) | tokens u32 | extra bytes u32 | salt
-//     bytes u32 | parent key (32 bytes, zeros in the first block) | tokens (u32 each) | extra |
-//     salt
+//     "reprise" | kind (1 byte: 'r' first block, 'c' chained)
+//     | tokens u32 | extra bytes u32 | salt bytes u32
+//     | parent key (32 bytes, zeros in the first block) | tokens (u32 each) | extra | salt
 // with every number little-endian. Lengths stand before contents and the kind before all, so that
 // two different inputs never have one encoding: a LoRA name and a salt of the same text are
 // different keys. `extra` (LoRA name, multimodal hashes) is part of every block, `salt` of the

@@ -12,9 +12,9 @@
 //   - a block is delivered whole, or the call fails; blocks come in ascending order;
 //   - after an error at block i every block before i was completed and none after it;
 //   - every call returns by its deadline, and no memory of the caller's is touched after it
-//   returned;
+//     returned;
 //   - bytes written under a reservation are invisible to readers until Commit, which is not the
-//   lane's business.
+//     lane's business.
 #pragma once
 
 #include <cstddef>

@@ -4,8 +4,8 @@
 // What every implementation promises (tests/unit/cluster/membership/membership_conformance.h):
 //   - members are sorted by id, each id once;
 //   - a watcher is called with the members of the moment it starts, then after each change, never
-//   twice with equal
-//     members, one call at a time; changes that follow each other quickly may arrive as one;
+//     twice with equal members, one call at a time; changes that follow each other quickly may
+//     arrive as one;
 //   - when the source cannot be read, the last members that were good stay.
 // Thread safety: all methods may be called from any thread.
 #pragma once

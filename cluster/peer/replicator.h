@@ -8,8 +8,7 @@
 // is skipped for a while and the next one is tried; a chain that found too few peers waits, in a
 // queue of the same bound, until the members change.
 //
-// Thread safety: all methods may be called from
-// any thread.
+// Thread safety: all methods may be called from any thread.
 #pragma once
 
 #include <cstdint>

@@ -1,12 +1,13 @@
-// The 128-bit block checksum: one definition, a CPU and a CUDA implementation that agree bit for
-// bit.
+// The 128-bit block checksum: one definition, a CPU and a CUDA implementation that agree
+// bit for bit.
 //
 // Definition. A block is cut into sections of `section_bytes` (one layer each; the last may be
 // shorter) and every section into chunks of kChecksumChunkBytes (the last may be shorter).
-//   chunk digest   = XXH3-128, seed 0, of the chunk's bytes, in XXH128's canonical (big-endian)
-//   form section digest = XXH3-128, seed 0, of the chunk digests in order, then the section's
-//   length as u64 little-endian block checksum = XXH3-128, seed 0, of the section digests in order,
-//   then the block's length as u64 little-endian
+//   chunk digest   = XXH3-128, seed 0, of the chunk's bytes, in canonical (big-endian) form
+//   section digest = XXH3-128, seed 0, of the section's chunk digests in order, then the section's
+//                    length as u64 little-endian
+//   block checksum = XXH3-128, seed 0, of the section digests in order, then the block's length as
+//                    u64 little-endian
 // Chunks are independent, so that thousands of GPU threads and one AVX2 core both run at memory
 // speed, and a section's digest is recomputed from that section's bytes alone. XXH3 is Yann
 // Collet's (github.com/Cyan4973/xxHash). It finds accidents, not attacks.

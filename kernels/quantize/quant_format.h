@@ -4,8 +4,7 @@
 // layer, so that one layer is again one contiguous range. A layer is:
 //
 //   - the parameters of plane 0, then those of plane 1 if there is one, each padded to 16 bytes
-//   with
-//     zeros;
+//     with zeros;
 //   - the codes [plane][head][token][row], every row padded to 16 bytes with zeros.
 //
 // Parameters and codes are little-endian:

@@ -76,9 +76,9 @@ absl::StatusOr<Listening> Listen(const std::string& listen, grpc::Service& servi
   SetLimits(builder);
   Listening listening = {.server = builder.BuildAndStart()};
   if (listening.server == nullptr || port == 0) {
-    return Refusal(absl::StatusCode::kUnavailable, "LISTEN_FAILED",
-                   absl::StrCat("--listen ", listen,
-                                " cannot be bound: is another process using the port?"));
+    return Refusal(
+        absl::StatusCode::kUnavailable, "LISTEN_FAILED",
+        absl::StrCat("--listen ", listen, " cannot be bound: is another process using the port?"));
   }
   listening.address = absl::StrCat(listen.substr(0, listen.rfind(':')), ":", port);
   return listening;

@@ -4,9 +4,8 @@
 //
 // Invariants:
 //   - an extent holds blocks of one key space at a time, and its bytes are wiped before another one
-//   gets it;
-//     when it was exported, it gets other memory instead, since its old owner may still have the
-//     old one mapped;
+//     gets it; when it was exported, it gets other memory instead, since its old owner may still
+//     have the old one mapped;
 //   - a slot's address does not change while the slot is in use;
 //   - memory is touched once, at the start.
 // Thread safety: all methods may be called from any thread. Copy and Checksum hold no lock: the

@@ -3,7 +3,7 @@
 //
 // Invariants (CheckInvariants recomputes them from nothing):
 //   - a committed block's parent is committed here, or it is a chain's first block: what is stored
-//   is a forest;
+//     is a forest;
 //   - only childless blocks without a lease or pin are evicted, least recently used first;
 //   - a slot belongs to exactly one of: free, one reservation, one committed block, quarantine;
 //   - used bytes are the sum over slots that are not free;
@@ -31,8 +31,8 @@
 #include "proto/types/checksum128.h"
 #include "proto/types/clock.h"
 #include "proto/types/ids.h"
-#include "service/pool/extent_place.h"
 #include "proto/types/verbs.h"
+#include "service/pool/extent_place.h"
 
 namespace reprise::shard {
 

@@ -37,6 +37,7 @@ class Watcher {
       if (const auto* beat = std::get_if<ShardHeartbeat>(&message.what)) return *beat;
     }
   }
+
  private:
   absl::StatusOr<wire::WatchedMessage> Next() {
     v1::WatchBlocksResponse message;

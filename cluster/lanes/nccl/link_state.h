@@ -1,9 +1,11 @@
 // The life of a link between two processes, as a pure state machine: takes times and events, says
 // what to do next.
 //
-//   idle -Want-> connecting -Connected-> warming -Warmed-> up -unused for idle_max-> failed
-//   -Aborted-> idle connecting, warming (deadline or Failed), up (Failed) -> failed -Aborted->
-//   backing off -> idle, connecting any -Close-> (failed -Aborted->) closed
+//   idle -Want-> connecting -Connected-> warming -Warmed-> up
+//   up -unused for idle_max-> failed -Aborted-> idle
+//   connecting, warming -deadline or Failed-> failed -Aborted-> backing off -> idle or connecting
+//   up -Failed-> failed -Aborted-> backing off -> idle or connecting
+//   any -Close-> (failed -Aborted->) closed
 //
 // Invariants: a communicator exists in connecting, warming, up and failed only; failed is left by
 // Aborted alone; each failure in a row doubles the wait, and only a warmed link forgets them.

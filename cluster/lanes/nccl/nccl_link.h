@@ -5,8 +5,8 @@
 // Invariants:
 //   - a group waits for nothing but those before it, and never longer than its deadline;
 //   - memory of a group is kept (NcclTicket's `keep`) until NCCL has let go of it, even when its
-//   caller gave up: with a
-//     peer that is dead and an abort that hangs, that is later than the call's end;
+//     caller gave up: with a peer that is dead and an abort that hangs, that is later than the
+//     call's end;
 //   - a link that failed refuses at once, until it was rebuilt.
 // Thread safety: all methods may be called from any thread.
 #pragma once

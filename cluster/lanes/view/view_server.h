@@ -3,11 +3,11 @@
 //
 // Invariants:
 //   - only processes of our own user are answered, and only with the attachment id of a living
-//   attachment;
+//     attachment;
 //   - an extent goes only to a connection that has a block or slot of it open: no memory of another
-//   key space;
+//     key space;
 //   - what a caller has open stays pinned until it says so, its connection ends, or
-//   limits::kViewOpeningAgeMax is over;
+//     limits::kViewOpeningAgeMax is over;
 //   - connections are bounded; one that says nothing, nonsense or too much is closed.
 // Trust: a mapping outlives its opening, and callers of our own user could write where they may
 // only read. What a caller scribbles is found by the block checksum, where the bytes are used.

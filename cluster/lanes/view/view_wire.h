@@ -4,16 +4,14 @@
 //   caller                                     shard
 //   Hello{attachment}                     ->
 //                                         <-   Outcome
-//   OpenRead{lease, first, blocks, size}  ->                    one opening at a time per
-//   connection
+//   OpenRead{lease, first, blocks, size}  ->                    one opening at a time
 //                                         <-   Places{status, extent and offset per block}
 //   MapExtent{extent}                     ->                    only for extents of the opening
 //                                         <-   Extent{status, size} and a descriptor
 //   Done{}                                ->                    ends the opening; no answer
 //   OpenWrite{reservation, size, blocks}  ->
-//                                         <-   Places{status, ...}   as many as could be opened
-//   Written{blocks}                       ->                    the first so many were filled; ends
-//   the opening
+//                                         <-   Places{status, ...}, as many as could be opened
+//   Written{blocks}                       ->                    so many were filled; ends it
 //                                         <-   Outcome
 //
 // Thread safety: pure functions.

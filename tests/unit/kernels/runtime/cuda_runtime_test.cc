@@ -14,7 +14,9 @@ namespace {
 constexpr int kNoSuchDevice = 4711;
 
 // Without a driver CUDA answers every question, this one too, with the same error.
-bool NoErrorLeft() { return DeviceCount() == 0 || GpuTakeLastError() == kGpuOk; }
+bool NoErrorLeft() {
+  return DeviceCount() == 0 || GpuTakeLastError() == kGpuOk;
+}
 
 TEST(GpuStatusTest, EveryCodeHasItsCanonicalStatusAndReason) {
   EXPECT_TRUE(GpuStatus(kGpuOk, "nothing").ok());
