@@ -35,6 +35,8 @@ def test_tree_is_tidy() -> None:
         (tidy.rule_banned, "client/python/x.py", "value = ev" + "al(text)\n"),
         (tidy.rule_banned, "service/index/x.cc", "// TO" + "DO: later\n"),
         (tidy.rule_header_guard, "proto/types/x.h", "int x;\n"),
+        (tidy.rule_unset, "proto/reprise/v1/x.proto",
+         "message XRequest {\n  message Part {\n    bytes keys = 1;  // 32 bytes\n  }\n}\n"),
     ],
 )
 def test_planted_violation_is_found(rule: tidy.Rule, path: str, text: str) -> None:
@@ -48,6 +50,9 @@ def test_planted_violation_is_found(rule: tidy.Rule, path: str, text: str) -> No
         (tidy.rule_includes, "service/shard/main.cc", "#include <grpcpp/grpcpp.h>\n"),
         (tidy.rule_includes, "cluster/lanes/nccl/x.cc", "#include <nccl.h>\n"),
         (tidy.rule_banned, "client/python/x.py", "model.eval()\n"),
+        (tidy.rule_unset, "proto/reprise/v1/x.proto",
+         "message XRequest {\n  bytes keys = 1;  // unset: refused\n}\n"
+         "message XResponse {\n  uint32 blocks = 1;\n}\n"),
     ],
 )
 def test_permitted_form_passes(rule: tidy.Rule, path: str, text: str) -> None:

@@ -127,7 +127,34 @@ def rule_header_guard(path: str, text: str) -> Iterator[str]:
         yield f"{path}: no #pragma once"
 
 
-FILE_RULES = (rule_includes, rule_columns, rule_lines, rule_banned, rule_header_guard)
+PROTO_OPENS = re.compile(r"\s*(message|oneof|enum|service)\s+(\w+)\s*\{")
+PROTO_FIELD = re.compile(r"\s*(?:repeated\s+)?[\w.]+\s+(\w+)\s*=\s*\d+\s*(?:\[[^]]*\])?\s*;(.*)")
+PROTO_SAYS_UNSET = re.compile(r"\bunset\b|\b0:")
+
+
+def rule_unset(path: str, text: str) -> Iterator[str]:
+    """What a client leaves out has a meaning, and the field says which."""
+    if not path.endswith(".proto"):
+        return
+    within: list[tuple[str, str]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        opens = PROTO_OPENS.match(line)
+        field = PROTO_FIELD.match(line)
+        if opens and not line.rstrip().endswith("}"):
+            within.append((opens.group(1), opens.group(2)))
+            asked = opens.group(1) == "oneof" and any(n.endswith("Request") for _, n in within)
+            if asked and not PROTO_SAYS_UNSET.search(line):
+                yield f"{path}:{number}: {opens.group(2)} does not say what unset means"
+        elif line.strip() == "}" and within:
+            within.pop()
+        elif field and within and within[-1][0] == "message":
+            asked = any(name.endswith("Request") or name == "CacheSpec" for _, name in within)
+            if asked and not PROTO_SAYS_UNSET.search(field.group(2)):
+                yield f"{path}:{number}: {field.group(1)} does not say what unset means"
+
+
+FILE_RULES = (
+    rule_includes, rule_columns, rule_lines, rule_banned, rule_header_guard, rule_unset)
 
 
 def rule_registered(root: Path, paths: list[str]) -> Iterator[str]:
