@@ -17,9 +17,9 @@ done
 for wheel in "$wheels"/*.whl; do
   [ -e "$wheel" ] && cp "$wheel" "$bundle/"
 done
-for step in "$here"/gpu_*.py; do
-  [ -e "$step" ] && cp "$step" "$bundle/"
-done
+cp "$here"/gpu_*.py "$here/bundle_python.py" "$here/../../LICENSE" "$bundle/"
+mkdir "$bundle/demo"
+cp "$here"/../../client/python/demo/*.py "$bundle/demo/"
 cp "$here/run.sh" "$bundle/"
 chmod +x "$bundle/run.sh"
 echo "$bundle"

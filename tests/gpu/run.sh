@@ -1,15 +1,22 @@
 #!/usr/bin/env bash
 # Runs everything in the bundle folder that this script lies in (./dev gpu-bundle makes it) on this machine's GPU, in
 # less than nine minutes, and leaves results.json, results.md and one log per step.
-#   run.sh [--out FOLDER]
+#   run.sh [--out FOLDER] [--only STEP,STEP...]
 # Steps: the kernel tests; the same on small shapes under compute-sanitizer, where there is one; the benchmark; then
 # every other reprise-gpu-* program, and every gpu_*.py as `python3 STEP --bundle FOLDER --out FOLDER`.
 # A step that ends with 77 was skipped. The exit status is 1 when a step failed. Without a GPU: SKIPPED, and 0.
 set -uo pipefail
 
 bundle=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-out=$bundle/results
-[ "${1:-}" = --out ] && out=$2
+out=$bundle/results only=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --out) out=$2 ;;
+    --only) only=,$2, ;;
+    *) echo "run.sh: $1 is not known; usage: run.sh [--out FOLDER] [--only STEP,STEP...]" >&2; exit 2 ;;
+  esac
+  shift 2
+done
 readonly BUDGET_S=520
 
 test=$bundle/reprise-gpu-test
@@ -32,6 +39,7 @@ names=() states=() seconds=()
 step() {
   local name=$1 limit=$2 left=$((BUDGET_S - SECONDS)) start=$SECONDS code state
   shift 2
+  [ -z "$only" ] || [[ $only == *,$name,* ]] || return 0
   if [ "$left" -lt 5 ]; then
     state="not run: the time is used up"
   else

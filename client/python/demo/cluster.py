@@ -35,6 +35,7 @@ class Cluster:
         *,
         shards: int = 3,
         dram: str = "256MiB",
+        hbm: str | None = None,
         replication: int = 2,
         log: Path | None = None,
     ) -> None:
@@ -43,6 +44,8 @@ class Cluster:
             str(binaries / "reprise"), "up", "--shards", str(shards), "--dram", dram,
             "--replication", str(replication), "-o", "json",
         ]  # fmt: skip
+        if hbm:
+            command += ["--hbm", hbm]
         self._log: IO[Any] | None = log.open("wb") if log else None
         # A session of its own: Ctrl-C is for us, and we stop it.
         self._process = subprocess.Popen(

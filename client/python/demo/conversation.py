@@ -8,7 +8,7 @@ from pathlib import Path
 DOCUMENTS = (
     Path("/usr/share/common-licenses/GPL-3"),
     Path("/usr/share/common-licenses/Apache-2.0"),
-    Path(__file__).resolve().parents[3] / "LICENSE",
+    *(folder / "LICENSE" for folder in Path(__file__).resolve().parents[1:4]),
 )
 
 QUESTIONS = (
@@ -19,8 +19,8 @@ QUESTIONS = (
 )
 
 #: Characters of the document in the first prompt, by size; about four are one token.
-DOCUMENT_CHARACTERS = {"full": 4400, "small": 900}
-VOCABULARY = {"full": 2048, "small": 512}
+DOCUMENT_CHARACTERS = {"full": 4400, "small": 900, "smollm2-1.7b": 16_000}
+VOCABULARY = {"full": 2048, "small": 512, "smollm2-1.7b": 2048}
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,13 @@ class Conversation:
         return (self.opening, *self.follow_ups)
 
 
-def make_conversation(size: str) -> Conversation:
-    """The conversation over the first document that this machine has."""
+def make_conversation(size: str, turns: int) -> Conversation:
+    """The conversation over the first document that this machine has, `turns` turns of it."""
     document = find_document()
     text = document.read_text(encoding="utf-8")[: DOCUMENT_CHARACTERS[size]]
     opening = f"{text}\n\nUser: {QUESTIONS[0]}\nAssistant:"
-    return Conversation(document, opening, tuple(f"\nUser: {q}\nAssistant:" for q in QUESTIONS[1:]))
+    asked = QUESTIONS[1:turns]
+    return Conversation(document, opening, tuple(f"\nUser: {q}\nAssistant:" for q in asked))
 
 
 def find_document() -> Path:

@@ -28,7 +28,7 @@ def with_cache(
     `started` is when the request came (time.perf_counter): what was restored since then is in the
     time to first token.
     """
-    step = torch.tensor([prompt[cached:]])
+    step = torch.tensor([prompt[cached:]], device=model.device)
     tokens: list[int] = []
     rows: list[torch.Tensor] = []
     first = 0.0
@@ -39,8 +39,8 @@ def with_cache(
         rows.append(logits[0, -1].float())
         tokens.append(int(rows[-1].argmax()))
         first = first or time.perf_counter() - started
-        step = torch.tensor([tokens[-1:]])
-    return Answer(tokens, first, time.perf_counter() - started, torch.stack(rows))
+        step = torch.tensor([tokens[-1:]], device=model.device)
+    return Answer(tokens, first, time.perf_counter() - started, torch.stack(rows).cpu())
 
 
 @torch.inference_mode()
@@ -51,8 +51,10 @@ def without_cache(model: Any, prompt: list[int], count: int) -> Answer:
     rows: list[torch.Tensor] = []
     first = 0.0
     for _ in range(count):
-        logits = model(input_ids=torch.tensor([sequence]), use_cache=False, logits_to_keep=1).logits
+        step = torch.tensor([sequence], device=model.device)
+        logits = model(input_ids=step, use_cache=False, logits_to_keep=1).logits
         rows.append(logits[0, -1].float())
         sequence.append(int(rows[-1].argmax()))
         first = first or time.perf_counter() - started
-    return Answer(sequence[len(prompt) :], first, time.perf_counter() - started, torch.stack(rows))
+    total = time.perf_counter() - started
+    return Answer(sequence[len(prompt) :], first, total, torch.stack(rows).cpu())

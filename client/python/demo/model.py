@@ -22,16 +22,29 @@ SHAPES: dict[str, dict[str, Any]] = {
         hidden_size=128, intermediate_size=256, num_hidden_layers=3,
         num_attention_heads=4, num_key_value_heads=2,
     ),
+    # The published shape of SmolLM2-1.7B, for a GPU.
+    "smollm2-1.7b": dict(
+        hidden_size=2048, intermediate_size=8192, num_hidden_layers=24,
+        num_attention_heads=32, num_key_value_heads=32, vocab_size=49152, rope_theta=130000.0,
+    ),
 }  # fmt: skip
 
 # Wide enough that what is generated depends on the whole prompt: narrow weights repeat one token
 # for ever.
 INITIALIZER_RANGE = 0.08
 
+#: Longest prompt with its answer, in tokens.
+POSITIONS = 32_768
+
+
+def dtype_on(device: str) -> torch.dtype:
+    """What models compute in: fp32 on a CPU, bf16 on a GPU, as fleets do."""
+    return torch.float32 if device == "cpu" else torch.bfloat16
+
 
 @dataclass(frozen=True)
 class Decoder:
-    """A model in fp32 on the CPU, and the tokenizer that goes with it."""
+    """A model on a device, and the tokenizer that goes with it."""
 
     model: Any
     encode: Callable[[str], list[int]]
@@ -44,15 +57,16 @@ class Decoder:
         heads = f"{config.num_attention_heads} heads over {config.num_key_value_heads} K/V heads"
         return (
             f"{type(self.model).__name__}, {parameters / 1e6:.0f} M parameters, "
-            f"{config.num_hidden_layers} layers, {heads}, fp32"
+            f"{config.num_hidden_layers} layers, {heads}, "
+            f"{str(self.model.dtype).removeprefix('torch.')} on {self.model.device}"
         )
 
 
-def load(model: str | None, size: str, tokenizer: Path) -> Decoder:
+def load(model: str | None, size: str, tokenizer: Path, device: str = "cpu") -> Decoder:
     """Real weights where `model` names some, else the made ones with the trained tokenizer."""
     if model is not None:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-        loaded.eval()
+        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype_on(device))
+        loaded.to(device).eval()
         words: Any = AutoTokenizer.from_pretrained(model)
         return Decoder(
             loaded, lambda text: list(words.encode(text, add_special_tokens=False)), words.decode
@@ -60,13 +74,22 @@ def load(model: str | None, size: str, tokenizer: Path) -> Decoder:
     from tokenizers import Tokenizer
 
     trained = Tokenizer.from_file(str(tokenizer))
-    torch.manual_seed(SEED)
-    config = LlamaConfig(
-        vocab_size=trained.get_vocab_size(),
-        max_position_embeddings=8192,
-        initializer_range=INITIALIZER_RANGE,
-        **SHAPES[size],
-    )
-    made: Any = LlamaForCausalLM(config)
-    made.eval()
+    made = make(size, device, trained.get_vocab_size())
     return Decoder(made, lambda text: trained.encode(text).ids, trained.decode)
+
+
+def make(size: str, device: str = "cpu", vocab_size: int = 2048) -> Any:
+    """A Llama of that shape with fixed-seed weights, made where it is used."""
+    shape = {"vocab_size": vocab_size, **SHAPES[size]}
+    config = LlamaConfig(
+        max_position_embeddings=POSITIONS, initializer_range=INITIALIZER_RANGE, **shape
+    )
+    torch.manual_seed(SEED)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype_on(device))
+    try:
+        with torch.device(device):
+            made: Any = LlamaForCausalLM(config)
+    finally:
+        torch.set_default_dtype(default)
+    return made.eval()

@@ -3,9 +3,10 @@
     python -m demo.worker
 
 It reads one JSON object per line on stdin and answers each with one on stdout. Its first line is
-`{"model": PATH | null, "size": ..., "tokenizer": PATH, "router": ADDRESS | null, "name": ...,
-"folder": PATH}`. Without a router it has no client and computes everything itself. Then `{"encode":
-TEXT}`, or an ask: `{"prompt": [ids], "count": n, "session": str, "how": ...}` where `how` is
+`{"model": PATH | null, "size": ..., "device": "cpu" | "cuda", "tokenizer": PATH,
+"router": ADDRESS | null, "name": ..., "folder": PATH}`. Without a router it has no client and
+computes everything itself. Then `{"encode": TEXT}`, or an ask: `{"prompt": [ids], "count": n,
+"session": str, "how": ...}` where `how` is
 - "reprise": restore the prefix, compute the rest, store everything;
 - "own": go on with the K/V cache that the last answer left, cut to `cached` tokens;
 - "cold": compute everything with an empty K/V cache;
@@ -35,7 +36,9 @@ class Worker:
 
     def __init__(self, setup: dict[str, Any]) -> None:
         torch.set_num_threads(THREADS)
-        self._decoder = model.load(setup["model"], setup["size"], Path(setup["tokenizer"]))
+        self._decoder = model.load(
+            setup["model"], setup["size"], Path(setup["tokenizer"]), setup["device"]
+        )
         self._folder = Path(setup["folder"])
         self._name: str = setup["name"]
         self._asked = 0
