@@ -1,6 +1,7 @@
 #include "kernels/runtime/device.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/runtime/gpu_api.h"
@@ -55,6 +56,28 @@ absl::StatusOr<bool> PeerAccessPossible(int device, int peer) {
 
 absl::Status UseDevice(int device) {
   return GpuStatus(GpuSetDevice(device), absl::StrCat("choosing GPU ", device));
+}
+
+absl::StatusOr<int> DeviceOf(const void* memory) {
+  int device = kHostMemory;
+  REPRISE_RETURN_IF_ERROR(
+      GpuStatus(GpuDeviceOf(memory, &device), "asking which device an address is of"));
+  return device;
+}
+
+absl::StatusOr<DeviceScope> DeviceScope::Create(int device) {
+  int before = 0;
+  REPRISE_RETURN_IF_ERROR(GpuStatus(GpuCurrentDevice(&before), "asking for the thread's GPU"));
+  DeviceScope scope(before);
+  REPRISE_RETURN_IF_ERROR(UseDevice(device));
+  return scope;
+}
+
+DeviceScope::DeviceScope(DeviceScope&& other) noexcept
+    : before_(std::exchange(other.before_, -1)) {}
+
+DeviceScope::~DeviceScope() {
+  if (before_ >= 0 && GpuSetDevice(before_) != kGpuOk) GpuTakeLastError();
 }
 
 }  // namespace reprise::kernels

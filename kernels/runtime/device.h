@@ -1,7 +1,7 @@
 // Which GPUs there are. A machine without a driver, without a device or a build without CUDA is no
 // error: it has 0.
 //
-// Thread safety: free functions, from any thread.
+// Thread safety: free functions, from any thread; a DeviceScope belongs to one.
 #pragma once
 
 #include <array>
@@ -37,7 +37,27 @@ absl::StatusOr<DeviceInfo> DescribeDevice(int device);
 // Whether kernels on `device` can read the memory of `peer`.
 absl::StatusOr<bool> PeerAccessPossible(int device, int peer);
 
-// Further calls of this thread mean `device`.
+// Further calls of this thread mean `device`. For threads of our own; on another's, a DeviceScope.
 absl::Status UseDevice(int device);
+
+inline constexpr int kHostMemory = -1;
+
+// The device whose memory `memory` points into; kHostMemory for any other address.
+absl::StatusOr<int> DeviceOf(const void* memory);
+
+// The calling thread's device for the time of a scope: an engine's thread, whose own device must be
+// what it was. Made and ended by one thread.
+class DeviceScope {
+ public:
+  // UNAVAILABLE when there is no such device.
+  static absl::StatusOr<DeviceScope> Create(int device);
+  DeviceScope(DeviceScope&& other) noexcept;
+  DeviceScope& operator=(DeviceScope&&) = delete;
+  ~DeviceScope();
+
+ private:
+  explicit DeviceScope(int before) : before_(before) {}
+  int before_;  // -1: moved from
+};
 
 }  // namespace reprise::kernels

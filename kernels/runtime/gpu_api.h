@@ -33,8 +33,11 @@ GpuCode GpuTakeLastError();  // and clears it where CUDA allows that
 
 GpuCode GpuDeviceCount(int* devices);
 GpuCode GpuSetDevice(int device);
+GpuCode GpuCurrentDevice(int* device);
 GpuCode GpuDescribe(int device, GpuDescription* description);
 GpuCode GpuPeerAccess(int device, int peer, bool* possible);
+// Which device's memory `memory` points into; -1: host memory, pinned or not.
+GpuCode GpuDeviceOf(const void* memory, int* device);
 
 GpuCode GpuMalloc(void** memory, uint64_t bytes);
 GpuCode GpuFree(void* memory);

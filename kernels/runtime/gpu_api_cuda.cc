@@ -37,6 +37,9 @@ GpuCode GpuDeviceCount(int* devices) {
 GpuCode GpuSetDevice(int device) {
   return cudaSetDevice(device);
 }
+GpuCode GpuCurrentDevice(int* device) {
+  return cudaGetDevice(device);
+}
 
 GpuCode GpuDescribe(int device, GpuDescription* description) {
   cudaDeviceProp properties;
@@ -68,6 +71,16 @@ GpuCode GpuPeerAccess(int device, int peer, bool* possible) {
   int answer = 0;
   const cudaError_t code = cudaDeviceCanAccessPeer(&answer, device, peer);
   *possible = answer != 0;
+  return code;
+}
+
+GpuCode GpuDeviceOf(const void* memory, int* device) {
+  cudaPointerAttributes attributes;
+  const cudaError_t code = cudaPointerGetAttributes(&attributes, memory);
+  if (code != cudaSuccess) return code;
+  const bool reached_as_device =
+      attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
+  *device = reached_as_device ? attributes.device : -1;
   return code;
 }
 

@@ -22,11 +22,17 @@ GpuCode GpuDeviceCount(int* devices) {
 GpuCode GpuSetDevice(int) {
   return kGpuNoDevice;
 }
+GpuCode GpuCurrentDevice(int*) {
+  return kGpuNoDevice;
+}
 GpuCode GpuDescribe(int, GpuDescription*) {
   return kGpuNoDevice;
 }
 GpuCode GpuPeerAccess(int, int, bool* possible) {
   *possible = false;
+  return kGpuNoDevice;
+}
+GpuCode GpuDeviceOf(const void*, int*) {
   return kGpuNoDevice;
 }
 

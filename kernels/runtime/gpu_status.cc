@@ -1,5 +1,6 @@
 #include "kernels/runtime/gpu_status.h"
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/runtime/gpu_api.h"
 #include "proto/types/refusal.h"
@@ -24,6 +25,10 @@ bool GpuContextSurvives(GpuCode code) {
     default:
       return true;
   }
+}
+
+bool IsGpuFailure(const absl::Status& status) {
+  return !status.ok() && absl::StartsWith(RefusalReason(status), "GPU_");
 }
 
 absl::Status GpuStatus(GpuCode code, absl::string_view doing) {

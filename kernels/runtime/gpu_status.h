@@ -20,6 +20,9 @@ namespace reprise::kernels {
 //   process); INVALID_ARGUMENT GPU_ARGUMENT; INTERNAL GPU_ERROR (everything else).
 absl::Status GpuStatus(GpuCode code, absl::string_view doing);
 
+// Whether a status is one that GpuStatus made: the GPU's, and nobody else's.
+bool IsGpuFailure(const absl::Status& status);
+
 // Whether the process can go on using the GPU after `code`.
 bool GpuContextSurvives(GpuCode code);
 

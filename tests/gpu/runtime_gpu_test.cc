@@ -22,6 +22,23 @@ TEST(RuntimeGpuTest, DevicesDescribeThemselves) {
   }
 }
 
+TEST(RuntimeGpuTest, AnAddressTellsTheDeviceItIsOf) {
+  DeviceBuffer device = Must(DeviceBuffer::Create(0, 1 << 20));
+  PinnedBuffer pinned = Must(PinnedBuffer::Create(1 << 20));
+  std::vector<uint8_t> pageable(1 << 20);
+  EXPECT_EQ(Must(DeviceOf(device.data() + 4097)), 0);
+  EXPECT_EQ(Must(DeviceOf(pinned.data())), kHostMemory);
+  EXPECT_EQ(Must(DeviceOf(pageable.data())), kHostMemory);
+}
+
+TEST(RuntimeGpuTest, AScopeGivesTheThreadsDeviceBack) {
+  REPRISE_ASSERT_OK(UseDevice(0));
+  { const DeviceScope scope = Must(DeviceScope::Create(DeviceCount() - 1)); }
+  int current = -1;
+  EXPECT_EQ(GpuCurrentDevice(&current), kGpuOk);
+  EXPECT_EQ(current, 0);
+}
+
 TEST(RuntimeGpuTest, AskingForTooMuchIsARefusalAndTheNextCallSucceeds) {
   const absl::Status status = DeviceBuffer::Create(0, uint64_t{1} << 50).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status.ToString();

@@ -20,6 +20,8 @@ bool NoErrorLeft() {
 
 TEST(GpuStatusTest, EveryCodeHasItsCanonicalStatusAndReason) {
   EXPECT_TRUE(GpuStatus(kGpuOk, "nothing").ok());
+  EXPECT_FALSE(IsGpuFailure(absl::OkStatus()));
+  EXPECT_FALSE(IsGpuFailure(Refusal(absl::StatusCode::kUnavailable, "LANE_DOWN", "a lane is")));
   const struct {
     GpuCode code;
     absl::StatusCode status;
@@ -38,6 +40,7 @@ TEST(GpuStatusTest, EveryCodeHasItsCanonicalStatusAndReason) {
     const absl::Status status = GpuStatus(test.code, "doing this");
     EXPECT_EQ(status.code(), test.status) << test.code;
     EXPECT_EQ(RefusalReason(status), test.reason) << test.code;
+    EXPECT_TRUE(IsGpuFailure(status)) << test.code;
     EXPECT_NE(status.message().find("doing this"), absl::string_view::npos) << status;
   }
 }
@@ -57,6 +60,8 @@ TEST(DeviceTest, AMissingDeviceIsARefusalAndLeavesNoErrorBehind) {
   EXPECT_EQ(DescribeDevice(kNoSuchDevice).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(NoErrorLeft());
   EXPECT_EQ(UseDevice(kNoSuchDevice).code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(NoErrorLeft());
+  EXPECT_EQ(DeviceScope::Create(kNoSuchDevice).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(NoErrorLeft());
   EXPECT_EQ(Stream::Create(kNoSuchDevice).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(DeviceBuffer::Create(kNoSuchDevice, 1 << 20).status().code(),
