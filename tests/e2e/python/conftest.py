@@ -1,11 +1,14 @@
 """A real cache for the tests: `reprise up` from $REPRISE_BIN, a router and three shards."""
 
+import importlib
 import itertools
 import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,38 @@ sys.path.append(str(Path(__file__).resolve().parents[3] / "client" / "python"))
 from demo.cluster import Cluster  # noqa: E402
 
 SHARDS = 3
+PROTO = Path(__file__).resolve().parents[3] / "proto"
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What grpcio-tools makes of the published proto: messages and stubs."""
+
+    common: ModuleType
+    shard: ModuleType
+    shard_grpc: ModuleType
+    router: ModuleType
+    router_grpc: ModuleType
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generated]:
+    """Stock stubs, generated anew."""
+    from grpc_tools import protoc
+
+    out = tmp_path_factory.mktemp("generated")
+    files = [str(PROTO / f"reprise/v1/{name}.proto") for name in ("common", "shard", "router")]
+    arguments = ["protoc", f"-I{PROTO}", f"--python_out={out}", f"--grpc_python_out={out}", *files]
+    assert protoc.main(arguments) == 0
+    # The client's package has the name that the proto's package has: the stubs lie beside it.
+    reprise.__path__.append(str(out / "reprise"))
+    try:
+        yield Generated(*(
+            importlib.import_module(f"reprise.v1.{name}")
+            for name in ("common_pb2", "shard_pb2", "shard_pb2_grpc", "router_pb2",
+                         "router_pb2_grpc")))
+    finally:
+        reprise.__path__.remove(str(out / "reprise"))
 
 
 @pytest.fixture(scope="session")

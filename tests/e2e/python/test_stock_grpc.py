@@ -1,53 +1,24 @@
 """The published proto is enough: stock grpcio stubs store and read blocks, nothing of ours."""
 
 import hashlib
-import importlib
 import json
 import os
 import struct
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import grpc
 import pytest
-import reprise
 import xxhash
-from grpc_tools import protoc
+from conftest import Generated
 
-PROTO = Path(__file__).resolve().parents[3] / "proto"
 CHUNK_BYTES = 1 << 20
 CHECKSUM_CHUNK_BYTES = 16 << 10
 TIMEOUT = 30.0
 KEEP_ALIVE_SECONDS = 1.0
-
-
-@dataclass
-class Generated:
-    """What grpcio-tools makes of the published proto."""
-
-    common: ModuleType
-    shard: ModuleType
-    shard_grpc: ModuleType
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generated]:
-    out = tmp_path_factory.mktemp("generated")
-    files = [str(PROTO / "reprise/v1" / name) for name in ("common.proto", "shard.proto")]
-    arguments = ["protoc", f"-I{PROTO}", f"--python_out={out}", f"--grpc_python_out={out}", *files]
-    assert protoc.main(arguments) == 0
-    # The client's package has the name that the proto's package has: the stubs lie beside it.
-    reprise.__path__.append(str(out / "reprise"))
-    try:
-        yield Generated(*(importlib.import_module(f"reprise.v1.{name}")
-                          for name in ("common_pb2", "shard_pb2", "shard_pb2_grpc")))
-    finally:
-        reprise.__path__.remove(str(out / "reprise"))
 
 
 @pytest.fixture(scope="module")
