@@ -93,3 +93,9 @@ def test_a_shard_fits_its_memory_limit() -> None:
                 if a.startswith("--dram="))
     limit = int(shard["resources"]["limits"]["memory"].removesuffix("Gi"))
     assert pool + 1 <= limit
+
+
+def test_probes_ask_for_the_name_that_health_knows() -> None:
+    asked = [c[probe]["grpc"].get("service", "") for c in containers()
+             for probe in ("readinessProbe", "livenessProbe")]
+    assert asked and set(asked) == {""}, "gRPC answers NOT_FOUND for others: a failed probe"
