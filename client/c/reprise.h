@@ -69,7 +69,8 @@ REPRISE_EXPORT reprise_code reprise_block_keys(const uint32_t* tokens, size_t to
                                                const void* salt, size_t salt_bytes,
                                                const void* extra, size_t extra_bytes, uint8_t* keys,
                                                reprise_error* error);
-/* vLLM's sha256_cbor scheme: `seed` is the PYTHONHASHSEED string. */
+/* vLLM's sha256_cbor scheme: `seed` is the PYTHONHASHSEED string, NULL vLLM's default; `cache_salt`
+ * is the request's, NULL or "" none. */
 REPRISE_EXPORT reprise_code reprise_vllm_block_keys(const uint32_t* tokens, size_t token_count,
                                                     uint32_t block_tokens, const char* seed,
                                                     const char* cache_salt, uint8_t* keys,

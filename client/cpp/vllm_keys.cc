@@ -66,8 +66,10 @@ std::vector<BlockKey> VllmKeys(std::span<const uint32_t> tokens, uint32_t block_
     for (uint32_t token : tokens.subspan(i * block_tokens, block_tokens)) {
       PutHead(Major::kUnsigned, token, cbor);
     }
-    if (i == 0 && context.cache_salt.has_value()) {
-      PutHead(Major::kArray, 1, cbor);
+    if (i == 0 && !context.cache_salt.value_or("").empty()) {
+      PutHead(Major::kArray, 1, cbor);  // one extra key, a tuple of its tag and its value
+      PutHead(Major::kArray, 2, cbor);
+      PutText("cache_salt", cbor);
       PutText(*context.cache_salt, cbor);
     } else {
       cbor.push_back(kNull);

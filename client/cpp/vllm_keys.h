@@ -1,10 +1,9 @@
 // vLLM's own block keys, scheme `sha256_cbor`: the only one of its schemes that is a cryptographic
 // digest and that another language can reproduce. A key is the SHA-256 of the canonical CBOR of
 // [parent or root, [tokens...], extra keys or null], and the root is the SHA-256 of the CBOR of the
-// seed's text (vllm/v1/core/kv_cache_utils.py, vllm/utils/hashing.py).
-//
-// vLLM does not separate a LoRA name from a salt of the same text; engines that use both should use
-// `reprise-sha256`.
+// seed's text (vllm/v1/core/kv_cache_utils.py, vllm/utils/hashing.py of vLLM 0.32). The extra keys
+// are tagged tuples; of those that vLLM knows, only the first block's ("cache_salt", salt) is made
+// here: prompts with a LoRA adapter, images or embeddings have keys that the engine alone computes.
 //
 // Thread safety: pure functions.
 #pragma once
@@ -25,7 +24,7 @@ inline constexpr char kVllmDefaultSeed[] = "vllm-none-hash";
 
 struct VllmKeyContext {
   std::string seed = kVllmDefaultSeed;    // the text of PYTHONHASHSEED
-  std::optional<std::string> cache_salt;  // of the request; part of the first block
+  std::optional<std::string> cache_salt;  // of the request; "" is none, as for vLLM
 };
 
 // The parent of the first block (vLLM's NONE_HASH).

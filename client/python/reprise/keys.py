@@ -58,12 +58,17 @@ def vllm_block_keys(
     tokens: TokensLike, block_tokens: int, seed: str, cache_salt: str | None = None
 ) -> KeyArray:
     """vLLM's `sha256_cbor` block hashes of `tokens`, shape (len(tokens) // block_tokens, 32),
-    uint8.
+    uint8: those of text prompts without a LoRA adapter, as vLLM 0.32 makes them.
 
-    `seed` is the engine's PYTHONHASHSEED string ("vllm-none-hash" where it is not set).
+    `seed` is the engine's PYTHONHASHSEED string ("vllm-none-hash" where it is not set);
+    `cache_salt` is the request's, None or "" where it has none. Raises ValueError for what cannot
+    be either.
     """
     ids = as_tokens(tokens)
     _require_block_tokens(block_tokens)
+    for name, text in (("seed", seed), ("cache_salt", cache_salt or "")):
+        if "\0" in text:  # the ABI's texts end there, and another key would come back
+            raise ValueError(f"{name} {text!r} has a NUL character")
     keys = _empty_keys(ids, block_tokens)
     error = _abi.Error()
     code = _abi.library().reprise_vllm_block_keys(

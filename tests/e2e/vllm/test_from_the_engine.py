@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+import pathlib
 
 import pytest
 
@@ -224,30 +226,69 @@ def test_the_default_seed_is_vllms():
     assert keys.DEFAULT_SEED == DEFAULT_NONE_HASH_SEED
 
 
-def test_reprise_computes_the_same_keys_as_vllm_with_sha256_cbor(monkeypatch):
+VECTORS = pathlib.Path(__file__).parents[2] / "unit" / "client" / "key_vectors.json"
+
+
+@pytest.mark.parametrize("row", json.loads(VECTORS.read_text())["vllm"], ids=lambda r: r["name"])
+def test_vllm_itself_computes_our_keys_of_sha256_cbor(monkeypatch, row):
+    """The vectors that the C++ and Python tests share, and the library, beside the engine."""
     import reprise
     from vllm.utils.hashing import get_hash_fn_by_name
     from vllm.v1.core import kv_cache_utils
 
-    monkeypatch.setenv("PYTHONHASHSEED", "0")
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    if row["seed"] != keys.DEFAULT_SEED:
+        monkeypatch.setenv("PYTHONHASHSEED", row["seed"])
     function = get_hash_fn_by_name("sha256_cbor")
     kv_cache_utils.init_none_hash(function)
-    request = make_request(list(range(70)), function)
-    assert (
-        b"".join(request.block_hashes)
-        == reprise.vllm_block_keys(list(range(70)), TOKENS, "0").tobytes()
-    )
+    assert kv_cache_utils.NONE_HASH.hex() == row["root"]
+    tokens, block_tokens, salt = row["tokens"], row["block_tokens"], row["cache_salt"]
+    if tokens:  # vLLM takes no empty prompt
+        request = make_request(tokens, function, block_tokens=block_tokens, cache_salt=salt)
+        assert [block_hash.hex() for block_hash in request.block_hashes] == row["keys"]
+    ours = reprise.vllm_block_keys(tokens, block_tokens, row["seed"], salt)
+    assert [bytes(key).hex() for key in ours] == row["keys"]
 
 
-def make_request(tokens, function, name="r1"):
+@pytest.mark.parametrize("algorithm", ["sha256", "sha256_cbor"])
+def test_salt_adapter_and_image_are_inside_the_engines_hashes(algorithm):
+    """What we take as keys tells prompts apart that differ in nothing else."""
+    from vllm.lora.request import LoRARequest
+    from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
+    from vllm.utils.hashing import get_hash_fn_by_name
+    from vllm.v1.core import kv_cache_utils
+
+    function = get_hash_fn_by_name(algorithm)
+    kv_cache_utils.init_none_hash(function)
+
+    def image(identifier: str, offset: int):
+        return [MultiModalFeatureSpec(None, "image", identifier, PlaceholderRange(offset, 20))]
+
+    kinds = [
+        {},
+        {"cache_salt": "one"},
+        {"cache_salt": "two"},
+        {"lora_request": LoRARequest("one", 1, "/a")},
+        {"lora_request": LoRARequest("two", 1, "/a")},
+        {"lora_request": LoRARequest("one", 1, "/b")},
+        {"mm_features": image("one", 4)},
+        {"mm_features": image("two", 4)},
+        {"mm_features": image("one", 5)},
+    ]
+    made = [make_request([7] * (2 * TOKENS), function, **kind).block_hashes for kind in kinds]
+    for block in range(2):
+        packed = {keys.keys_of(hashes, 1, block + 1)[-keys.KEY_BYTES :] for hashes in made}
+        assert len(packed) == len(kinds), f"block {block} of two of these has one key"
+
+
+def make_request(tokens, function, name="r1", block_tokens=TOKENS, **attributes):
     from vllm import SamplingParams
     from vllm.v1.core.kv_cache_utils import get_request_block_hasher
     from vllm.v1.request import Request
 
     params = SamplingParams(max_tokens=8)
-    return Request(
-        name, tokens, params, None, block_hasher=get_request_block_hasher(TOKENS, function)
-    )
+    hasher = get_request_block_hasher(block_tokens, function)
+    return Request(name, tokens, params, None, block_hasher=hasher, **attributes)
 
 
 # ---- Digests, settings, versions

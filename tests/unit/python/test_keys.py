@@ -57,6 +57,12 @@ def test_vllm_keys_are_those_of_the_shared_vectors(key_vectors: dict[str, Any]) 
         assert hex_keys(keys) == row["keys"], row["name"]
 
 
+def test_a_text_that_would_be_cut_is_refused() -> None:
+    for seed, salt in (("0\0", None), ("0", "a\0b")):
+        with pytest.raises(ValueError, match="NUL"):
+            reprise.vllm_block_keys(list(range(16)), 16, seed, salt)
+
+
 def test_a_chain_continues_from_its_parent() -> None:
     tokens = np.arange(64)
     whole = reprise.block_keys(tokens)
