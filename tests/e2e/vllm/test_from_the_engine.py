@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import types
 
 import pytest
 
@@ -15,6 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
 
 from reprise.engines.vllm import digests, groups, keys, layout, settings, versions  # noqa: E402
+from reprise.engines.vllm.spec_from_engine import Part, parts_of_rank  # noqa: E402
 from vllm.v1.kv_cache_interface import (  # noqa: E402
     FullAttentionSpec,
     KVCacheConfig,
@@ -198,6 +200,57 @@ def test_blocks_that_lie_on_several_ranks_are_refused_with_the_flag():
 def test_layers_are_ordered_as_the_model_runs_them():
     names = ["model.layers.10.attn", "model.layers.2.attn", "model.layers.0.attn"]
     assert sorted(names, key=groups.layer_index) == [names[2], names[1], names[0]]
+
+
+# ---- Ranks
+
+
+def parts_of(rank: int, layers: list[str], tensors) -> list[Part]:
+    """What pipeline rank `rank` of 2 keeps when it has these layers."""
+    names = ["model.layers.0.attn", "model.layers.1.attn", "model.layers.2.attn"]
+    layer = types.SimpleNamespace(
+        get_attn_backend=lambda: types.SimpleNamespace(get_name=lambda: "FLASH_ATTN"),
+        get_kv_cache_spec=lambda unused: FULL,
+    )
+    engine = types.SimpleNamespace(
+        model_config=types.SimpleNamespace(
+            model="m",
+            revision="r",
+            dtype=torch.float32,
+            hf_config=types.SimpleNamespace(),
+            hf_text_config=types.SimpleNamespace(rope_theta=10000.0),
+        ),
+        load_config=types.SimpleNamespace(load_format="auto"),
+        cache_config=types.SimpleNamespace(
+            prefix_caching_hash_algo="sha256", cache_dtype="auto"
+        ),
+        compilation_config=types.SimpleNamespace(
+            static_forward_context=dict.fromkeys(names, layer)
+        ),
+    )
+    found = parts_of_rank(
+        engine,
+        (groups.Group(0, tuple(names), TOKENS, 0),),
+        dict(zip(layers, tensors)),
+        BLOCKS,
+        types.SimpleNamespace(kv_tp_replicas=1),
+        settings.Settings(router=("r",)),
+        (1, 0, 2, rank),
+        TOKENS,
+    )
+    return [part for part, _ in found]
+
+
+def test_each_pipeline_rank_keeps_its_own_layers_under_a_spec_of_its_own():
+    tensors = views(FULL, KVCacheLayout.LBHNC, layers=3)
+    (first,) = parts_of(0, ["model.layers.0.attn", "model.layers.1.attn"], tensors)
+    (second,) = parts_of(1, ["model.layers.2.attn"], tensors)
+    assert first.layer_names == ("model.layers.0.attn", "model.layers.1.attn")
+    assert second.layer_names == ("model.layers.2.attn",)
+    assert (first.spec.layers, second.spec.layers) == (2, 1)
+    (balanced,) = parts_of(1, ["model.layers.1.attn", "model.layers.2.attn"], tensors)
+    assert balanced.spec.layers == first.spec.layers
+    assert balanced.spec.fingerprint != first.spec.fingerprint, "ranks would exchange layers"
 
 
 # ---- Keys
