@@ -21,8 +21,10 @@ def main() -> int:
     except KeyboardInterrupt:
         console.note("stopped")
         return 130
-    except RuntimeError as failure:
+    except (RuntimeError, OSError) as failure:  # a timeout is an OSError
         console.alarm(str(failure))
+        if options.json:
+            print(json.dumps({"engine": options.engine, "failures": [str(failure)]}))
         return 1
     if options.json:
         print(json.dumps({**report.facts, "failures": report.failures}))

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import openai
 
 from demo.cluster import Cluster
 from demo.console import Console
@@ -20,7 +23,7 @@ from demo.vllm_model import local_text, make_model
 SESSION = "demo-conversation"
 TURNS = 6
 LOOKUP_BUDGET_MS = 2_000  # two servers start on a laptop: what is stored must be counted exactly
-SIZES = {  # characters of the document that the talk is about, and the made model
+SIZES: dict[str, tuple[int, dict[str, Any]]] = {  # characters of the document; the made model
     "full": (6000, dict(layers=6, width=512, heads=8, kv_heads=4)),
     "small": (1500, dict(layers=2, width=128, heads=2, kv_heads=1)),
 }
@@ -42,39 +45,58 @@ def run(options: Options, console: Console) -> Report:
         with Cluster(
             options.binaries, shards=options.shards, log=folder / "cluster.log"
         ) as cluster:
-            story = _Story(options, console, folder, cluster.router)
+            story = _Story(options, console, folder)
             try:
-                return story.tell()
+                story.start(cluster.router)
+                report = story.tell()
+                if report.failures:
+                    story.show_warnings()  # the logs are gone in a moment
+                return report
+            except openai.OpenAIError as error:
+                story.show_warnings()
+                raise RuntimeError(f"a request to vLLM failed: {error}") from error
             finally:
                 story.close()
 
 
 class _Story:
-    def __init__(self, options: Options, console: Console, folder: Path, router: str) -> None:
+    def __init__(self, options: Options, console: Console, folder: Path) -> None:
         self._options = options
         self._console = console
-        characters, shape = SIZES[options.size]
+        self._folder = folder
+        characters, self._shape = SIZES[options.size]
         self._document = local_text()[0][:characters]
         self._servers: list[Server] = []
-        if options.model is None:
-            with console.doing("making a model with random weights and a tokenizer"):
-                model = make_model(folder / "tiny-llama", **shape)  # type: ignore[arg-type]
-        else:
-            model = Path(options.model)
         self._model = options.model or "a Llama with random weights, made on the spot"
-        with console.doing("starting two vLLM servers (half a minute)"):
+
+    def start(self, router: str) -> None:
+        """Makes the model and starts both servers. Raises RuntimeError or TimeoutError with the
+        end of a server's log.
+        """
+        if self._options.model is None:
+            with self._console.doing("making a model with random weights and a tokenizer"):
+                model = make_model(self._folder / "tiny-llama", **self._shape)
+        else:
+            model = Path(self._options.model)
+        with self._console.doing("starting two vLLM servers (half a minute)"):
             for letter in "AB":
                 self._servers.append(
                     Server(
-                        folder,
+                        self._folder,
                         model,
                         letter,
                         connector=reprise_connector(router, lookup_budget_ms=LOOKUP_BUDGET_MS),
-                        dtype="float32" if options.model is None else "auto",
+                        dtype="float32" if self._options.model is None else "auto",
                     )
                 )
             for server in self._servers:
                 server.ready()
+
+    def show_warnings(self) -> None:
+        """What the servers' logs say about Reprise and about errors."""
+        for server in self._servers:
+            for line in server.warnings():
+                self._console.note(f"server {server.name}: {line}")
 
     def close(self) -> None:
         for server in self._servers:

@@ -126,8 +126,9 @@ class Server:
             command, stdout=self._log, stderr=self._log, env=env, start_new_session=True
         )
 
-    def ready(self) -> "Server":
-        deadline = time.monotonic() + START_TIMEOUT_S
+    def ready(self, timeout_s: float = START_TIMEOUT_S) -> "Server":
+        """Returns when it serves. Raises RuntimeError with the end of its log, or TimeoutError."""
+        deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise RuntimeError(
@@ -140,7 +141,8 @@ class Server:
             except OSError:
                 time.sleep(0.2)
         raise TimeoutError(
-            f"vLLM {self.name} does not serve after {START_TIMEOUT_S:.0f} s: see {self.log_path}"
+            f"vLLM {self.name} does not serve after {timeout_s:.0f} s; the end of its "
+            f"log:\n{self.log()[-3000:]}"
         )
 
     def client(self, timeout: float = 60.0) -> Any:
@@ -153,6 +155,15 @@ class Server:
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
+
+    def warnings(self, lines: int = 20) -> list[str]:
+        """The last lines of its log that warn of Reprise, or tell an error of anything."""
+        told = [
+            line
+            for line in self.log().splitlines()
+            if " ERROR " in f" {line}" or (" WARNING " in f" {line}" and "Reprise" in line)
+        ]
+        return told[-lines:]
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that have these labels."""
