@@ -2,6 +2,14 @@
 
 namespace reprise::lanes {
 
+absl::Status LaneHost::CopyToHost(std::span<const uint8_t>, std::span<uint8_t>) {
+  return absl::InternalError("this host has no device memory to copy from");
+}
+
+absl::Status LaneHost::CopyToDevice(std::span<const uint8_t>, std::span<uint8_t>) {
+  return absl::InternalError("this host has no device memory to copy to");
+}
+
 absl::Status BlockSink::DeliverDevice(uint32_t, std::span<const std::span<const uint8_t>>) {
   return absl::InternalError("a lane handed device memory to a sink in host memory");
 }

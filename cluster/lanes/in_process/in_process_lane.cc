@@ -14,6 +14,21 @@ absl::Status CheckDeadline(absl::Time deadline) {
   return absl::DeadlineExceededError("in-process lane: the deadline is over");
 }
 
+absl::Status Deliver(LaneHost& host, const PinnedBytes& block, uint32_t i, BlockSink& sink) {
+  if (block.memory == MemoryKind::kHost) return sink.Deliver(i, block.bytes);
+  if (sink.memory() == MemoryKind::kDevice) return sink.DeliverDevice(i, {&block.bytes, 1});
+  REPRISE_RETURN_IF_ERROR(host.CopyToHost(block.bytes, sink.Buffer(i).first(block.bytes.size())));
+  return sink.Complete(i);
+}
+
+absl::Status Fill(LaneHost& host, const PinnedSlot& slot, uint32_t i, BlockSource& source) {
+  if (slot.memory == MemoryKind::kHost) return source.Fill(i, slot.bytes);
+  if (source.memory() == MemoryKind::kDevice) return source.FillDevice(i, {&slot.bytes, 1});
+  REPRISE_ASSIGN_OR_RETURN(const std::span<const uint8_t> bytes, source.Bytes(i));
+  REPRISE_RETURN_IF_ERROR(CheckBlockBytes(i, bytes.size(), slot.bytes.size()));
+  return host.CopyToDevice(bytes, slot.bytes);
+}
+
 }  // namespace
 
 absl::Status InProcessLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) {
@@ -24,7 +39,7 @@ absl::Status InProcessLane::Read(const ReadJob& job, BlockSink& sink, absl::Time
     REPRISE_RETURN_IF_ERROR(CheckDeadline(deadline));
     REPRISE_RETURN_IF_ERROR(
         CheckBlockBytes(job.first + i, opened[i].bytes.size(), job.block_bytes));
-    REPRISE_RETURN_IF_ERROR(sink.Deliver(i, opened[i].bytes));
+    REPRISE_RETURN_IF_ERROR(Deliver(*host_, opened[i], i, sink));
   }
   return absl::OkStatus();
 }
@@ -35,7 +50,7 @@ absl::Status InProcessLane::Write(const WriteJob& job, BlockSource& source, absl
     REPRISE_ASSIGN_OR_RETURN(const PinnedSlot slot,
                              host_->OpenWrite(attachment_, job.reservation, job.blocks[i]));
     REPRISE_RETURN_IF_ERROR(CheckBlockBytes(job.blocks[i], slot.bytes.size(), job.block_bytes));
-    REPRISE_RETURN_IF_ERROR(source.Fill(i, slot.bytes));
+    REPRISE_RETURN_IF_ERROR(Fill(*host_, slot, i, source));
     REPRISE_RETURN_IF_ERROR(
         host_->Written(attachment_, job.reservation, job.blocks[i], slot.bytes.size()));
   }

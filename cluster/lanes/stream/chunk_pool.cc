@@ -44,6 +44,7 @@ size_t ChunkPool::idle() const {
 }
 
 void ChunkPool::Return(Chunk chunk) {
+  if (chunk == nullptr) return;
   absl::MutexLock lock(&mu_);
   if (idle_.size() < limits::kStagingChunksMax) idle_.push_back(std::move(chunk));
 }

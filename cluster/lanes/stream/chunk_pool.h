@@ -25,6 +25,8 @@ class ChunkPool : public std::enable_shared_from_this<ChunkPool> {
   // limits::kStreamChunkBytes of memory.
   using Chunk = std::unique_ptr<uint8_t[]>;
   Chunk Take();
+  // Back, when nobody holds a slice of it. nullptr is none.
+  void Return(Chunk chunk);
   // The chunk's first `bytes` bytes as a slice; the chunk comes back when the last reference to it
   // is dropped.
   grpc::Slice ToSlice(Chunk chunk, size_t bytes);
@@ -33,7 +35,6 @@ class ChunkPool : public std::enable_shared_from_this<ChunkPool> {
 
  private:
   ChunkPool() = default;
-  void Return(Chunk chunk);
 
   mutable absl::Mutex mu_;
   std::vector<Chunk> idle_ ABSL_GUARDED_BY(mu_);

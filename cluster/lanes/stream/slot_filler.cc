@@ -16,8 +16,9 @@ absl::Status Invalid(absl::string_view reason, absl::string_view sentence) {
 
 }  // namespace
 
-SlotFiller::SlotFiller(LaneHost& host, std::function<absl::Status(AttachmentId)> admit)
-    : host_(host), admit_(std::move(admit)) {}
+SlotFiller::SlotFiller(LaneHost& host, std::function<absl::Status(AttachmentId)> admit,
+                       Staging staging)
+    : host_(host), admit_(std::move(admit)), staging_(std::move(staging)) {}
 
 absl::Status SlotFiller::Take(Pieces message) {
   REPRISE_ASSIGN_OR_RETURN(const ParsedChunk chunk, ParseWriteRequest(message));
@@ -42,12 +43,23 @@ absl::Status SlotFiller::Take(Pieces message) {
                      " bytes at offset_bytes ", header.offset_bytes, ", beyond the block's ",
                      slot_.bytes.size(), ": send block_bytes of OpenSpec and no more"));
   }
-  CopyOut(message, chunk.data_at, slot_.bytes.subspan(filled_bytes_, header.data_bytes));
+  REPRISE_RETURN_IF_ERROR(
+      Put(message, chunk.data_at, slot_.bytes.subspan(filled_bytes_, header.data_bytes)));
   filled_bytes_ += header.data_bytes;
   bytes_written_ += header.data_bytes;
   if (filled_bytes_ < slot_.bytes.size()) return absl::OkStatus();
   slot_ = {};
   return host_.Written(attachment_, reservation_, block_, std::exchange(filled_bytes_, 0));
+}
+
+absl::Status SlotFiller::Put(Pieces message, uint64_t data_at, std::span<uint8_t> to) {
+  if (slot_.memory == MemoryKind::kHost) {
+    CopyOut(message, data_at, to);
+    return absl::OkStatus();
+  }
+  const std::span<uint8_t> staged = staging_().first(to.size());
+  CopyOut(message, data_at, staged);
+  return host_.CopyToDevice(staged, to);
 }
 
 absl::Status SlotFiller::Finish() {

@@ -24,18 +24,22 @@ grpc::Slice ToSlice(std::span<const uint8_t> bytes, const std::shared_ptr<const 
       new std::shared_ptr<const void>(pin));
 }
 
+class RefusingWriter final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
+ public:
+  explicit RefusingWriter(const absl::Status& refusal) { Finish(wire::ToGrpcStatus(refusal)); }
+  void OnDone() override { delete this; }
+};
+
 class ReadReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
-  ReadReactor(absl::StatusOr<std::vector<PinnedBytes>> blocks, uint32_t first_block,
-              std::shared_ptr<const void> hold)
-      : hold_(std::move(hold)), first_block_(first_block) {
-    if (!blocks.ok()) {
-      Finish(wire::ToGrpcStatus(blocks.status()));
-      return;
-    }
-    blocks_ = *std::move(blocks);
-    SendNext();
-  }
+  struct Job {
+    LaneHost& host;
+    std::vector<PinnedBytes> blocks;
+    uint32_t first_block = 0;
+    std::shared_ptr<const void> hold;
+    std::shared_ptr<ChunkPool> staging;
+  };
+  explicit ReadReactor(Job job) : job_(std::move(job)) { SendNext(); }
 
   void OnWriteDone(bool ok) override {
     if (!ok) {
@@ -49,20 +53,25 @@ class ReadReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
  private:
   void SendNext() {
-    if (block_ == blocks_.size()) {
+    if (block_ == job_.blocks.size()) {
       Finish(grpc::Status::OK);
       return;
     }
-    PinnedBytes& block = blocks_[block_];
+    PinnedBytes& block = job_.blocks[block_];
     const uint64_t bytes =
         std::min<uint64_t>(limits::kStreamChunkBytes, block.bytes.size() - offset_bytes_);
     const EncodedHeader header =
-        EncodeReadResponseHeader({.block = first_block_ + static_cast<uint32_t>(block_),
+        EncodeReadResponseHeader({.block = job_.first_block + static_cast<uint32_t>(block_),
                                   .offset_bytes = offset_bytes_,
                                   .data_bytes = bytes});
-    const std::array<grpc::Slice, 2> slices = {
-        grpc::Slice(header.bytes.data(), header.size),
-        ToSlice(block.bytes.subspan(offset_bytes_, bytes), block.pin)};
+    const absl::StatusOr<grpc::Slice> data =
+        Payload(block, block.bytes.subspan(offset_bytes_, bytes));
+    if (!data.ok()) {
+      Finish(wire::ToGrpcStatus(data.status()));
+      return;
+    }
+    const std::array<grpc::Slice, 2> slices = {grpc::Slice(header.bytes.data(), header.size),
+                                               *data};
     message_ = grpc::ByteBuffer(slices.data(), slices.size());
     offset_bytes_ += bytes;
     if (offset_bytes_ == block.bytes.size()) {
@@ -73,9 +82,17 @@ class ReadReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
     StartWrite(&message_);
   }
 
-  const std::shared_ptr<const void> hold_;
-  const uint32_t first_block_;
-  std::vector<PinnedBytes> blocks_;
+  absl::StatusOr<grpc::Slice> Payload(const PinnedBytes& block, std::span<const uint8_t> bytes) {
+    if (block.memory == MemoryKind::kHost) return ToSlice(bytes, block.pin);
+    if (job_.staging == nullptr) job_.staging = ChunkPool::Create();
+    ChunkPool::Chunk chunk = job_.staging->Take();
+    absl::Status copied = job_.host.CopyToHost(bytes, {chunk.get(), bytes.size()});
+    if (copied.ok()) return job_.staging->ToSlice(std::move(chunk), bytes.size());
+    job_.staging->Return(std::move(chunk));
+    return copied;
+  }
+
+  Job job_;
   size_t block_ = 0;
   uint64_t offset_bytes_ = 0;
   grpc::ByteBuffer message_;
@@ -84,9 +101,13 @@ class ReadReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 class WriteReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
  public:
   WriteReactor(LaneHost& host, grpc::ByteBuffer* response, WriteGuard guard)
-      : hold_(std::move(guard.hold)), filler_(host, std::move(guard.admit)), response_(response) {
+      : hold_(std::move(guard.hold)),
+        staging_(guard.staging != nullptr ? std::move(guard.staging) : ChunkPool::Create()),
+        filler_(host, std::move(guard.admit), [this] { return Staged(); }),
+        response_(response) {
     StartRead(&message_);
   }
+  ~WriteReactor() override { staging_->Return(std::move(chunk_)); }
 
   void OnReadDone(bool ok) override {
     if (!ok) {
@@ -116,7 +137,14 @@ class WriteReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
     Finish(wire::ToGrpcStatus(whole));
   }
 
+  std::span<uint8_t> Staged() {
+    if (chunk_ == nullptr) chunk_ = staging_->Take();
+    return {chunk_.get(), limits::kStreamChunkBytesMax};
+  }
+
   const std::shared_ptr<const void> hold_;
+  const std::shared_ptr<ChunkPool> staging_;
+  ChunkPool::Chunk chunk_;
   SlotFiller filler_;
   grpc::ByteBuffer* const response_;
   grpc::ByteBuffer message_;
@@ -131,7 +159,7 @@ class RefusingReader final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
 }  // namespace
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* RefuseRead(const absl::Status& refusal) {
-  return new ReadReactor(refusal, 0, nullptr);
+  return new RefusingWriter(refusal);
 }
 
 grpc::ServerReadReactor<grpc::ByteBuffer>* RefuseWrite(const absl::Status& refusal) {
@@ -140,11 +168,17 @@ grpc::ServerReadReactor<grpc::ByteBuffer>* RefuseWrite(const absl::Status& refus
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* ServeRead(LaneHost& host,
                                                       const v1::ReadRequest& request,
-                                                      std::shared_ptr<const void> hold) {
-  return new ReadReactor(
+                                                      std::shared_ptr<const void> hold,
+                                                      std::shared_ptr<ChunkPool> staging) {
+  absl::StatusOr<std::vector<PinnedBytes>> blocks =
       host.OpenRead(AttachmentId(request.attachment_id()), LeaseId(request.lease_id()),
-                    request.first_block(), request.blocks()),
-      request.first_block(), std::move(hold));
+                    request.first_block(), request.blocks());
+  if (!blocks.ok()) return RefuseRead(blocks.status());
+  return new ReadReactor({.host = host,
+                          .blocks = *std::move(blocks),
+                          .first_block = request.first_block(),
+                          .hold = std::move(hold),
+                          .staging = std::move(staging)});
 }
 
 grpc::ServerReadReactor<grpc::ByteBuffer>* ServeWrite(LaneHost& host, grpc::ByteBuffer* response,

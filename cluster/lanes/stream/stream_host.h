@@ -1,6 +1,6 @@
 // The stream lane, shard's end: gRPC reactors for Read and Write of reprise.v1.ShardService over a
 // LaneHost. Blocks are sent as a header slice and a slice over the slot itself, and received
-// straight into the slot.
+// straight into the slot; a slot in device memory goes through staging chunks, a message at a time.
 //
 // Invariants: a slot stays pinned until gRPC has dropped the last slice over it; a block is
 // reported Written only when all of its bytes came, in order, within one call; whatever ends a
@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "cluster/lanes/lane.h"
+#include "cluster/lanes/stream/chunk_pool.h"
 #include "reprise/v1/shard.pb.h"
 
 namespace reprise::lanes {
@@ -25,16 +26,19 @@ namespace reprise::lanes {
 grpc::ServerWriteReactor<grpc::ByteBuffer>* RefuseRead(const absl::Status& refusal);
 grpc::ServerReadReactor<grpc::ByteBuffer>* RefuseWrite(const absl::Status& refusal);
 
-// Sends the blocks asked for. `hold` is dropped when the call is over.
+// Sends the blocks asked for. `hold` is dropped when the call is over. `staging` is shared by the
+// calls of one host; nullptr: one of this call's own.
 // REQUIRES: `host` outlives the call.
 grpc::ServerWriteReactor<grpc::ByteBuffer>* ServeRead(LaneHost& host,
                                                       const v1::ReadRequest& request,
-                                                      std::shared_ptr<const void> hold);
+                                                      std::shared_ptr<const void> hold,
+                                                      std::shared_ptr<ChunkPool> staging = nullptr);
 
 struct WriteGuard {
   // Called once, with the attachment that the first message names; an error refuses the call.
   std::function<absl::Status(AttachmentId)> admit;
-  std::shared_ptr<const void> hold;  // dropped when the call is over
+  std::shared_ptr<const void> hold;    // dropped when the call is over
+  std::shared_ptr<ChunkPool> staging;  // as for ServeRead
 };
 
 // Fills the slots written to. `response` is the call's.

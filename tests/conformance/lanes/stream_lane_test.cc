@@ -8,6 +8,7 @@
 #include "cluster/link/channel.h"
 #include "reprise/v1/shard.grpc.pb.h"
 #include "tests/conformance/lanes/lane_conformance.h"
+#include "tests/support/device_lane_host.h"
 
 namespace reprise::testing {
 namespace {
@@ -42,7 +43,8 @@ class LaneService final : public RawService {
 
 class Stream final : public LaneUnderTest {
  public:
-  Stream() : service_(&host_) {
+  explicit Stream(bool device)
+      : service_(device ? static_cast<lanes::LaneHost*>(&device_) : &host_) {
     grpc::ServerBuilder builder;
     int port = 0;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
@@ -61,6 +63,7 @@ class Stream final : public LaneUnderTest {
 
  private:
   MemoryLaneHost host_{AttachmentId(77)};
+  DeviceLaneHost device_{host_};
   LaneService service_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<lanes::StreamLane> lane_;
@@ -68,7 +71,9 @@ class Stream final : public LaneUnderTest {
 
 INSTANTIATE_TEST_SUITE_P(Stream, LaneConformance,
                          ::testing::Values(LaneCase{"stream",
-                                                    [] { return std::make_unique<Stream>(); }}),
+                                                    [] { return std::make_unique<Stream>(false); }},
+                                           LaneCase{"stream_over_device_memory",
+                                                    [] { return std::make_unique<Stream>(true); }}),
                          LaneCaseName);
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "reprise/v1/shard.pb.h"
 
@@ -25,7 +26,7 @@ class FakeHost final : public LaneHost {
     if (block > 2) return Refusal(absl::StatusCode::kFailedPrecondition, "NOT_GRANTED", "no slot");
     std::vector<uint8_t>& slot = slots[block];
     slot.resize(kBlockBytes);
-    return PinnedSlot{.bytes = slot, .pin = pin};
+    return PinnedSlot{.bytes = slot, .pin = pin, .memory = memory};
   }
   absl::Status Written(AttachmentId, ReservationId, uint32_t block, uint64_t bytes) override {
     EXPECT_EQ(pin.use_count(), 1) << "the pin is dropped before the block counts as written";
@@ -33,6 +34,17 @@ class FakeHost final : public LaneHost {
     return absl::OkStatus();
   }
 
+  absl::Status CopyToDevice(std::span<const uint8_t> host, std::span<uint8_t> device) override {
+    if (device_refuses) return absl::InternalError("the device refuses");
+    EXPECT_EQ(memory, MemoryKind::kDevice);
+    copied_bytes += host.size();
+    std::copy(host.begin(), host.end(), device.begin());
+    return absl::OkStatus();
+  }
+
+  MemoryKind memory = MemoryKind::kHost;
+  bool device_refuses = false;
+  uint64_t copied_bytes = 0;
   std::map<uint32_t, std::vector<uint8_t>> slots;
   std::map<uint32_t, uint64_t> written;
   std::shared_ptr<int> pin = std::make_shared<int>(0);
@@ -56,9 +68,15 @@ class SlotFillerTest : public ::testing::Test {
 
   FakeHost host_;
   int admitted_ = 0;
-  SlotFiller filler_{host_, [this](AttachmentId id) {
+  std::vector<uint8_t> staging_;
+  SlotFiller filler_{host_,
+                     [this](AttachmentId id) {
                        ++admitted_;
                        return id.value == 5 ? absl::OkStatus() : absl::NotFoundError("unknown");
+                     },
+                     [this] {
+                       staging_.resize(limits::kStreamChunkBytesMax);
+                       return std::span<uint8_t>(staging_);
                      }};
 };
 
@@ -99,6 +117,29 @@ TEST_F(SlotFillerTest, ABlockThatEndsHalfwayIsNotWritten) {
 TEST_F(SlotFillerTest, NothingIsOpenedForAnAttachmentThatIsNotAdmitted) {
   EXPECT_EQ(Send(1, 0, "x", 7).code(), absl::StatusCode::kNotFound);
   EXPECT_TRUE(host_.slots.empty());
+}
+
+TEST_F(SlotFillerTest, ASlotInDeviceMemoryIsFilledThroughStagingMemory) {
+  host_.memory = MemoryKind::kDevice;
+  ASSERT_TRUE(Send(1, 0, std::string(60, 'a')).ok());
+  ASSERT_TRUE(Send(1, 60, std::string(40, 'b')).ok());
+  EXPECT_EQ(host_.copied_bytes, kBlockBytes);
+  EXPECT_EQ(host_.slots[1][59], 'a');
+  EXPECT_EQ(host_.slots[1][60], 'b');
+  EXPECT_EQ(host_.written, (std::map<uint32_t, uint64_t>{{1, kBlockBytes}}));
+}
+
+TEST_F(SlotFillerTest, HostMemoryNeedsNoStaging) {
+  ASSERT_TRUE(Send(1, 0, std::string(100, 'a')).ok());
+  EXPECT_TRUE(staging_.empty());
+  EXPECT_EQ(host_.copied_bytes, 0u);
+}
+
+TEST_F(SlotFillerTest, ABlockThatTheDeviceDidNotTakeIsNotWritten) {
+  host_.memory = MemoryKind::kDevice;
+  host_.device_refuses = true;
+  EXPECT_TRUE(absl::IsInternal(Send(1, 0, std::string(100, 'a'))));
+  EXPECT_TRUE(host_.written.empty());
 }
 
 TEST_F(SlotFillerTest, TheHostsRefusalIsPassedOn) {
