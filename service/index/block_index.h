@@ -65,6 +65,17 @@ class BasicBlockIndex {
     return stripe.map.emplace(key, entry).second;
   }
 
+  // The key's entry from now on. False, and nothing changes, when the key is not there.
+  bool Replace(const SpaceKey& key, IndexEntry entry) {
+    const size_t hash = Hash()(key);
+    Stripe& stripe = StripeOf(hash);
+    absl::MutexLock lock(&stripe.mu);
+    const auto it = stripe.map.find(key, hash);
+    if (it == stripe.map.end()) return false;
+    it->second = entry;
+    return true;
+  }
+
   bool Erase(const SpaceKey& key) {
     Stripe& stripe = StripeOf(Hash()(key));
     absl::MutexLock lock(&stripe.mu);

@@ -29,6 +29,7 @@ class HbmPool final : public Pool {
   ~HbmPool() override;
 
   Tier tier() const override { return Tier::kHbm; }
+  bool on_device() const override { return true; }
 
   // What a process on this machine needs to map the extent at `address`, which `attachment` then
   // has until Unshared. UNAVAILABLE or INTERNAL where the driver refuses. REQUIRES: Export(address)

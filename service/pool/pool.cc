@@ -55,6 +55,24 @@ absl::Status Pool::Copy(SlotRef from, SlotRef to, uint64_t bytes) {
   return CopyBytes(Address(from), Address(to), bytes);
 }
 
+absl::Status Pool::CopyToHost(const uint8_t* from, std::span<uint8_t> to) {
+  REPRISE_CHECK(Holds(from));
+  return CopyBytes(from, to.data(), to.size());
+}
+
+absl::Status Pool::CopyFromHost(std::span<const uint8_t> from, uint8_t* to) {
+  REPRISE_CHECK(Holds(to));
+  return CopyBytes(from.data(), to, from.size());
+}
+
+bool Pool::Holds(const uint8_t* address) const {
+  for (uint32_t at = 0; at < extents_; ++at) {
+    const uint8_t* const base = ExtentAddress(at);
+    if (address >= base && address < base + extent_bytes_) return true;
+  }
+  return false;
+}
+
 absl::StatusOr<Checksum128> Pool::Checksum(SlotRef slot, const BlockShape& shape) const {
   return ChecksumBytes(Address(slot), shape);
 }

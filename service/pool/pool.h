@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -39,6 +40,9 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   virtual Tier tier() const = 0;
+  // Whether addresses are a device's. Its bytes are then reached through CopyToHost and
+  // CopyFromHost alone.
+  virtual bool on_device() const { return false; }
   uint64_t capacity_bytes() const { return uint64_t{extents_} * extent_bytes_; }
   uint64_t extent_bytes() const { return extent_bytes_; }
   uint32_t extents() const { return extents_; }
@@ -60,6 +64,12 @@ class Pool {
   uint8_t* Address(SlotRef slot) const;
   // Copies a block between two slots in use. INTERNAL when the device refuses.
   absl::Status Copy(SlotRef from, SlotRef to, uint64_t bytes);
+  // Bytes of slots in use to host memory, and back. INTERNAL when the device refuses.
+  // REQUIRES: Holds the pool's side.
+  absl::Status CopyToHost(const uint8_t* from, std::span<uint8_t> to);
+  absl::Status CopyFromHost(std::span<const uint8_t> from, uint8_t* to);
+  // Whether `address` lies in this pool's memory.
+  bool Holds(const uint8_t* address) const;
   // The block checksum of a slot in use (kernels/checksum/checksum.h). INTERNAL when the device
   // refuses.
   absl::StatusOr<Checksum128> Checksum(SlotRef slot, const BlockShape& shape) const;
@@ -84,12 +94,14 @@ class Pool {
   Pool(uint32_t extents, uint64_t extent_bytes);
 
   // ---- What an implementation says of its memory
+  // The same address for as long as the pool lives.
   virtual uint8_t* ExtentAddress(uint32_t extent) const = 0;
   virtual int ExtentFd(uint32_t extent) const = 0;
   // Overwrites the extent with zeroes. No slot of it is in use.
   virtual absl::Status Wipe(uint32_t extent) = 0;
   // Puts other memory, all zeroes, at the same address. No slot of it is in use.
   virtual absl::Status Renew(uint32_t extent) = 0;
+  // Within the pool, or between it and host memory.
   virtual absl::Status CopyBytes(const uint8_t* from, uint8_t* to, uint64_t bytes) = 0;
   virtual absl::StatusOr<Checksum128> ChecksumBytes(const uint8_t* bytes,
                                                     const BlockShape& shape) const = 0;

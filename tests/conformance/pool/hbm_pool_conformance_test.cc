@@ -1,56 +1,19 @@
 #include "service/pool/hbm_pool.h"
 
 #include <cstring>
-#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
 
-#include "kernels/checksum/checksum.h"
 #include "kernels/runtime/device.h"
 #include "tests/conformance/pool/pool_conformance.h"
+#include "tests/support/host_hbm_device.h"
 
 namespace reprise::shard {
 namespace {
 
-// Host memory in place of a device's.
-class HostHbmDevice final : public HbmDevice {
- public:
-  explicit HostHbmDevice(bool shares = true) : shares_(shares) {}
-  ~HostHbmDevice() override { EXPECT_TRUE(memory_.empty()) << "an extent was not given back"; }
-  absl::StatusOr<uint8_t*> Allocate(uint64_t bytes) override {
-    auto memory = std::make_unique<uint8_t[]>(bytes + limits::kSlotAlignBytes);
-    void* at = memory.get();
-    size_t space = bytes + limits::kSlotAlignBytes;
-    auto* aligned = static_cast<uint8_t*>(std::align(limits::kSlotAlignBytes, bytes, at, space));
-    memory_.emplace(aligned, std::move(memory));
-    return aligned;
-  }
-  void Free(uint8_t* memory) override { EXPECT_EQ(memory_.erase(memory), 1u); }
-  absl::Status Zero(uint8_t* memory, uint64_t bytes) override {
-    std::memset(memory, 0, bytes);
-    return absl::OkStatus();
-  }
-  absl::Status Copy(uint8_t* to, const uint8_t* from, uint64_t bytes) override {
-    std::memcpy(to, from, bytes);
-    return absl::OkStatus();
-  }
-  absl::StatusOr<Checksum128> Checksum(const uint8_t* block, const BlockShape& shape) override {
-    Checksum128 checksum;
-    kernels::ChecksumBlock(block, shape.block_bytes, shape.section_bytes, checksum.bytes.data());
-    return checksum;
-  }
-  absl::StatusOr<HbmHandle> Export(uint8_t* memory) override {
-    if (!shares_) return absl::UnavailableError("IPC is refused");
-    HbmHandle handle;
-    std::memcpy(handle.ipc.data(), &memory, sizeof(memory));
-    return handle;
-  }
-
- private:
-  const bool shares_;
-  std::map<uint8_t*, std::unique_ptr<uint8_t[]>> memory_;
-};
+using reprise::testing::HostHbmControl;
+using reprise::testing::HostHbmDevice;
 
 constexpr uint64_t kCapacity = 6 << 20;
 constexpr uint64_t kGpuCapacity = 64 << 20;
@@ -99,7 +62,9 @@ TEST(HbmPoolTest, AnExtentThatMayBeMappedGoesToNobodyElse) {
 }
 
 TEST(HbmPoolTest, ADeviceThatRefusesIpcIsToldAndSharesNothing) {
-  const auto pool = *HbmPool::Create(std::make_unique<HostHbmDevice>(/*shares=*/false), kCapacity);
+  const auto control = std::make_shared<HostHbmControl>();
+  control->shares = false;
+  const auto pool = *HbmPool::Create(std::make_unique<HostHbmDevice>(control), kCapacity);
   EXPECT_TRUE(absl::IsUnavailable(pool->Share(0, AttachmentId(9)).status()));
 }
 

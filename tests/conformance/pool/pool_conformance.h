@@ -158,6 +158,19 @@ TYPED_TEST_P(PoolConformance, CopyTakesABlockToAnotherSlot) {
   EXPECT_TRUE(this->Holds(to, 5));
 }
 
+TYPED_TEST_P(PoolConformance, BytesGoToHostMemoryAndBack) {
+  const SlotRef slot = *this->pool_->Allocate(this->a_, this->kBlock);
+  uint8_t* const at = this->pool_->Address(slot);
+  std::vector<uint8_t> block(this->kBlock), back(this->kBlock - 100);
+  reprise::testing::FillContent(BlockKey(), 5, block);
+  ASSERT_TRUE(this->pool_->CopyFromHost(block, at).ok());
+  EXPECT_TRUE(this->Holds(slot, 5));
+  ASSERT_TRUE(this->pool_->CopyToHost(at + 100, back).ok());
+  EXPECT_TRUE(std::equal(back.begin(), back.end(), block.begin() + 100));
+  EXPECT_TRUE(this->pool_->Holds(at + this->kBlock - 1));
+  EXPECT_FALSE(this->pool_->Holds(block.data()));
+}
+
 TYPED_TEST_P(PoolConformance, TheChecksumIsTheDefinedOne) {
   const SlotRef slot = *this->pool_->Allocate(this->a_, this->kBlock);
   this->Fill(slot, 5);
@@ -214,7 +227,7 @@ REGISTER_TYPED_TEST_SUITE_P(PoolConformance, StartsEmptyWithItsCapacity,
                             AFreedSlotIsGivenOutAgain, TwoKeySpacesNeverShareAnExtent,
                             AnEmptiedExtentGoesToWhoeverNeedsItWiped,
                             ADrainingExtentGivesOutNoSlots, CopyTakesABlockToAnotherSlot,
-                            TheChecksumIsTheDefinedOne,
+                            BytesGoToHostMemoryAndBack, TheChecksumIsTheDefinedOne,
                             AnExportedExtentGetsOtherMemoryWithItsNextOwner,
                             AddressesElsewhereHaveNoPlace, ASlotThatIsLostOrHeldTwiceIsNoticed);
 

@@ -1,0 +1,12 @@
+#include "service/tiers/mover.h"
+
+namespace reprise::shard {
+
+MoveOutcome Move(TieredPool& pool, const TierMove& move) {
+  if (!pool.Copy(move.from, move.to, move.shape.block_bytes).ok()) return MoveOutcome::kRefused;
+  const absl::StatusOr<Checksum128> arrived = pool.Checksum(move.to, move.shape);
+  if (!arrived.ok()) return MoveOutcome::kRefused;
+  return *arrived == move.checksum ? MoveOutcome::kMoved : MoveOutcome::kCorrupt;
+}
+
+}  // namespace reprise::shard

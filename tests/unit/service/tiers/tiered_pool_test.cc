@@ -1,0 +1,77 @@
+#include "service/tiers/tiered_pool.h"
+
+#include "tests/unit/service/tiers/tiers_fixture.h"
+
+namespace reprise::shard {
+namespace {
+
+TEST_F(TiersTest, AnExtentsNumberSaysItsLevel) {
+  ASSERT_EQ(pool_->levels(), 2u);
+  EXPECT_EQ(pool_->tier(kHbm), Tier::kHbm);
+  EXPECT_EQ(pool_->tier(kDram), Tier::kDram);
+  EXPECT_EQ(pool_->extents(), pool_->extents(kHbm) + pool_->extents(kDram));
+  std::set<std::pair<uint32_t, uint32_t>> seen;
+  for (Level level : {kHbm, kDram}) {
+    while (const auto slot = pool_->Allocate(level, a_, kBlock)) {
+      EXPECT_EQ(pool_->LevelOf(*slot), level);
+      EXPECT_EQ(pool_->on_device(*slot), level == kHbm);
+      EXPECT_TRUE(seen.emplace(slot->extent, slot->index).second);
+    }
+    for (uint32_t extent : pool_->ExtentsOf(level, a_)) EXPECT_EQ(pool_->LevelOf(extent), level);
+  }
+  absl::flat_hash_set<SlotRef> held;
+  for (const auto& [extent, index] : seen) held.insert({extent, index});
+  EXPECT_TRUE(pool_->CheckInvariants(held).ok());
+  held.erase(held.begin());
+  EXPECT_FALSE(pool_->CheckInvariants(held).ok());
+}
+
+TEST_F(TiersTest, RoomIsWhatAllocateGives) {
+  for (Level level : {kHbm, kDram}) {
+    Take(level);
+    const uint64_t room = pool_->Room(level, a_, kBlock);
+    uint64_t given = 0;
+    while (pool_->Allocate(level, a_, kBlock).has_value()) ++given;
+    EXPECT_EQ(given, room);
+  }
+  EXPECT_EQ(pool_->Room(kHbm, b_, uint64_t{1} << 30), 0u);
+  EXPECT_FALSE(pool_->Allocate(kHbm, b_, uint64_t{1} << 30).has_value());
+}
+
+TEST_F(TiersTest, ExtentIdsOfTwoPoolsNeverClash) {
+  std::set<uint64_t> ids;
+  size_t extents = 0;
+  for (Level level : {kHbm, kDram}) {
+    while (const auto slot = pool_->Allocate(level, a_, kBlock)) {
+      const auto place = pool_->Export(pool_->Address(*slot));
+      ASSERT_TRUE(place.has_value());
+      EXPECT_EQ(place->extent, slot->extent);
+      ids.insert(place->extent_id);
+    }
+    extents += pool_->extents(level);
+  }
+  EXPECT_EQ(ids.size(), extents);
+  EXPECT_FALSE(pool_->Export(nullptr).has_value());
+}
+
+TEST_F(TiersTest, ABlockIsCopiedBetweenAnyTwoTiers) {
+  const SlotRef hbm = Take(kHbm), other_hbm = Take(kHbm), dram = Take(kDram);
+  Fill(hbm, 1);
+  ASSERT_TRUE(pool_->Copy(hbm, other_hbm, kBlock).ok());
+  EXPECT_TRUE(Holds(other_hbm, 1));
+  ASSERT_TRUE(pool_->Copy(other_hbm, dram, kBlock).ok());
+  EXPECT_TRUE(Holds(dram, 1));
+  Fill(dram, 2);
+  ASSERT_TRUE(pool_->Copy(dram, hbm, kBlock).ok());
+  EXPECT_TRUE(Holds(hbm, 2));
+}
+
+TEST_F(TiersTest, HostMemoryIsNoDevices) {
+  const SlotRef dram = Take(kDram);
+  std::vector<uint8_t> bytes(kBlock);
+  EXPECT_TRUE(absl::IsInternal(pool_->CopyToHost({pool_->Address(dram), kBlock}, bytes)));
+  EXPECT_TRUE(absl::IsInternal(pool_->CopyFromHost(bytes, {pool_->Address(dram), kBlock})));
+}
+
+}  // namespace
+}  // namespace reprise::shard
