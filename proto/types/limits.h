@@ -50,6 +50,7 @@ inline constexpr size_t kSpecsPerTenantMax = 1024;
 inline constexpr double kEvictHighWatermark = 0.95;  // of a pool: background eviction starts
 inline constexpr double kEvictLowWatermark = 0.90;   //   and stops
 inline constexpr size_t kEvictBatchBlocks = 64;      // evicted under one hold of the engine's lock
+inline constexpr size_t kDemoteBatchBlocks = 64;     // on their way to a slower tier at one time
 inline constexpr uint64_t kSlotAlignBytes = 64;
 inline constexpr uint64_t kExtentsPerPool = 32;          // a pool is cut into about as many extents
 inline constexpr uint64_t kExtentBytesMin = 2ull << 20;  //   of at least this

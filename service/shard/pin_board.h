@@ -6,11 +6,11 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "service/pool/pool.h"
 #include "service/shard/block_table.h"
 
 namespace reprise::shard {
@@ -25,7 +25,8 @@ class PinOwner {
 class PinBoard {
  public:
   // REQUIRES: `owner` calls Close before it dies.
-  PinBoard(PinOwner* owner, std::shared_ptr<Pool> pool) : pool_(std::move(pool)), owner_(owner) {}
+  PinBoard(PinOwner* owner, std::shared_ptr<const void> memory)
+      : memory_(std::move(memory)), owner_(owner) {}
 
   // One pin over all of `blocks`; the owner is told when its last copy goes.
   static std::shared_ptr<const void> Pin(std::shared_ptr<PinBoard> board,
@@ -37,7 +38,7 @@ class PinBoard {
   struct Holder;
   void Drop(const std::vector<BlockId>& blocks);
 
-  const std::shared_ptr<Pool> pool_;
+  const std::shared_ptr<const void> memory_;
   absl::Mutex mu_;
   PinOwner* owner_ ABSL_GUARDED_BY(mu_);
 };

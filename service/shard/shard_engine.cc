@@ -8,16 +8,26 @@
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 #include "service/pool/dram_pool.h"
+#include "service/pool/hbm_pool.h"
 #include "service/shard/shard_engine_impl.h"
 
 namespace reprise::shard {
 
 absl::StatusOr<std::unique_ptr<ShardEngine>> ShardEngine::Create(ShardEngineOptions options) {
-  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<DramPool> pool, DramPool::Create(options.dram_bytes));
-  return std::make_unique<ShardEngineImpl>(std::move(options), std::move(pool));
+  std::vector<std::unique_ptr<Pool>> fastest_first;
+  if (options.hbm_bytes > 0) {
+    REPRISE_CHECK(options.hbm_device != nullptr);
+    REPRISE_ASSIGN_OR_RETURN(fastest_first.emplace_back(),
+                             HbmPool::Create(std::move(options.hbm_device), options.hbm_bytes));
+  }
+  if (options.dram_bytes > 0 || fastest_first.empty()) {
+    REPRISE_ASSIGN_OR_RETURN(fastest_first.emplace_back(), DramPool::Create(options.dram_bytes));
+  }
+  return std::make_unique<ShardEngineImpl>(std::move(options),
+                                           std::make_shared<TieredPool>(std::move(fastest_first)));
 }
 
-ShardEngineImpl::ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<Pool> pool)
+ShardEngineImpl::ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<TieredPool> pool)
     : options_(std::move(options)),
       clock_(options_.clock == nullptr ? MonotonicClock() : *options_.clock),
       pool_(std::move(pool)),
@@ -42,7 +52,7 @@ ShardEngineImpl::Locked::Locked(ShardEngineImpl* engine) : engine_(engine) {
 ShardEngineImpl::Locked::~Locked() {
   engine_->PublishRemoved();
   if (std::exchange(engine_->pressure_moved_, false) && !engine_->evict_wanted_ &&
-      engine_->pool_->pressure() > limits::kEvictHighWatermark) {
+      engine_->UnderPressure()) {
     engine_->evict_wanted_ = true;
     engine_->evict_cv_.Signal();
   }
@@ -94,14 +104,15 @@ absl::StatusOr<OpenSpecResult> ShardEngineImpl::OpenSpec(
     counters_.Add(Counter::kRefusedSpecDiffers);
     return CheckExpected(who.tenant, spec, fingerprint, *expected);
   }
-  if (!pool_->Fits(block_bytes)) {
+  if (SlotAllocator::SlotBytes(block_bytes) > pool_->extent_bytes_max()) {
     counters_.Add(Counter::kRefusedSpecs);
-    return Refusal(absl::StatusCode::kFailedPrecondition, "BLOCK_TOO_LARGE",
-                   absl::StrCat("spec makes blocks of ", block_bytes,
-                                " bytes and this shard's memory comes in pieces of ",
-                                pool_->extent_bytes(), ": start the shard with --dram of at least ",
-                                limits::kExtentsPerPool * (block_bytes + limits::kExtentBytesMin),
-                                " bytes, or choose fewer block_tokens"));
+    return Refusal(
+        absl::StatusCode::kFailedPrecondition, "BLOCK_TOO_LARGE",
+        absl::StrCat("spec makes blocks of ", block_bytes,
+                     " bytes and this shard's memory comes in pieces of ",
+                     pool_->extent_bytes_max(), ": start the shard with --dram of at least ",
+                     limits::kExtentsPerPool * (block_bytes + limits::kExtentBytesMin),
+                     " bytes, or choose fewer block_tokens"));
   }
   REPRISE_RETURN_IF_ERROR(HoldingsOf(attachment).status());
   absl::StatusOr<KeySpaceId> space = FindOrAddSpace(who.tenant, spec, fingerprint);
@@ -193,9 +204,11 @@ void ShardEngineImpl::OnCommitted(std::function<void(CommittedChain)> listener) 
 EngineDescription ShardEngineImpl::Describe(const Tenant& tenant) const {
   EngineDescription description;
   absl::MutexLock lock(&mu_);
-  description.tiers.push_back({.tier = pool_->tier(),
-                               .capacity_bytes = pool_->capacity_bytes(),
-                               .used_bytes = pool_->used_bytes()});
+  for (Level level = 0; level < pool_->levels(); ++level) {
+    description.tiers.push_back({.tier = pool_->tier(level),
+                                 .capacity_bytes = pool_->capacity_bytes(level),
+                                 .used_bytes = pool_->used_bytes(level)});
+  }
   for (const auto& [id, space] : spaces_) {
     description.blocks += space->blocks;
     if (space->tenant != tenant) continue;
@@ -243,11 +256,6 @@ void ShardEngineImpl::ExpireDue(absl::Time now) {
     counters_.Add(Counter::kExpiredLeases);
     EndLease(due.lease);
   }
-}
-
-std::vector<TierRun> ShardEngineImpl::OneTier(uint32_t blocks) const {
-  if (blocks == 0) return {};
-  return {TierRun{.tier = pool_->tier(), .blocks = blocks}};
 }
 
 }  // namespace reprise::shard

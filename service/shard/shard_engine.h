@@ -1,10 +1,16 @@
 // The heart of a shard: the one place where index, pool, eviction, leases and lanes meet. No gRPC
 // in sight.
 //
+// Blocks lie on tiers, the fastest first: new ones on the fastest that has room, and the coldest
+// ones move down when a tier is nearly full. A block that moves is stored and readable all the
+// time.
+//
 // Invariants (CheckInvariants recomputes them from nothing):
 //   - a committed block's parent is committed here, or it is a chain's first block: what is stored
 //     is a forest;
 //   - only childless blocks without a lease or pin are evicted, least recently used first;
+//   - a block with a lease or a pin of a reader stays where it is, and none is readable on another
+//     tier before its checksum was verified there;
 //   - a slot belongs to exactly one of: free, one reservation, one committed block, quarantine;
 //   - used bytes are the sum over slots that are not free;
 //   - a key is written once: the first committed bytes stay.
@@ -33,15 +39,18 @@
 #include "proto/types/ids.h"
 #include "proto/types/verbs.h"
 #include "service/pool/extent_place.h"
+#include "service/pool/hbm_device.h"
 
 namespace reprise::shard {
 
 struct ShardEngineOptions {
   ShardId id;
-  uint64_t dram_bytes = 0;          // capacity of the dram pool; faulted in by Create
-  uint32_t replication = 1;         // told to clients by OpenSpec
+  uint64_t dram_bytes = 0;  // capacity of the dram pool; faulted in by Create; 0: none
+  uint64_t hbm_bytes = 0;   // capacity of the hbm pool, taken by Create; 0: none
+  std::unique_ptr<HbmDevice> hbm_device;  // REQUIRES: there is one when hbm_bytes > 0
+  uint32_t replication = 1;               // told to clients by OpenSpec
   const Clock* clock = nullptr;     // REQUIRES: outlives the engine; nullptr: the monotonic clock
-  bool background_eviction = true;  // a thread that keeps the pool below the high watermark
+  bool background_eviction = true;  // a thread that keeps the pools below the high watermark
 };
 
 struct TierUse {
@@ -154,7 +163,7 @@ struct OpenSpecResult {
 
 class ShardEngine : public lanes::LaneHost {
  public:
-  // RESOURCE_EXHAUSTED when the memory cannot be had.
+  // RESOURCE_EXHAUSTED when the memory cannot be had, INVALID_ARGUMENT when no tier has any.
   static absl::StatusOr<std::unique_ptr<ShardEngine>> Create(ShardEngineOptions options);
 
   // ---- Presence. Every other verb refuses an unknown attachment with NOT_FOUND (reason
@@ -195,8 +204,8 @@ class ShardEngine : public lanes::LaneHost {
   // Ends what is overdue: silent attachments, leases, reservations. The service calls it a few
   // times a second.
   virtual void Tick() = 0;
-  // Evicts down to the low watermark if above the high one. The background thread calls it; tests
-  // may.
+  // Brings every tier that is above the high watermark down to the low one: blocks move to the next
+  // tier, and leave the last one. The background thread calls it; tests may.
   virtual void EvictToWatermark() = 0;
   // The bytes of a committed block are wrong: hides it and everything beneath it and keeps its slot
   // out of use.
@@ -204,7 +213,7 @@ class ShardEngine : public lanes::LaneHost {
                           absl::string_view cause) = 0;
 
   // For the view lane: where `address` (of a slot that OpenRead or OpenWrite pinned) lies; nullopt
-  // when it is not in the pool. From now on the extent counts as exported: while it lives it holds
+  // when it is not in a pool. From now on the extent counts as exported: while it lives it holds
   // blocks of this tenant and spec alone, and its next owner gets other memory. Hold the pin while
   // the answer's fd is used.
   virtual std::optional<ExtentPlace> Export(const uint8_t* address) = 0;

@@ -188,22 +188,20 @@ absl::Status ShardEngineImpl::FinishCommit(AttachmentId attachment, const Commit
     return standing;
   }
   KeySpace& space = SpaceOf((*reservation)->space);
-  std::vector<BlockKey> keys;
-  keys.reserve(work.blocks.size());
   for (size_t i = 0; i < work.blocks.size(); ++i) {
     MakeVisible(space, work.blocks[i], work.expected[i]);
-    keys.push_back(blocks_[work.blocks[i]].key);
   }
-  work.result.committed = static_cast<uint32_t>(keys.size());
-  counters_.Add(Counter::kStoredBlocks, keys.size());
-  counters_.Add(Counter::kStoredBytes, keys.size() * space.shape.block_bytes);
+  const size_t committed = work.blocks.size();
+  work.result.committed = static_cast<uint32_t>(committed);
+  counters_.Add(Counter::kStoredBlocks, committed);
+  counters_.Add(Counter::kStoredBytes, committed * space.shape.block_bytes);
   counters_.Add(Counter::kDuplicateBlocks, work.result.duplicate);
   if (!work.blocks.empty()) {
     const BlockId leaf = work.blocks.back();
     TouchChain(leaf);
-    Publish(BlockEvent::Kind::kStored, space, keys, blocks_[leaf].chain->session_id);
+    PublishStored(space, work.blocks);
     if (!(*reservation)->replica && listener_ != nullptr)
-      chain = DescribeChain(space, leaf, keys.size());
+      chain = DescribeChain(space, leaf, committed);
   }
   (*reservation)->open_blocks -= work.result.committed;
   if ((*reservation)->open_blocks == 0) EndReservation(args.reservation);
@@ -220,9 +218,9 @@ void ShardEngineImpl::MakeVisible(KeySpace& space, BlockId id, const Checksum128
   blocks_.Link(id, space.roots);
   --space.reserved;
   ++space.blocks;
-  policy_.Track(id, space.id.value);
+  policy_.Track(id, GroupOf(space.id, pool_->LevelOf(block.slot)));
   tombstones_.Erase(key);
-  REPRISE_CHECK(index_.Insert(key, IndexEntry{.block = id, .tier = pool_->tier()}));
+  REPRISE_CHECK(index_.Insert(key, IndexEntry{.block = id, .tier = pool_->TierOf(block.slot)}));
 }
 
 void ShardEngineImpl::TouchChain(BlockId leaf) {

@@ -29,7 +29,7 @@ absl::StatusOr<Explanation> ShardEngineImpl::Explain(const Tenant& tenant,
   if (question.space != nullptr) question.run = StoredRun(*question.space, keys);
   answer.run_blocks = static_cast<uint32_t>(question.run.size());
   answer.miss_block = answer.run_blocks;
-  answer.tiers = OneTier(answer.run_blocks);
+  answer.tiers = TiersOf(question.run);
   const std::string stored = absl::StrCat(answer.run_blocks, " of ", keys.size(),
                                           " blocks are stored on ", options_.id.name, ". ");
   if (question.run.size() == keys.size()) {

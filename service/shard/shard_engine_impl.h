@@ -23,7 +23,6 @@
 #include "proto/types/limits.h"
 #include "service/eviction/lru_policy.h"
 #include "service/index/block_index.h"
-#include "service/pool/pool.h"
 #include "service/shard/attachment_table.h"
 #include "service/shard/block_table.h"
 #include "service/shard/key_space.h"
@@ -32,12 +31,18 @@
 #include "service/shard/tombstones.h"
 #include "service/shard/watch_queue.h"
 #include "service/telemetry/counters.h"
+#include "service/tiers/mover.h"
+#include "service/tiers/relief.h"
+#include "service/tiers/tiered_pool.h"
 
 namespace reprise::shard {
 
+// Appends one block of `tier` to a run by tier.
+void AddToTiers(Tier tier, std::vector<TierRun>& runs);
+
 class ShardEngineImpl final : public ShardEngine, public PinOwner {
  public:
-  ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<Pool> pool);
+  ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<TieredPool> pool);
   ~ShardEngineImpl() override;
 
   absl::StatusOr<AttachmentId> Attach(const Tenant& tenant, absl::string_view client_name) override;
@@ -68,6 +73,12 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
                   absl::string_view cause) override;
   std::optional<ExtentPlace> Export(const uint8_t* address) override {
     return pool_->Export(address);
+  }
+  absl::Status CopyToHost(std::span<const uint8_t> from, std::span<uint8_t> to) override {
+    return pool_->CopyToHost(from, to);
+  }
+  absl::Status CopyToDevice(std::span<const uint8_t> from, std::span<uint8_t> to) override {
+    return pool_->CopyFromHost(from, to);
   }
   absl::Status CheckInvariants() const override;
 
@@ -184,27 +195,77 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
 
   // ---- shard_engine_evict.cc
   bool Evictable(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool EvictOne(KeySpace& space, DropCause cause, KeySpaceId for_space)
+  bool EvictOne(KeySpace& space, Level level, DropCause cause, KeySpaceId for_space)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::optional<SlotRef> AllocateSlot(KeySpace& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  std::vector<KeySpace*> OthersByMemory(const KeySpace& space) const
+  std::optional<SlotRef> AllocateAt(KeySpace& space, Level level, bool may_evict)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool MayGrow(const KeySpace& space, const std::vector<KeySpace*>& others) const
+  std::vector<KeySpace*> OthersByMemory(const KeySpace& space, Level level) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool ReclaimFromAny(const std::vector<KeySpace*>& others, const KeySpace& to, bool may_evict)
+  bool MayGrow(const KeySpace& space, Level level, const std::vector<KeySpace*>& others) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool ReclaimExtent(KeySpace& from, const KeySpace& to, bool may_evict)
+  bool EvictBatch(Level level) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EvictLoop();
+
+  // ---- shard_engine_reclaim.cc
+  // An extent to be taken from one key space for another.
+  struct Reclaim {
+    Level level = 0;
+    KeySpaceId to;
+    bool may_evict = false;
+  };
+  bool ReclaimFromAny(const std::vector<KeySpace*>& others, const Reclaim& reclaim)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool EmptyExtent(KeySpace& from, const KeySpace& to, uint32_t extent, bool may_evict)
+  bool ReclaimExtent(KeySpace& from, const Reclaim& reclaim) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool EmptyExtent(KeySpace& from, uint32_t extent, const Reclaim& reclaim)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  std::vector<uint32_t> MovableExtents(const KeySpace& space) const
+  bool EvictForExtent(KeySpace& from, const Reclaim& reclaim) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<uint32_t> MovableExtents(const KeySpace& space, Level level) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool Movable(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool EvictBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void EvictLoop();
+
+  // ---- shard_engine_tiers.cc
+  // What is judged together: a key space's blocks on one level.
+  struct Group {
+    KeySpace* space = nullptr;
+    Level level = 0;
+  };
+  uint32_t GroupOf(KeySpaceId space, Level level) const {
+    return space.value * pool_->levels() + level;
+  }
+  std::optional<Group> ColdestGroup(std::optional<Level> level,
+                                    const absl::flat_hash_set<uint32_t>& exhausted) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<TierRun> TiersOf(std::span<const BlockId> run) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  lanes::MemoryKind MemoryOf(SlotRef slot) const;
+  bool UnderPressure() const;
+  // Which blocks to move down, and how many at most.
+  struct DemotionOrder {
+    Level level = 0;                 // from here to the next
+    std::optional<KeySpaceId> only;  // of this key space; nullopt: the coldest of all
+    size_t blocks_max = 0;
+    bool to_watermark = false;  // no more than it takes to get there
+  };
+  struct Demotion {
+    BlockId id = kNoBlock;
+    TierMove move;
+    MoveOutcome outcome = MoveOutcome::kRefused;
+  };
+  size_t Demote(const DemotionOrder& order) ABSL_LOCKS_EXCLUDED(mu_);
+  size_t BeginDemotions(const DemotionOrder& order, std::vector<Demotion>& begun)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  bool BeginDemotion(const Group& group, BlockId id, std::vector<Demotion>& begun)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t FinishDemotions(const std::vector<Demotion>& demotions) ABSL_LOCKS_EXCLUDED(mu_);
+  bool FinishDemotion(const Demotion& demotion) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PublishMoves(std::span<const BlockId> coldest_first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MakeRoomOnTop(KeySpaceId space, std::span<const BlockKey> keys) ABSL_LOCKS_EXCLUDED(mu_);
 
   // ---- shard_engine_remove.cc
   void Drop(KeySpace& space, BlockId id, Tombstone tombstone, BlockState next)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void QuarantineBlock(KeySpace& space, BlockId top, absl::string_view cause)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FreeIfIdle(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<BlockId> AllBelow(const KeySpace& space, std::span<const BlockKey> keys) const
@@ -233,14 +294,23 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
 
   // ---- shard_engine_watch.cc
   std::vector<BlockEvent> Snapshot() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Publish(BlockEvent::Kind kind, const KeySpace& space, std::span<const BlockKey> keys,
-               const std::string& session_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  struct Publication {
+    BlockEvent::Kind kind = BlockEvent::Kind::kStored;
+    const KeySpace* space = nullptr;
+    Tier tier = Tier::kDram;      // kStored only
+    std::string session_id = {};  // kStored only
+  };
+  void Publish(const Publication& what, std::span<const BlockKey> keys)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PublishStored(const KeySpace& space, std::span<const BlockId> blocks)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PublishRemoved() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // ---- shard_engine_invariants.cc
   struct Recount;
   absl::Status CheckBlocks(Recount& recount) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckBlock(BlockId id, Recount& recount) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckMoving(Recount& recount) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckCommitted(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckForest() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckHolders() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -249,11 +319,10 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   KeySpace& SpaceOf(KeySpaceId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return *spaces_.at(id);
   }
-  std::vector<TierRun> OneTier(uint32_t blocks) const;
 
   const ShardEngineOptions options_;
   const Clock& clock_;
-  const std::shared_ptr<Pool> pool_;
+  const std::shared_ptr<TieredPool> pool_;
   const std::shared_ptr<PinBoard> pins_;
   AttachmentTable attachments_;
   BlockIndex index_;
@@ -268,6 +337,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   LruPolicy policy_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<SpaceKey, BlockId> reserved_ ABSL_GUARDED_BY(mu_);
   std::vector<std::vector<BlockId>> slot_blocks_ ABSL_GUARDED_BY(mu_);  // [extent][slot]
+  absl::flat_hash_map<BlockId, SlotRef> moving_ ABSL_GUARDED_BY(mu_);  // where to; pinned meanwhile
   Tombstones tombstones_ ABSL_GUARDED_BY(mu_){limits::kTombstonesMax};
   std::deque<BlockId> quarantined_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<AttachmentId, Holdings> holdings_ ABSL_GUARDED_BY(mu_);

@@ -12,6 +12,7 @@ namespace reprise::shard {
 struct ShardEngineImpl::Recount {
   struct Space {
     uint64_t blocks = 0, reserved = 0, held_back = 0;
+    std::vector<uint64_t> by_level;  // committed
   };
   absl::flat_hash_set<SlotRef> slots;
   absl::flat_hash_map<KeySpaceId, Space> spaces;
@@ -32,6 +33,7 @@ absl::Status ShardEngineImpl::CheckInvariants() const {
   absl::MutexLock lock(&mu_);
   Recount recount;
   REPRISE_RETURN_IF_ERROR(CheckBlocks(recount));
+  REPRISE_RETURN_IF_ERROR(CheckMoving(recount));
   REPRISE_RETURN_IF_ERROR(pool_->CheckInvariants(recount.slots));
   REPRISE_RETURN_IF_ERROR(CheckForest());
   REPRISE_RETURN_IF_ERROR(CheckHolders());
@@ -83,6 +85,8 @@ absl::Status ShardEngineImpl::CheckBlock(BlockId id, Recount& recount) const {
     case BlockState::kCommitted:
       ++space.blocks;
       ++recount.committed;
+      space.by_level.resize(pool_->levels());
+      ++space.by_level[pool_->LevelOf(block.slot)];
       return CheckCommitted(id);
     case BlockState::kHidden:
       ++space.held_back;
@@ -96,10 +100,25 @@ absl::Status ShardEngineImpl::CheckBlock(BlockId id, Recount& recount) const {
   return absl::OkStatus();
 }
 
+// A block on its way to another tier holds the slot that it goes to besides its own.
+absl::Status ShardEngineImpl::CheckMoving(Recount& recount) const {
+  for (const auto& [id, target] : moving_) {
+    const BlockRecord& block = blocks_[id];
+    if (block.state == BlockState::kFree || block.state == BlockState::kReserved || block.pins == 0)
+      return Wrong("block ", id, " moves and is not held in place");
+    if (!recount.slots.insert(target).second) return Wrong("block ", id, " moves to a slot in use");
+    if (slot_blocks_[target.extent][target.index] != id)
+      return Wrong("the slot that block ", id, " moves to has another owner");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ShardEngineImpl::CheckCommitted(BlockId id) const {
   const BlockRecord& block = blocks_[id];
   const std::optional<IndexEntry> entry = index_.Find(SpaceKey{block.space, block.key});
   if (!entry.has_value() || entry->block != id) return Wrong("block ", id, " is not in the index");
+  if (entry->tier != pool_->TierOf(block.slot))
+    return Wrong("block ", id, " is on another tier than the index says");
   if (block.parent == kNoBlock) {
     return block.depth == 0 ? absl::OkStatus() : Wrong("block ", id, " lost its parent");
   }
@@ -198,8 +217,11 @@ absl::Status ShardEngineImpl::CheckSpaces(const Recount& recount) const {
         actual.held_back != space->held_back) {
       return Wrong("key space ", id.value, " counts its blocks wrongly");
     }
-    if (policy_.tracked(id.value) != space->blocks)
-      return Wrong("key space ", id.value, ": not all blocks are judged");
+    for (Level level = 0; level < pool_->levels(); ++level) {
+      const uint64_t stored = actual.by_level.empty() ? 0 : actual.by_level[level];
+      if (policy_.tracked(GroupOf(id, level)) != stored)
+        return Wrong("key space ", id.value, ": not all blocks are judged with their tier");
+    }
   }
   return absl::OkStatus();
 }

@@ -24,8 +24,18 @@ absl::StatusOr<LookupResult> ShardEngineImpl::Lookup(AttachmentId attachment, Sp
                                                      std::span<const BlockKey> keys) {
   REPRISE_ASSIGN_OR_RETURN(const KeySpaceId space, attachments_.Resolve(attachment, spec));
   counters_.Add(Counter::kLookups);
-  const uint32_t run = index_.RunLength(space, keys);
-  return LookupResult{.run_blocks = run, .tiers = OneTier(run)};
+  LookupResult result{.run_blocks = index_.RunLength(space, keys)};
+  if (pool_->levels() == 1) {
+    if (result.run_blocks > 0)
+      result.tiers = {{.tier = pool_->tier(0), .blocks = result.run_blocks}};
+    return result;
+  }
+  for (uint32_t i = 0; i < result.run_blocks; ++i) {
+    const std::optional<IndexEntry> entry = index_.Find(SpaceKey{space, keys[i]});
+    if (!entry.has_value()) result.run_blocks = i;  // it went meanwhile
+    if (entry.has_value()) AddToTiers(entry->tier, result.tiers);
+  }
+  return result;
 }
 
 absl::StatusOr<AcquireResult> ShardEngineImpl::Acquire(AttachmentId attachment,
@@ -55,7 +65,7 @@ absl::StatusOr<AcquireResult> ShardEngineImpl::Acquire(AttachmentId attachment,
     ++blocks_[id].leases;
     result.checksums.push_back(blocks_[id].checksum);
   }
-  result.tiers = OneTier(static_cast<uint32_t>(run.size()));
+  result.tiers = TiersOf(run);
   result.lease = LeaseId(next_lease_++);
   Lease& lease = leases_[result.lease];
   lease = Lease{.attachment = attachment,
@@ -152,7 +162,9 @@ absl::StatusOr<std::vector<lanes::PinnedBytes>> ShardEngineImpl::OpenRead(Attach
   const uint64_t block_bytes = SpaceOf(blocks_[ids[0]].space).shape.block_bytes;
   for (size_t i = 0; i < ids.size(); ++i) {
     ++blocks_[ids[i]].pins;
-    opened[i].bytes = {pool_->Address(blocks_[ids[i]].slot), block_bytes};
+    const SlotRef slot = blocks_[ids[i]].slot;
+    opened[i].bytes = {pool_->Address(slot), block_bytes};
+    opened[i].memory = MemoryOf(slot);
   }
   const std::shared_ptr<const void> pin = PinBoard::Pin(pins_, std::move(ids));
   for (lanes::PinnedBytes& bytes : opened) bytes.pin = pin;

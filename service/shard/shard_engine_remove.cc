@@ -99,16 +99,18 @@ void ShardEngineImpl::Quarantine(const Tenant& tenant, const Fingerprint& finger
   KeySpace* const space = FindSpace(tenant, fingerprint);
   if (space == nullptr) return;
   const std::optional<IndexEntry> entry = index_.Find(SpaceKey{space->id, key});
-  if (!entry.has_value()) return;
-  const BlockId top = entry->block;
+  if (entry.has_value()) QuarantineBlock(*space, entry->block, cause);
+}
+
+void ShardEngineImpl::QuarantineBlock(KeySpace& space, BlockId top, absl::string_view cause) {
   Tombstone tombstone{.cause = DropCause::kBeneathQuarantined,
                       .unix_ms = absl::ToUnixMillis(absl::Now()),
                       .detail = std::string(cause)};
   while (blocks_[top].children > 0) {
-    Drop(*space, blocks_.FirstLeafBelow(top), tombstone, BlockState::kHidden);
+    Drop(space, blocks_.FirstLeafBelow(top), tombstone, BlockState::kHidden);
   }
   tombstone.cause = DropCause::kQuarantined;
-  Drop(*space, top, tombstone, BlockState::kQuarantined);
+  Drop(space, top, tombstone, BlockState::kQuarantined);
   quarantined_.push_back(top);
   counters_.Add(Counter::kQuarantinedBlocks);
   if (quarantined_.size() <= limits::kQuarantinedSlotsMax) return;

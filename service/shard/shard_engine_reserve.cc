@@ -61,6 +61,7 @@ absl::StatusOr<ReserveResult> ShardEngineImpl::Reserve(AttachmentId attachment,
   REPRISE_ASSIGN_OR_RETURN(const KeySpaceId space_id, attachments_.Resolve(attachment, args.spec));
   const absl::Time now = clock_.Now();
   const absl::Duration ttl = args.ttl > absl::ZeroDuration() ? args.ttl : limits::kReservationTtl;
+  MakeRoomOnTop(space_id, args.keys);
   Locked lock(this);
   ExpireDue(now);
   REPRISE_ASSIGN_OR_RETURN(Holdings* const holdings, HoldingsOf(attachment));
@@ -199,7 +200,8 @@ absl::StatusOr<lanes::PinnedSlot> ShardEngineImpl::OpenWrite(AttachmentId attach
   ++record.pins;
   const uint64_t block_bytes = SpaceOf(record.space).shape.block_bytes;
   return lanes::PinnedSlot{.bytes = {pool_->Address(record.slot), block_bytes},
-                           .pin = PinBoard::Pin(pins_, {id})};
+                           .pin = PinBoard::Pin(pins_, {id}),
+                           .memory = MemoryOf(record.slot)};
 }
 
 absl::Status ShardEngineImpl::Written(AttachmentId attachment, ReservationId reservation,

@@ -61,13 +61,14 @@ std::vector<BlockEvent> ShardEngineImpl::Snapshot() const {
         const BlockRecord& block = blocks_[at];
         const bool goes_on = previous != kNoBlock && block.parent == previous &&
                              events.back().keys.size() < limits::kEventKeysMax &&
-                             events.back().session_id == block.chain->session_id;
+                             events.back().session_id == block.chain->session_id &&
+                             events.back().tier == pool_->TierOf(block.slot);
         if (!goes_on) {
           events.push_back({.kind = BlockEvent::Kind::kStored,
                             .tenant = space->tenant,
                             .fingerprint = space->fingerprint,
                             .session_id = block.chain->session_id,
-                            .tier = pool_->tier()});
+                            .tier = pool_->TierOf(block.slot)});
         }
         events.back().keys.push_back(block.key);
         previous = at;
@@ -78,18 +79,30 @@ std::vector<BlockEvent> ShardEngineImpl::Snapshot() const {
   return events;
 }
 
-void ShardEngineImpl::Publish(BlockEvent::Kind kind, const KeySpace& space,
-                              std::span<const BlockKey> keys, const std::string& session_id) {
+// Blocks of one chain that were just stored, in prefix order: an event for each piece on one tier.
+void ShardEngineImpl::PublishStored(const KeySpace& space, std::span<const BlockId> blocks) {
+  for (size_t begin = 0, end = 0; begin < blocks.size(); begin = end) {
+    const Tier tier = pool_->TierOf(blocks_[blocks[begin]].slot);
+    std::vector<BlockKey> keys;
+    for (; end < blocks.size() && pool_->TierOf(blocks_[blocks[end]].slot) == tier; ++end) {
+      keys.push_back(blocks_[blocks[end]].key);
+    }
+    Publish({.space = &space, .tier = tier, .session_id = blocks_[blocks[begin]].chain->session_id},
+            keys);
+  }
+}
+
+void ShardEngineImpl::Publish(const Publication& what, std::span<const BlockKey> keys) {
   for (size_t begin = 0; begin < keys.size() && !watchers_.empty();
        begin += limits::kEventKeysMax) {
     const std::span<const BlockKey> part =
         keys.subspan(begin, std::min(limits::kEventKeysMax, keys.size() - begin));
-    const BlockEvent event{.kind = kind,
-                           .tenant = space.tenant,
-                           .fingerprint = space.fingerprint,
+    const BlockEvent event{.kind = what.kind,
+                           .tenant = what.space->tenant,
+                           .fingerprint = what.space->fingerprint,
                            .keys = {part.begin(), part.end()},
-                           .session_id = session_id,
-                           .tier = pool_->tier()};
+                           .session_id = what.session_id,
+                           .tier = what.tier};
     for (auto watcher = watchers_.begin(); watcher != watchers_.end();) {
       if (to_notify_.empty() ||
           std::find(to_notify_.begin(), to_notify_.end(), *watcher) == to_notify_.end()) {
@@ -108,7 +121,7 @@ void ShardEngineImpl::Publish(BlockEvent::Kind kind, const KeySpace& space,
 void ShardEngineImpl::PublishRemoved() {
   if (removed_keys_.empty()) return;
   const std::vector<BlockKey> keys = std::exchange(removed_keys_, {});
-  Publish(BlockEvent::Kind::kRemoved, SpaceOf(removed_space_), keys, "");
+  Publish({.kind = BlockEvent::Kind::kRemoved, .space = &SpaceOf(removed_space_)}, keys);
 }
 
 }  // namespace reprise::shard

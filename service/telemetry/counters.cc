@@ -40,6 +40,12 @@ const char* CounterName(Counter counter) {
       return "moved_blocks_total";
     case Counter::kReclaimedExtents:
       return "reclaimed_extents_total";
+    case Counter::kDemotedBlocks:
+      return "demoted_blocks_total";
+    case Counter::kDemotedBytes:
+      return "demoted_bytes_total";
+    case Counter::kDemotionsGivenUp:
+      return "demotions_given_up_total";
     case Counter::kRemovedBlocks:
       return "removed_blocks_total";
     case Counter::kQuarantinedBlocks:

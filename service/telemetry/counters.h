@@ -33,6 +33,9 @@ enum class Counter : uint8_t {
   kEvictedReclaimBlocks,    // to give an extent to another key space
   kMovedBlocks,             // between slots, to empty an extent
   kReclaimedExtents,
+  kDemotedBlocks,  // moved to a slower tier
+  kDemotedBytes,
+  kDemotionsGivenUp,  // blocks taken into use meanwhile, corrupt, or refused by the device
   kRemovedBlocks,
   kQuarantinedBlocks,
   kCorruptBlocks,  // checksum at Commit did not match

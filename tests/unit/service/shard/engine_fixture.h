@@ -14,6 +14,7 @@
 #include "proto/types/refusal.h"
 #include "service/shard/shard_engine.h"
 #include "tests/support/block_content.h"
+#include "tests/support/host_hbm_device.h"
 #include "tests/support/manual_clock.h"
 
 namespace reprise::shard {
@@ -34,6 +35,33 @@ inline std::string CodeAndReason(const absl::Status& status) {
   return absl::StrCat(absl::StatusCodeToString(status.code()), " ", RefusalReason(status));
 }
 
+// A slot's bytes for whoever has only the engine to reach them: device memory is copied.
+inline void PutContent(ShardEngine& engine, const lanes::PinnedSlot& slot, const BlockKey& key,
+                       uint64_t seed) {
+  std::vector<uint8_t> bytes(slot.bytes.size());
+  FillContent(key, seed, bytes);
+  if (slot.memory == lanes::MemoryKind::kHost) {
+    std::copy(bytes.begin(), bytes.end(), slot.bytes.begin());
+    return;
+  }
+  const absl::Status copied = engine.CopyToDevice(bytes, slot.bytes);
+  EXPECT_TRUE(copied.ok()) << copied;
+}
+inline std::vector<uint8_t> BytesOf(ShardEngine& engine, const lanes::PinnedBytes& block) {
+  if (block.memory == lanes::MemoryKind::kHost) return {block.bytes.begin(), block.bytes.end()};
+  std::vector<uint8_t> bytes(block.bytes.size());
+  const absl::Status copied = engine.CopyToHost(block.bytes, bytes);
+  EXPECT_TRUE(copied.ok()) << copied;
+  return bytes;
+}
+// The checksum of the content that PutContent puts.
+inline Checksum128 ContentChecksum(const BlockKey& key, uint64_t seed, const CacheSpec& spec) {
+  const BlockLayout layout = LayoutOf(spec);
+  std::vector<uint8_t> bytes(layout.block_bytes);
+  FillContent(key, seed, bytes);
+  return ChecksumOf(bytes, layout.layer_bytes);
+}
+
 class EngineTest : public ::testing::Test {
  protected:
   static constexpr uint64_t kSeed = 7;
@@ -49,6 +77,24 @@ class EngineTest : public ::testing::Test {
                                        .dram_bytes = dram_bytes,
                                        .clock = &clock_,
                                        .background_eviction = background_eviction});
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    engine_ = *std::move(engine);
+    me_ = Attach("default", "test");
+    spec_ = Open(me_, kSpec);
+  }
+
+  // With device memory above, which the CPU may not touch.
+  void StartTiered(uint64_t hbm_bytes, uint64_t dram_bytes, bool background_eviction = false) {
+    engine_ = nullptr;
+    control_ = std::make_shared<reprise::testing::HostHbmControl>();
+    control_->guarded = true;
+    auto engine = ShardEngine::Create(
+        {.id = {"shard-0"},
+         .dram_bytes = dram_bytes,
+         .hbm_bytes = hbm_bytes,
+         .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>(control_),
+         .clock = &clock_,
+         .background_eviction = background_eviction});
     ASSERT_TRUE(engine.ok()) << engine.status();
     engine_ = *std::move(engine);
     me_ = Attach("default", "test");
@@ -77,10 +123,10 @@ class EngineTest : public ::testing::Test {
     const absl::StatusOr<lanes::PinnedSlot> slot = engine_->OpenWrite(who, reservation, index);
     EXPECT_TRUE(slot.ok()) << slot.status();
     if (!slot.ok()) return {};
-    FillContent(key, kSeed, slot->bytes);
+    PutContent(*engine_, *slot, key, kSeed);
     const absl::Status written = engine_->Written(who, reservation, index, slot->bytes.size());
     EXPECT_TRUE(written.ok()) << written;
-    return ChecksumOf(slot->bytes, LayoutOf(spec).layer_bytes);
+    return ContentChecksum(key, kSeed, spec);
   }
 
   struct Stored {
@@ -130,7 +176,7 @@ class EngineTest : public ::testing::Test {
     ASSERT_TRUE(opened.ok()) << opened.status();
     ASSERT_EQ(opened->size(), keys.size());
     for (size_t i = 0; i < keys.size(); ++i)
-      EXPECT_TRUE(HasContent(keys[i], kSeed, (*opened)[i].bytes)) << i;
+      EXPECT_TRUE(HasContent(keys[i], kSeed, BytesOf(*engine_, (*opened)[i]))) << i;
   }
 
   uint64_t CounterValue(const std::string& name) {
@@ -146,6 +192,7 @@ class EngineTest : public ::testing::Test {
   const CacheSpec kSpec = SmallSpec(64, 16);
   const uint64_t kBlockBytes = LayoutOf(kSpec).block_bytes;
   ManualClock clock_;
+  std::shared_ptr<reprise::testing::HostHbmControl> control_;  // of StartTiered
   std::unique_ptr<ShardEngine> engine_;
   AttachmentId me_;
   SpecHandle spec_;

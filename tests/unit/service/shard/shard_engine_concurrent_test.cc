@@ -4,7 +4,6 @@
 #include <atomic>
 #include <map>
 #include <random>
-#include <set>
 #include <thread>
 
 #include "tests/unit/service/shard/engine_fixture.h"
@@ -18,11 +17,16 @@ constexpr uint64_t kContentSeed = 11;
 
 class Storm : public ::testing::Test {
  protected:
-  void SetUp() override {
-    auto engine = ShardEngine::Create({.id = {"shard-0"}, .dram_bytes = 6 * kMiB});
+  void Start(uint64_t hbm_bytes) {
+    auto engine =
+        ShardEngine::Create({.id = {"shard-0"},
+                             .dram_bytes = 6 * kMiB,
+                             .hbm_bytes = hbm_bytes,
+                             .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>()});
     ASSERT_TRUE(engine.ok()) << engine.status();
     engine_ = *std::move(engine);
   }
+  void Rage();
 
   // What one thread does with its attachment.
   class Worker {
@@ -88,9 +92,9 @@ class Storm : public ::testing::Test {
         if (reserved->outcomes[i] != ReserveOutcome::kGranted) continue;
         const auto slot = engine_->OpenWrite(me_, reserved->reservation, i);
         ASSERT_TRUE(slot.ok()) << slot.status();
-        FillContent(keys[i], kContentSeed, slot->bytes);
+        PutContent(*engine_, *slot, keys[i], kContentSeed);
         ASSERT_TRUE(engine_->Written(me_, reserved->reservation, i, slot->bytes.size()).ok());
-        checksums.push_back(ChecksumOf(slot->bytes, LayoutOf(Spec(spec)).layer_bytes));
+        checksums.push_back(ContentChecksum(keys[i], kContentSeed, Spec(spec)));
       }
       if (checksums.empty()) return;
       const auto committed =
@@ -116,7 +120,7 @@ class Storm : public ::testing::Test {
       ASSERT_EQ(opened->size(), acquired->run_blocks);
       if (random_() % 2 == 0) engine_->Release(me_, {{acquired->lease}}).IgnoreError();
       for (size_t i = 0; i < opened->size(); ++i) {
-        EXPECT_TRUE(HasContent(keys[i], kContentSeed, (*opened)[i].bytes));
+        EXPECT_TRUE(HasContent(keys[i], kContentSeed, BytesOf(*engine_, (*opened)[i])));
       }
       blocks_read_ += opened->size();
     }
@@ -149,7 +153,9 @@ class Storm : public ::testing::Test {
       for (const BlockKey& key : (*event)->keys) {
         const auto id = std::pair((*event)->fingerprint, key);
         if ((*event)->kind == BlockEvent::Kind::kStored) {
-          EXPECT_TRUE(watched_.insert(id).second);
+          const auto [known, is_new] = watched_.emplace(id, (*event)->tier);
+          EXPECT_TRUE(is_new || known->second != (*event)->tier);
+          known->second = (*event)->tier;
         }
         if ((*event)->kind == BlockEvent::Kind::kRemoved) {
           EXPECT_EQ(watched_.erase(id), 1u);
@@ -159,10 +165,10 @@ class Storm : public ::testing::Test {
   }
 
   std::unique_ptr<ShardEngine> engine_;
-  std::set<std::pair<Fingerprint, BlockKey>> watched_;
+  std::map<std::pair<Fingerprint, BlockKey>, Tier> watched_;
 };
 
-TEST_F(Storm, EveryByteReadIsTheByteWrittenWhileEverythingHappensAtOnce) {
+void Storm::Rage() {
   auto watch = engine_->Watch();
   ASSERT_TRUE(watch.ok());
   std::atomic<bool> done{false};
@@ -191,7 +197,21 @@ TEST_F(Storm, EveryByteReadIsTheByteWrittenWhileEverythingHappensAtOnce) {
   EXPECT_EQ(heard, stored);
 }
 
+TEST_F(Storm, EveryByteReadIsTheByteWrittenWhileEverythingHappensAtOnce) {
+  Start(/*hbm_bytes=*/0);
+  Rage();
+}
+
+TEST_F(Storm, SoItIsWhileBlocksMoveFromOneTierToTheNext) {
+  Start(/*hbm_bytes=*/4 * kMiB);
+  Rage();
+  for (const auto& [name, value] : engine_->Describe(Tenant{"default"}).counters) {
+    if (name == "demoted_blocks_total") EXPECT_GT(value, 0u);
+  }
+}
+
 TEST_F(Storm, OfManyWritersOfOneChainEachBlockIsCommittedOnce) {
+  Start(/*hbm_bytes=*/0);
   const std::vector<BlockKey> keys = ChainNamed("one", 8);
   const CacheSpec spec = SmallSpec(64, 16);
   std::atomic<uint32_t> committed{0};

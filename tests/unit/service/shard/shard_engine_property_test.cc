@@ -5,6 +5,7 @@
 #include <rapidcheck.h>
 
 #include <cstdlib>
+#include <map>
 #include <set>
 
 #include "tests/unit/service/shard/engine_fixture.h"
@@ -63,11 +64,15 @@ using Path = std::string;
 // The engine beside a model of what it must and must not hold.
 class Pair {
  public:
-  Pair() {
-    engine_ = *ShardEngine::Create({.id = {"shard-0"},
-                                    .dram_bytes = 4 * kMiB,
-                                    .clock = &clock_,
-                                    .background_eviction = false});
+  explicit Pair(bool tiered) {
+    control_->guarded = true;
+    engine_ = *ShardEngine::Create(
+        {.id = {"shard-0"},
+         .dram_bytes = 4 * kMiB,
+         .hbm_bytes = tiered ? 4 * kMiB : 0,
+         .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>(control_),
+         .clock = &clock_,
+         .background_eviction = false});
     watch_ = *engine_->Watch();
     for (Client& client : clients_) Attach(client);
   }
@@ -99,7 +104,7 @@ class Pair {
         Advance(absl::Milliseconds(step.b % 4000));
         break;
       case Verb::kEvict:
-        Evict();
+        Evict(/*device_refuses=*/step.b % 4 == 0);
         break;
       case Verb::kQuarantine:
         if (step.b % 8 == 0) Quarantine(spec, chain);
@@ -215,9 +220,9 @@ class Pair {
         if (reserved->outcomes[i] != ReserveOutcome::kGranted) continue;
         const auto slot = engine_->OpenWrite(client.id, reserved->reservation, i);
         RC_ASSERT(slot.ok());
-        FillContent(keys[i], kContentSeed, slot->bytes);
+        PutContent(*engine_, *slot, keys[i], kContentSeed);
         RC_ASSERT(engine_->Written(client.id, reserved->reservation, i, slot->bytes.size()).ok());
-        checksums.push_back(ChecksumOf(slot->bytes, LayoutOf(Spec(spec)).layer_bytes));
+        checksums.push_back(ContentChecksum(keys[i], kContentSeed, Spec(spec)));
       }
       if (!granted.empty()) {
         const auto committed = engine_->Commit(
@@ -256,8 +261,8 @@ class Pair {
     const auto opened = engine_->OpenRead(client.id, acquired->lease, first % 3, 0);
     RC_ASSERT(opened.ok());
     for (size_t i = 0; i < opened->size(); ++i) {
-      RC_ASSERT(
-          HasContent(KeyNamed(client.leases.back().blocks[i]), kContentSeed, (*opened)[i].bytes));
+      RC_ASSERT(HasContent(KeyNamed(client.leases.back().blocks[i]), kContentSeed,
+                           BytesOf(*engine_, (*opened)[i])));
     }
   }
 
@@ -315,8 +320,10 @@ class Pair {
     }
   }
 
-  void Evict() {
+  void Evict(bool device_refuses) {
+    control_->refuses = device_refuses;
     engine_->EvictToWatermark();
+    control_->refuses = false;
     AllowEvictions();
   }
 
@@ -325,12 +332,46 @@ class Pair {
     for (uint32_t spec = 0; spec < kSpecs; ++spec) {
       for (uint32_t bits = 0; bits < (1u << kDepth); ++bits) {
         const std::vector<Path> chain = FullChain(spec, bits);
-        const auto found = engine_->Lookup(clients_[0].id, clients_[0].handles[spec], Keys(chain));
+        const std::vector<BlockKey> keys = Keys(chain);
+        const auto found = engine_->Lookup(clients_[0].id, clients_[0].handles[spec], keys);
         RC_ASSERT(found.ok());
         observed.insert(chain.begin(), chain.begin() + found->run_blocks);
+        CheckTiers(FingerprintOf(Spec(spec)), keys, *found);
       }
     }
     return observed;
+  }
+
+  // A run's tiers are those of the events. `watched_` lags while a verb is being judged.
+  void CheckTiers(const Fingerprint& fingerprint, const std::vector<BlockKey>& keys,
+                  const LookupResult& found) {
+    Hear();
+    size_t at = 0;
+    for (const TierRun& run : found.tiers) {
+      for (uint32_t i = 0; i < run.blocks; ++i, ++at) {
+        const auto watched = watched_.find({fingerprint, keys.at(at)});
+        RC_ASSERT(watched != watched_.end() && watched->second == run.tier);
+      }
+    }
+    RC_ASSERT(at == found.run_blocks);
+  }
+
+  void Hear() {
+    while (true) {
+      const auto event = watch_->Next(absl::InfinitePast());
+      RC_ASSERT(event.ok());
+      if (!event->has_value()) break;
+      for (const BlockKey& key : (*event)->keys) {
+        const auto id = std::pair((*event)->fingerprint, key);
+        if ((*event)->kind == BlockEvent::Kind::kStored) {
+          const auto [known, is_new] = watched_.emplace(id, (*event)->tier);
+          // A block that is stored already is told of again when its tier has changed.
+          RC_ASSERT(is_new || known->second != (*event)->tier);
+          known->second = (*event)->tier;
+        }
+        if ((*event)->kind == BlockEvent::Kind::kRemoved) RC_ASSERT(watched_.erase(id) == 1u);
+      }
+    }
   }
 
   // After a verb that may evict: what went was stored and not leased, the rest is judged by Check.
@@ -347,31 +388,32 @@ class Pair {
     if (!sound.ok()) RC_FAIL(std::string(sound.message()));
     RC_ASSERT(Observed() == stored_);
     RC_ASSERT(engine_->Describe(Tenant{"default"}).blocks == stored_.size());
-    while (true) {
-      const auto event = watch_->Next(absl::InfinitePast());
-      RC_ASSERT(event.ok());
-      if (!event->has_value()) break;
-      for (const BlockKey& key : (*event)->keys) {
-        const auto id = std::pair((*event)->fingerprint, key);
-        if ((*event)->kind == BlockEvent::Kind::kStored) RC_ASSERT(watched_.insert(id).second);
-        if ((*event)->kind == BlockEvent::Kind::kRemoved) RC_ASSERT(watched_.erase(id) == 1u);
-      }
-    }
+    Hear();
     RC_ASSERT(watched_.size() == stored_.size());
   }
 
   ManualClock clock_;
+  const std::shared_ptr<reprise::testing::HostHbmControl> control_ =
+      std::make_shared<reprise::testing::HostHbmControl>();
   std::unique_ptr<ShardEngine> engine_;
   std::unique_ptr<BlockWatch> watch_;
   Client clients_[2];
   std::set<Path> stored_;
-  std::set<std::pair<Fingerprint, BlockKey>> watched_;
+  std::map<std::pair<Fingerprint, BlockKey>, Tier> watched_;
 };
 
 TEST(EngineProperty, RandomVerbsKeepTheForestTheLeasesAndTheAccounting) {
   ::setenv("RC_PARAMS", "max_success=250", /*overwrite=*/0);
   EXPECT_TRUE(rc::check("engine against model", [](const std::vector<Step>& steps) {
-    Pair pair;
+    Pair pair(/*tiered=*/false);
+    for (const Step& step : steps) pair.Take(step);
+  }));
+}
+
+TEST(EngineProperty, SoTheyDoWithBlocksOnTheirWayBetweenTwoTiers) {
+  ::setenv("RC_PARAMS", "max_success=250", /*overwrite=*/0);
+  EXPECT_TRUE(rc::check("engine with two tiers against model", [](const std::vector<Step>& steps) {
+    Pair pair(/*tiered=*/true);
     for (const Step& step : steps) pair.Take(step);
   }));
 }

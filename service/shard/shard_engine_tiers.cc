@@ -1,0 +1,207 @@
+// Which tier a block is on, and its way down: chosen and given a slot under the lock, copied and
+// checked outside it while a pin holds it in place, and moved under the lock when nobody has taken
+// it into use meanwhile.
+
+#include <algorithm>
+#include <utility>
+
+#include "proto/types/limits.h"
+#include "proto/types/status_macros.h"
+#include "service/shard/shard_engine_impl.h"
+
+namespace reprise::shard {
+
+void AddToTiers(Tier tier, std::vector<TierRun>& runs) {
+  if (runs.empty() || runs.back().tier != tier) runs.push_back({.tier = tier});
+  ++runs.back().blocks;
+}
+
+std::vector<TierRun> ShardEngineImpl::TiersOf(std::span<const BlockId> run) const {
+  std::vector<TierRun> runs;
+  for (BlockId id : run) AddToTiers(pool_->TierOf(blocks_[id].slot), runs);
+  return runs;
+}
+
+lanes::MemoryKind ShardEngineImpl::MemoryOf(SlotRef slot) const {
+  return pool_->on_device(slot) ? lanes::MemoryKind::kDevice : lanes::MemoryKind::kHost;
+}
+
+bool ShardEngineImpl::UnderPressure() const {
+  for (Level level = 0; level < pool_->levels(); ++level) {
+    if (pool_->pressure(level) > limits::kEvictHighWatermark) return true;
+  }
+  return false;
+}
+
+// Whose coldest block was used longest ago, on one level or on any; nullopt when all are exhausted
+// or empty.
+std::optional<ShardEngineImpl::Group> ShardEngineImpl::ColdestGroup(
+    std::optional<Level> level, const absl::flat_hash_set<uint32_t>& exhausted) const {
+  std::optional<Group> coldest;
+  uint64_t stamp = EvictionPolicy::kNeverStamp;
+  for (const auto& [id, space] : spaces_) {
+    for (Level at = level.value_or(0); at <= level.value_or(pool_->last()); ++at) {
+      const uint64_t candidate = policy_.ColdestStamp(GroupOf(id, at));
+      if (candidate >= stamp || exhausted.contains(GroupOf(id, at))) continue;
+      coldest = Group{.space = space.get(), .level = at};
+      stamp = candidate;
+    }
+  }
+  return coldest;
+}
+
+// Returns how many slots of the level it freed.
+size_t ShardEngineImpl::Demote(const DemotionOrder& order) {
+  std::vector<Demotion> begun;
+  const size_t dropped = BeginDemotions(order, begun);
+  for (Demotion& demotion : begun) demotion.outcome = Move(*pool_, demotion.move);
+  return dropped + FinishDemotions(begun);
+}
+
+// Returns how many blocks of the level it dropped for want of room below.
+size_t ShardEngineImpl::BeginDemotions(const DemotionOrder& order, std::vector<Demotion>& begun) {
+  Locked lock(this);
+  absl::flat_hash_set<uint32_t> exhausted;
+  const auto capacity_bytes = static_cast<double>(pool_->capacity_bytes(order.level));
+  uint64_t leaving_bytes = 0;
+  size_t dropped = 0;
+  while (begun.size() + dropped < order.blocks_max && !stopping_) {
+    const double pressure =
+        pool_->pressure(order.level) - static_cast<double>(leaving_bytes) / capacity_bytes;
+    if (order.to_watermark && pressure <= limits::kEvictLowWatermark) break;
+    std::optional<Group> group;
+    if (!order.only.has_value()) {
+      group = ColdestGroup(order.level, exhausted);
+    } else if (spaces_.contains(*order.only) &&
+               !exhausted.contains(GroupOf(*order.only, order.level))) {
+      group = Group{.space = &SpaceOf(*order.only), .level = order.level};
+    }
+    if (!group.has_value()) break;
+    const std::optional<uint32_t> id = policy_.Coldest(
+        GroupOf(group->space->id, group->level),
+        [this](uint32_t block) ABSL_NO_THREAD_SAFETY_ANALYSIS { return Movable(block); });
+    if (id.has_value() && BeginDemotion(*group, *id, begun)) {
+      leaving_bytes += SlotAllocator::SlotBytes(group->space->shape.block_bytes);
+    } else if (id.has_value() &&
+               EvictOne(*group->space, group->level, DropCause::kWatermark, KeySpaceId())) {
+      ++dropped;
+    } else {
+      exhausted.insert(GroupOf(group->space->id, group->level));
+    }
+  }
+  return dropped;
+}
+
+// False when there is no room for it below.
+bool ShardEngineImpl::BeginDemotion(const Group& group, BlockId id, std::vector<Demotion>& begun) {
+  BlockRecord& block = blocks_[id];
+  ++block.pins;  // also against being dropped to make room for itself
+  const std::optional<SlotRef> target =
+      AllocateAt(*group.space, group.level + 1, /*may_evict=*/true);
+  if (!target.has_value()) {
+    --block.pins;
+    return false;
+  }
+  moving_[id] = *target;
+  SetSlotBlock(*target, id);
+  begun.push_back({.id = id,
+                   .move = {.from = block.slot,
+                            .to = *target,
+                            .shape = group.space->shape,
+                            .checksum = block.checksum}});
+  return true;
+}
+
+size_t ShardEngineImpl::FinishDemotions(const std::vector<Demotion>& demotions) {
+  if (demotions.empty()) return 0;
+  Locked lock(this);
+  std::vector<BlockId> moved;
+  for (const Demotion& demotion : demotions) {
+    if (FinishDemotion(demotion)) moved.push_back(demotion.id);
+  }
+  const size_t freed = moved.size();
+  // One that was found corrupt took those beneath it along.
+  std::erase_if(moved, [this](BlockId id) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return blocks_[id].state != BlockState::kCommitted;
+  });
+  PublishMoves(moved);
+  pressure_moved_ = true;
+  return freed;
+}
+
+bool ShardEngineImpl::FinishDemotion(const Demotion& demotion) {
+  const BlockId id = demotion.id;
+  const SlotRef target = demotion.move.to;
+  moving_.erase(id);
+  BlockRecord& block = blocks_[id];
+  --block.pins;
+  KeySpace& space = SpaceOf(block.space);
+  const bool corrupt = demotion.outcome == MoveOutcome::kCorrupt;
+  if (demotion.outcome != MoveOutcome::kMoved || !Movable(id)) {
+    SetSlotBlock(target, kNoBlock);
+    pool_->Free(target);
+    counters_.Add(Counter::kDemotionsGivenUp);
+    if (corrupt && block.state == BlockState::kCommitted) {
+      QuarantineBlock(space, id, "a checksum that did not match when it moved to another tier");
+    }
+    FreeIfIdle(id);
+    return false;
+  }
+  SetSlotBlock(block.slot, kNoBlock);
+  pool_->Free(std::exchange(block.slot, target));
+  const Level level = pool_->LevelOf(target);
+  policy_.Forget(id);
+  policy_.Track(id, GroupOf(space.id, level));
+  REPRISE_CHECK(index_.Replace(SpaceKey{space.id, block.key},
+                               IndexEntry{.block = id, .tier = pool_->tier(level)}));
+  counters_.Add(Counter::kDemotedBlocks);
+  counters_.Add(Counter::kDemotedBytes, space.shape.block_bytes);
+  return true;
+}
+
+// Watchers hear of the new tier as of a block that is stored, pieces of a chain in prefix order: a
+// run becomes cold from its end.
+void ShardEngineImpl::PublishMoves(std::span<const BlockId> coldest_first) {
+  if (watchers_.empty()) return;
+  std::vector<BlockKey> keys;
+  for (size_t i = coldest_first.size(); i > 0; --i) {
+    const BlockRecord& block = blocks_[coldest_first[i - 1]];
+    keys.push_back(block.key);
+    if (i > 1 && blocks_[coldest_first[i - 2]].parent == coldest_first[i - 1]) continue;
+    Publish({.space = &SpaceOf(block.space), .tier = pool_->TierOf(block.slot)}, keys);
+    keys.clear();
+  }
+}
+
+// Before a writer is granted slots: where the first tier has no room left for `keys`, the coldest
+// blocks there move down. They are the key space's own; while it has less than its share and the
+// others' are colder, they are of the one that has most, whose blocks can then be moved together.
+// One batch at most; the rest of a long prompt is granted below.
+void ShardEngineImpl::MakeRoomOnTop(KeySpaceId space_id, std::span<const BlockKey> keys) {
+  if (pool_->levels() == 1 || keys.size() > limits::kPromptBlocksMax) return;
+  DemotionOrder order{.level = 0, .only = space_id};
+  {
+    Locked lock(this);
+    if (!spaces_.contains(space_id)) return;
+    const KeySpace& space = SpaceOf(space_id);
+    const uint64_t block_bytes = space.shape.block_bytes;
+    if (!pool_->Fits(0, block_bytes)) return;
+    const std::vector<BlockId> stored = StoredRun(space, keys);
+    // What the new blocks hang from is in use.
+    for (auto block = stored.rbegin(); block != stored.rend(); ++block) policy_.Touch(*block);
+    const uint64_t missing = keys.size() - stored.size();
+    const uint64_t room = pool_->Room(0, space_id, block_bytes);
+    if (room >= missing) return;
+    uint64_t wanted = missing - room;
+    const std::vector<KeySpace*> others = OthersByMemory(space, 0);
+    if (MayGrow(space, 0, others)) {
+      const SpaceUse most = pool_->Use(0, others.front()->id);
+      order.only = others.front()->id;
+      wanted = most.slots_per_extent - std::min<uint64_t>(most.free_slots, most.slots_per_extent);
+    }
+    order.blocks_max = std::min<uint64_t>(wanted, limits::kDemoteBatchBlocks);
+  }
+  Demote(order);
+}
+
+}  // namespace reprise::shard
