@@ -1,6 +1,7 @@
-// The arithmetic of the codecs, one number at a time: the same code on the CPU and on the GPU, and
-// no operation whose result could differ between the two (no fused multiply-add can form, divisions
-// are IEEE).
+// The arithmetic of the codecs, one number at a time: the same results on the CPU and on the GPU.
+// No operation's result could differ between the two (no fused multiply-add can form, divisions are
+// IEEE, and a NaN that is stored is one NaN); where the GPU converts a number format in one
+// instruction, that instruction is used instead of the steps that the CPU takes.
 //
 // Thread safety: pure functions. C++17.
 #pragma once
@@ -39,10 +40,7 @@ REPRISE_HD float Magnitude(float x) {
   return FloatOf(BitsOf(x) & 0x7FFFFFFFu);
 }
 REPRISE_HD bool IsNan(float x) {
-  return (BitsOf(x) & 0x7FFFFFFFu) > 0x7F800000u;
-}
-REPRISE_HD bool IsFinite(float x) {
-  return (BitsOf(x) & 0x7F800000u) != 0x7F800000u;
+  return x != x;
 }
 
 // To the nearest integer, ties to even. REQUIRES: |x| < 2^31.
@@ -57,6 +55,11 @@ REPRISE_HD int32_t RoundEven(float x) {
 // ---- 16-bit floats. NaN becomes 0x7FFF.
 
 REPRISE_HD float F16ToFloat(uint16_t half) {
+#ifdef __CUDA_ARCH__
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(half));
+  return x;
+#else
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t exponent = half >> 10 & 31u;
   const uint32_t mantissa = half & 1023u;
@@ -64,9 +67,15 @@ REPRISE_HD float F16ToFloat(uint16_t half) {
   if (exponent != 0) return FloatOf(sign | (exponent + 112) << 23 | mantissa << 13);
   const float subnormal = static_cast<float>(mantissa) * 5.9604644775390625e-8f;  // 2^-24
   return FloatOf(sign | BitsOf(subnormal));
+#endif
 }
 
 REPRISE_HD uint16_t FloatToF16(float x) {
+#ifdef __CUDA_ARCH__
+  uint16_t half;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(x));
+  return half;
+#else
   const uint32_t bits = BitsOf(x);
   const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
@@ -77,6 +86,7 @@ REPRISE_HD uint16_t FloatToF16(float x) {
   }
   const uint32_t rounded = magnitude + 0xFFFu + (magnitude >> 13 & 1u);
   return sign | static_cast<uint16_t>((rounded >> 13) - (112u << 10));
+#endif
 }
 
 // The largest half that is not above x, and the smallest that is not below. REQUIRES: |x| <=
@@ -97,9 +107,15 @@ REPRISE_HD float Bf16ToFloat(uint16_t x) {
 }
 
 REPRISE_HD uint16_t FloatToBf16(float x) {
+#ifdef __CUDA_ARCH__
+  uint16_t half;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half) : "f"(x));
+  return half;
+#else
   const uint32_t bits = BitsOf(x);
   if (IsNan(x)) return 0x7FFF;
   return static_cast<uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
+#endif
 }
 
 // ---- Elements in memory, as the engine has them
@@ -113,7 +129,9 @@ REPRISE_HD float Saturate(float x, float largest) {
 struct F32 {
   using Bits = uint32_t;
   REPRISE_HD static float ToFloat(Bits bits) { return FloatOf(bits); }
-  REPRISE_HD static Bits FromFloat(float x) { return BitsOf(Saturate(x, kF32Max)); }
+  REPRISE_HD static Bits FromFloat(float x) {
+    return IsNan(x) ? 0x7FFFFFFFu : BitsOf(Saturate(x, kF32Max));
+  }
 };
 
 struct F16 {
@@ -133,6 +151,11 @@ struct Bf16 {
 
 // To the nearest, ties to even; beyond 448 it is 448.
 REPRISE_HD uint8_t FloatToE4m3(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  uint16_t pair;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(0.0f), "f"(x));
+  return static_cast<uint8_t>(pair);
+#else
   const uint32_t bits = BitsOf(x);
   const auto sign = static_cast<uint8_t>(bits >> 24 & 0x80u);
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
@@ -143,22 +166,41 @@ REPRISE_HD uint8_t FloatToE4m3(float x) {
   }
   const uint32_t rounded = magnitude + 0x7FFFFu + (magnitude >> 20 & 1u);
   return sign | static_cast<uint8_t>((rounded >> 20) - (120u << 3));
+#endif
+}
+
+// Two at once: `low` in the low byte.
+REPRISE_HD uint16_t FloatsToE4m3(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  uint16_t pair;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+  return pair;
+#else
+  return static_cast<uint16_t>(FloatToE4m3(low) | FloatToE4m3(high) << 8);
+#endif
 }
 
 REPRISE_HD float E4m3ToFloat(uint8_t code) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  uint32_t halves;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<uint16_t>(code)));
+  return F16ToFloat(static_cast<uint16_t>(halves));
+#else
   const uint32_t sign = static_cast<uint32_t>(code & 0x80u) << 24;
   const uint32_t exponent = code >> 3 & 15u;
   const uint32_t mantissa = code & 7u;
   if ((code & 0x7Fu) == 0x7Fu) return FloatOf(sign | 0x7FC00000u);
   if (exponent != 0) return FloatOf(sign | (exponent + 120) << 23 | mantissa << 20);
   return FloatOf(sign | BitsOf(static_cast<float>(mantissa) * 0.001953125f));  // 2^-9
+#endif
 }
 
 // ---- One scale for many numbers
 
 // What `x` adds to the largest magnitude: infinities and NaN nothing.
 REPRISE_HD float ScaleMagnitude(float x) {
-  return IsFinite(x) ? Magnitude(x) : 0.0f;
+  const float magnitude = Magnitude(x);
+  return magnitude <= kF32Max ? magnitude : 0.0f;
 }
 
 // fp8: the smallest power of two s with largest <= 448 s. Scaling by it is exact both ways, and
@@ -182,6 +224,12 @@ REPRISE_HD uint8_t EncodeScaled(float x, float inverse_scale, Codec codec) {
   if (codec != Codec::kInt8) return FloatToE4m3(scaled);
   if (IsNan(scaled)) return 0;
   return static_cast<uint8_t>(static_cast<int8_t>(RoundEven(Saturate(scaled, kInt8Max))));
+}
+
+REPRISE_HD uint16_t EncodeScaledPair(float low, float high, float inverse_scale, Codec codec) {
+  if (codec != Codec::kInt8) return FloatsToE4m3(low * inverse_scale, high * inverse_scale);
+  return static_cast<uint16_t>(EncodeScaled(low, inverse_scale, codec) |
+                               EncodeScaled(high, inverse_scale, codec) << 8);
 }
 
 REPRISE_HD float DecodeScaled(uint8_t code, float scale, Codec codec) {

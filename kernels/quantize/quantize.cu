@@ -6,7 +6,9 @@
 namespace reprise::kernels {
 namespace {
 
+using quantize_tuning::kDecodeItems;
 using quantize_tuning::kItemThreads;
+using quantize_tuning::kScaledHeld;
 using quantize_tuning::kScaledThreads;
 
 constexpr uint32_t kWarp = 32;
@@ -35,6 +37,17 @@ __global__ void __launch_bounds__(kScaledThreads) EncodeScaledKernel(QuantLaunch
   EncodeScaledThread<Element, kVector>(launch, work, head, largest, threadIdx.x, kScaledThreads);
 }
 
+// The same where a thread's share fits its registers: the engine is read once.
+template <typename Element, uint32_t kVector>
+__global__ void __launch_bounds__(kScaledThreads) EncodeHeldKernel(QuantLaunch launch) {
+  const uint32_t block = blockIdx.x / launch.shape.heads;
+  const uint32_t head = blockIdx.x - block * launch.shape.heads;
+  const PlaneWork work = WorkOn(launch, block, launch.run.first_plane + blockIdx.y);
+  HeldShare<Element, kVector, kScaledHeld> share;
+  const float largest = LargestOfBlock(share.Load(launch, work, head, threadIdx.x, kScaledThreads));
+  EncodeHeldThread(launch, work, head, largest, threadIdx.x, kScaledThreads, share);
+}
+
 // Grid x: block * tiles + tile of items; grid y: the plane.
 template <typename Element, uint32_t kVector>
 __global__ void __launch_bounds__(kItemThreads)
@@ -49,17 +62,33 @@ __global__ void __launch_bounds__(kItemThreads)
   }
 }
 
-template <typename Element, uint32_t kVector>
+template <typename Element, uint32_t kVector, bool kGrouped>
 __global__ void __launch_bounds__(kItemThreads) DecodeKernel(QuantLaunch launch, uint32_t tiles) {
   const uint32_t block = blockIdx.x / tiles;
-  const uint32_t item = (blockIdx.x - block * tiles) * kItemThreads + threadIdx.x;
-  if (item >= DecodeItems(launch)) return;
-  DecodeItem<Element, kVector>(launch, WorkOn(launch, block, launch.run.first_plane + blockIdx.y),
-                               item);
+  const uint32_t first = (blockIdx.x - block * tiles) * kItemThreads * kDecodeItems + threadIdx.x;
+  const PlaneWork work = WorkOn(launch, block, launch.run.first_plane + blockIdx.y);
+  CodedItem<kVector, kGrouped> coded[kDecodeItems];
+#pragma unroll
+  for (uint32_t i = 0; i < kDecodeItems; ++i) {
+    const uint32_t item = first + i * kItemThreads;
+    if (item < DecodeItems(launch)) coded[i] = LoadItem<kVector, kGrouped>(launch, work, item);
+  }
+#pragma unroll
+  for (uint32_t i = 0; i < kDecodeItems; ++i) StoreItem<Element>(launch, coded[i]);
 }
 
-uint32_t Tiles(uint32_t items) {
-  return (items - 1) / kItemThreads + 1;
+uint32_t Tiles(uint32_t items, uint32_t items_per_tile) {
+  return (items - 1) / items_per_tile + 1;
+}
+
+template <typename Element, uint32_t kVector>
+void LaunchScaledEncode(const QuantLaunch& launch, dim3 grid, GpuStream stream) {
+  const uint32_t vectors = launch.shape.tokens * launch.row_vectors.divisor();
+  if (vectors <= kScaledHeld * kScaledThreads) {
+    EncodeHeldKernel<Element, kVector><<<grid, kScaledThreads, 0, stream>>>(launch);
+  } else {
+    EncodeScaledKernel<Element, kVector><<<grid, kScaledThreads, 0, stream>>>(launch);
+  }
 }
 
 template <typename Element, uint32_t kVector>
@@ -67,18 +96,20 @@ GpuCode Launch(const QuantLaunch& launch, bool encode, GpuStream stream) {
   const bool grouped = launch.shape.codec == Codec::kInt4;
   const uint32_t group_items =
       KeyItems(launch) > TokenItems(launch) ? KeyItems(launch) : TokenItems(launch);
-  const uint32_t tiles = !encode   ? Tiles(DecodeItems(launch))
-                         : grouped ? Tiles(group_items)
+  const uint32_t tiles = !encode   ? Tiles(DecodeItems(launch), kItemThreads * kDecodeItems)
+                         : grouped ? Tiles(group_items, kItemThreads)
                                    : launch.shape.heads;
   const uint64_t grid_x = static_cast<uint64_t>(launch.run.block_count) * tiles;
   if (grid_x > 0x7FFFFFFFu || launch.run.plane_count > 65535u) return kGpuInvalidValue;
   const dim3 grid(static_cast<uint32_t>(grid_x), launch.run.plane_count);
-  if (!encode) {
-    DecodeKernel<Element, kVector><<<grid, kItemThreads, 0, stream>>>(launch, tiles);
+  if (!encode && grouped) {
+    DecodeKernel<Element, kVector, true><<<grid, kItemThreads, 0, stream>>>(launch, tiles);
+  } else if (!encode) {
+    DecodeKernel<Element, kVector, false><<<grid, kItemThreads, 0, stream>>>(launch, tiles);
   } else if (grouped) {
     EncodeGroupedKernel<Element, kVector><<<grid, kItemThreads, 0, stream>>>(launch, tiles);
   } else {
-    EncodeScaledKernel<Element, kVector><<<grid, kScaledThreads, 0, stream>>>(launch);
+    LaunchScaledEncode<Element, kVector>(launch, grid, stream);
   }
   return cudaGetLastError();
 }

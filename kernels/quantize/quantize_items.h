@@ -199,16 +199,73 @@ REPRISE_HD float LargestOfThread(const QuantLaunch& launch, const PlaneWork& wor
   return largest;
 }
 
+// This thread's share of a head, kept in registers between the two passes over it. REQUIRES:
+// tokens * row vectors <= kHeld * threads.
+template <typename Element, uint32_t kVector, uint32_t kHeld>
+struct HeldShare {
+  float values[kHeld][kVector];
+
+  REPRISE_HD float Load(const QuantLaunch& launch, const PlaneWork& work, uint32_t head,
+                        uint32_t thread, uint32_t threads) {
+    const uint32_t vectors = launch.shape.tokens * launch.row_vectors.divisor();
+    REPRISE_UNROLL
+    for (uint32_t held = 0; held < kHeld; ++held) {
+      const uint32_t index = thread + held * threads;
+      const uint32_t token = launch.row_vectors.Quotient(index < vectors ? index : 0);
+      const uint32_t first = (index - token * launch.row_vectors.divisor()) * kVector;
+      const uint8_t* row = index < vectors ? EngineRow(launch, work, head, token) : nullptr;
+      LoadElements<Element>(row, index < vectors ? first : 0, launch.shape.channels, values[held]);
+    }
+    float largest = 0.0f;
+    REPRISE_UNROLL
+    for (uint32_t held = 0; held < kHeld; ++held) {
+      REPRISE_UNROLL
+      for (uint32_t i = 0; i < kVector; ++i) {
+        const float magnitude = quant::ScaleMagnitude(values[held][i]);
+        largest = magnitude > largest ? magnitude : largest;
+      }
+    }
+    return largest;
+  }
+};
+
 // Given the largest magnitude of the head, writes this thread's share of codes; thread 0 the scale.
-template <typename Element, uint32_t kVector>
-REPRISE_HD void EncodeScaledThread(const QuantLaunch& launch, const PlaneWork& work, uint32_t head,
-                                   float largest, uint32_t thread, uint32_t threads) {
+// Writes the scale of a head (thread 0) and returns its inverse.
+REPRISE_HD float WriteScale(const QuantLaunch& launch, const PlaneWork& work, uint32_t head,
+                            float largest, uint32_t thread) {
   const float scale = quant::ScaleOf(largest, launch.shape.codec);
-  const float inverse = 1.0f / scale;
   if (thread == 0) {
     reinterpret_cast<float*>(work.parameters)[head] = scale;
     if (head == 0) ZeroParameterPadding(launch, work);
   }
+  return 1.0f / scale;
+}
+
+// One vector of a row of codes.
+template <uint32_t kVector>
+REPRISE_HD void StoreScaledCodes(const QuantLaunch& launch, uint8_t* row, uint32_t vector,
+                                 float inverse, const float (&values)[kVector]) {
+  uint64_t codes = 0;
+  REPRISE_UNROLL
+  for (uint32_t i = 0; i < kVector; i += 2) {
+    const uint16_t pair =
+        quant::EncodeScaledPair(values[i], values[i + 1], inverse, launch.shape.codec);
+    codes |= static_cast<uint64_t>(pair) << 8 * i;
+  }
+  // A narrow vector's second code may lie in the padding, or beyond the row when that has none.
+  const uint32_t first = vector * kVector;
+  if (first + kVector <= launch.shape.channels) {
+    StoreCodes<kVector>(row + first, codes);
+  } else {
+    row[first] = static_cast<uint8_t>(codes);
+  }
+  if (vector + 1 == launch.row_vectors.divisor()) ZeroCodePadding(launch, row);
+}
+
+template <typename Element, uint32_t kVector>
+REPRISE_HD void EncodeScaledThread(const QuantLaunch& launch, const PlaneWork& work, uint32_t head,
+                                   float largest, uint32_t thread, uint32_t threads) {
+  const float inverse = WriteScale(launch, work, head, largest, thread);
   const uint32_t vectors = launch.shape.tokens * launch.row_vectors.divisor();
   for (uint32_t index = thread; index < vectors; index += threads) {
     const uint32_t token = launch.row_vectors.Quotient(index);
@@ -217,20 +274,25 @@ REPRISE_HD void EncodeScaledThread(const QuantLaunch& launch, const PlaneWork& w
     float values[kVector];
     LoadElements<Element>(EngineRow(launch, work, head, token), first, launch.shape.channels,
                           values);
-    uint64_t codes = 0;
-    REPRISE_UNROLL
-    for (uint32_t i = 0; i < kVector; ++i) {
-      codes |= static_cast<uint64_t>(quant::EncodeScaled(values[i], inverse, launch.shape.codec))
-               << 8 * i;
-    }
-    // A narrow vector's second code may lie in the padding, or beyond the row when that has none.
-    uint8_t* row = CodeRow(launch, work, head, token);
-    if (first + kVector <= launch.shape.channels) {
-      StoreCodes<kVector>(row + first, codes);
-    } else {
-      row[first] = static_cast<uint8_t>(codes);
-    }
-    if (vector + 1 == launch.row_vectors.divisor()) ZeroCodePadding(launch, row);
+    StoreScaledCodes(launch, CodeRow(launch, work, head, token), vector, inverse, values);
+  }
+}
+
+// The same from what is held.
+template <typename Element, uint32_t kVector, uint32_t kHeld>
+REPRISE_HD void EncodeHeldThread(const QuantLaunch& launch, const PlaneWork& work, uint32_t head,
+                                 float largest, uint32_t thread, uint32_t threads,
+                                 const HeldShare<Element, kVector, kHeld>& share) {
+  const float inverse = WriteScale(launch, work, head, largest, thread);
+  const uint32_t vectors = launch.shape.tokens * launch.row_vectors.divisor();
+  REPRISE_UNROLL
+  for (uint32_t held = 0; held < kHeld; ++held) {
+    const uint32_t index = thread + held * threads;
+    if (index >= vectors) break;
+    const uint32_t token = launch.row_vectors.Quotient(index);
+    const uint32_t vector = index - token * launch.row_vectors.divisor();
+    StoreScaledCodes(launch, CodeRow(launch, work, head, token), vector, inverse,
+                     share.values[held]);
   }
 }
 
@@ -241,12 +303,13 @@ REPRISE_HD uint32_t* GroupParametersAt(const PlaneWork& work, uint64_t index) {
 }
 
 template <uint32_t kVector>
-REPRISE_HD uint64_t PackNibbles(const float (&values)[kVector],
+REPRISE_HD uint32_t PackNibbles(const float (&values)[kVector],
                                 const quant::GroupScale (&scales)[kVector]) {
-  uint64_t codes = 0;
+  static_assert(kVector <= 8, "a word holds eight nibbles");
+  uint32_t codes = 0;
   REPRISE_UNROLL
   for (uint32_t i = 0; i < kVector; ++i) {
-    codes |= static_cast<uint64_t>(quant::EncodeGrouped(values[i], scales[i])) << 4 * i;
+    codes |= quant::EncodeGrouped(values[i], scales[i]) << 4 * i;
   }
   return codes;
 }
@@ -322,11 +385,11 @@ REPRISE_HD void EncodeTokenItem(const QuantLaunch& launch, const PlaneWork& work
   uint8_t* row = CodeRow(launch, work, head, token);
   for (uint32_t channel = first; channel < end; channel += kVector) {
     LoadElements<Element>(engine, channel, shape.channels, values);
-    uint64_t codes = 0;
+    uint32_t codes = 0;
     REPRISE_UNROLL
     for (uint32_t i = 0; i < kVector; ++i) {
       const uint32_t code = channel + i < end ? quant::EncodeGrouped(values[i], scale) : 0;
-      codes |= static_cast<uint64_t>(code) << 4 * i;
+      codes |= code << 4 * i;
     }
     StoreCodes<kVector / 2>(row + channel / 2, codes);
   }
@@ -340,55 +403,93 @@ REPRISE_HD uint32_t DecodeItems(const QuantLaunch& launch) {
   return launch.shape.heads * launch.shape.tokens * launch.row_vectors.divisor();
 }
 
+// What an item is decoded from, all in registers, so that a thread has the reads of several items
+// under way before it writes the first.
+template <uint32_t kVector, bool kGrouped>
+struct CodedItem {
+  uint8_t* engine = nullptr;  // the row; null: nothing to do
+  uint32_t first = 0;         // channel
+  uint64_t codes = 0;
+  uint32_t parameters[kGrouped ? kVector : 1];  // grouped: of each channel; else the head's scale
+};
+
 template <uint32_t kVector>
-REPRISE_HD void DecodeNibbles(const QuantLaunch& launch, const PlaneWork& work, uint32_t head,
-                              uint32_t token, uint32_t first, float (&values)[kVector]) {
+REPRISE_HD void LoadGroupParameters(const QuantLaunch& launch, const PlaneWork& work, uint32_t head,
+                                    uint32_t token, uint32_t first,
+                                    uint32_t (&parameters)[kVector]) {
   const QuantShape& shape = launch.shape;
-  const uint64_t codes = LoadCodes<kVector / 2>(CodeRow(launch, work, head, token) + first / 2);
-  if (work.per_channel) {
-    const uint64_t column =
-        static_cast<uint64_t>(head) * launch.layout.token_groups + launch.group.Quotient(token);
-    const uint32_t* parameters = GroupParametersAt(work, column * shape.channels + first);
+  if (!work.per_channel) {
+    const uint64_t row = static_cast<uint64_t>(head) * shape.tokens + token;
+    const uint64_t group = row * launch.layout.channel_groups + launch.group.Quotient(first);
+    const uint32_t packed = *GroupParametersAt(work, group);
     REPRISE_UNROLL
-    for (uint32_t i = 0; i < kVector; ++i) {
-      const uint32_t packed = first + i < shape.channels ? parameters[i] : 0;
-      values[i] = quant::DecodeGrouped(codes >> 4 * i & 15u, quant::UnpackGroup(packed));
-    }
+    for (uint32_t i = 0; i < kVector; ++i) parameters[i] = packed;
     return;
   }
-  const uint64_t row = static_cast<uint64_t>(head) * shape.tokens + token;
-  const uint64_t group = row * launch.layout.channel_groups + launch.group.Quotient(first);
-  const quant::GroupScale scale = quant::UnpackGroup(*GroupParametersAt(work, group));
+  const uint64_t column =
+      static_cast<uint64_t>(head) * launch.layout.token_groups + launch.group.Quotient(token);
+  const uint32_t* from = GroupParametersAt(work, column * shape.channels + first);
+  if constexpr (kVector % 4 == 0) {
+    REPRISE_UNROLL
+    for (uint32_t i = 0; i < kVector; i += 4) {
+      const Words4 loaded = *reinterpret_cast<const Words4*>(from + i);
+      memcpy(parameters + i, &loaded, sizeof(loaded));
+    }
+  } else {
+    REPRISE_UNROLL
+    for (uint32_t i = 0; i < kVector; ++i) {
+      parameters[i] = first + i < shape.channels ? from[i] : 0;
+    }
+  }
+}
+
+template <uint32_t kVector, bool kGrouped>
+REPRISE_HD CodedItem<kVector, kGrouped> LoadItem(const QuantLaunch& launch, const PlaneWork& work,
+                                                 uint32_t item) {
+  const QuantShape& shape = launch.shape;
+  const uint32_t row_index = launch.row_vectors.Quotient(item);
+  const uint32_t head = launch.run.geometry.block_tokens.Quotient(row_index);
+  const uint32_t token = row_index - head * shape.tokens;
+  CodedItem<kVector, kGrouped> coded;
+  coded.engine = EngineRow(launch, work, head, token);
+  coded.first = (item - row_index * launch.row_vectors.divisor()) * kVector;
+  const uint8_t* row = CodeRow(launch, work, head, token);
+  if constexpr (kGrouped) {
+    coded.codes = LoadCodes<kVector / 2>(row + coded.first / 2);
+    LoadGroupParameters(launch, work, head, token, coded.first, coded.parameters);
+  } else {
+    // A row's last narrow vector may have one code only.
+    coded.codes = coded.first + kVector <= shape.channels ? LoadCodes<kVector>(row + coded.first)
+                                                          : row[coded.first];
+    coded.parameters[0] = reinterpret_cast<const uint32_t*>(work.parameters)[head];
+  }
+  return coded;
+}
+
+template <typename Element, uint32_t kVector, bool kGrouped>
+REPRISE_HD void StoreItem(const QuantLaunch& launch, const CodedItem<kVector, kGrouped>& coded) {
+  if (coded.engine == nullptr) return;
+  float values[kVector];
   REPRISE_UNROLL
   for (uint32_t i = 0; i < kVector; ++i) {
-    values[i] = quant::DecodeGrouped(codes >> 4 * i & 15u, scale);
+    if constexpr (kGrouped) {
+      values[i] = quant::DecodeGrouped(static_cast<uint32_t>(coded.codes >> 4 * i) & 15u,
+                                       quant::UnpackGroup(coded.parameters[i]));
+    } else {
+      values[i] = quant::DecodeScaled(static_cast<uint8_t>(coded.codes >> 8 * i),
+                                      quant::FloatOf(coded.parameters[0]), launch.shape.codec);
+    }
   }
+  StoreElements<Element>(coded.engine, coded.first, launch.shape.channels, values);
 }
 
 template <typename Element, uint32_t kVector>
 REPRISE_HD void DecodeItem(const QuantLaunch& launch, const PlaneWork& work, uint32_t item) {
-  const QuantShape& shape = launch.shape;
-  const uint32_t row_index = launch.row_vectors.Quotient(item);
-  const uint32_t first = (item - row_index * launch.row_vectors.divisor()) * kVector;
-  const uint32_t head = launch.run.geometry.block_tokens.Quotient(row_index);
-  const uint32_t token = row_index - head * shape.tokens;
-  uint8_t* engine = EngineRow(launch, work, head, token);
-  if (engine == nullptr) return;
-  float values[kVector];
-  if (shape.codec == Codec::kInt4) {
-    DecodeNibbles(launch, work, head, token, first, values);
+  if (launch.shape.codec == Codec::kInt4) {
+    StoreItem<Element>(launch, LoadItem<kVector, true>(launch, work, item));
   } else {
-    const float scale = reinterpret_cast<const float*>(work.parameters)[head];
-    const uint8_t* row = CodeRow(launch, work, head, token);
-    // A row's last narrow vector may have one code only.
-    const uint64_t codes =
-        first + kVector <= shape.channels ? LoadCodes<kVector>(row + first) : row[first];
-    REPRISE_UNROLL
-    for (uint32_t i = 0; i < kVector; ++i) {
-      values[i] = quant::DecodeScaled(static_cast<uint8_t>(codes >> 8 * i), scale, shape.codec);
-    }
+    StoreItem<Element>(launch, LoadItem<kVector, false>(launch, work, item));
   }
-  StoreElements<Element>(engine, first, shape.channels, values);
 }
 
 }  // namespace reprise::kernels

@@ -58,10 +58,24 @@ std::vector<Case> Cases() {
   return cases;
 }
 
+constexpr uint32_t kThreads = 128;
+constexpr uint32_t kHeld = 3;
+
+template <typename Element, uint32_t kVector>
+void EncodeHeldHead(const QuantLaunch& launch, const PlaneWork& work, uint32_t head) {
+  HeldShare<Element, kVector, kHeld> shares[kThreads];
+  float largest = 0;
+  for (uint32_t thread = 0; thread < kThreads; ++thread) {
+    largest = std::max(largest, shares[thread].Load(launch, work, head, thread, kThreads));
+  }
+  for (uint32_t thread = 0; thread < kThreads; ++thread) {
+    EncodeHeldThread(launch, work, head, largest, thread, kThreads, shares[thread]);
+  }
+}
+
 // Threads of one plane of one block, whatever the codec.
 template <typename Element, uint32_t kVector>
 void EncodePlane(const QuantLaunch& launch, uint32_t block, uint32_t plane) {
-  constexpr uint32_t kThreads = 128;
   const PlaneWork work = WorkOn(launch, block, plane);
   if (launch.shape.codec == Codec::kInt4) {
     const uint32_t items = work.per_channel ? KeyItems(launch) : TokenItems(launch);
@@ -74,7 +88,13 @@ void EncodePlane(const QuantLaunch& launch, uint32_t block, uint32_t plane) {
     }
     return;
   }
+  const uint32_t vectors = launch.shape.tokens * launch.row_vectors.divisor();
   for (uint32_t head = 0; head < launch.shape.heads; ++head) {
+    // Both ways that the GPU goes, by turns where both do.
+    if (vectors <= kHeld * kThreads && head % 2 == 0) {
+      EncodeHeldHead<Element, kVector>(launch, work, head);
+      continue;
+    }
     float largest = 0;
     for (uint32_t thread = 0; thread < kThreads; ++thread) {
       largest = std::max(largest,
