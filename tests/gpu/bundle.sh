@@ -10,8 +10,7 @@ executables=$1 wheels=$2 bundle=$3
 rm -rf "$bundle"
 mkdir -p "$bundle"
 for program in reprise reprise-shard reprise-router "$executables"/reprise-gpu-*; do
-  program=$executables/${program##*/}
-  [ -x "$program" ] && cp "$program" "$bundle/"
+  cp "$executables/${program##*/}" "$bundle/"
 done
 [ -x "$bundle/reprise-gpu-test" ] || { echo "bundle.sh: $executables has no reprise-gpu-test" >&2; exit 1; }
 for wheel in "$wheels"/*.whl; do
@@ -22,4 +21,8 @@ mkdir "$bundle/demo"
 cp "$here"/../../client/python/demo/*.py "$bundle/demo/"
 cp "$here/run.sh" "$bundle/"
 chmod +x "$bundle/run.sh"
+# Every program has gRPC inside: packed they are a third. run.sh unpacks them where it runs.
+programs=("$bundle"/reprise "$bundle"/reprise-shard "$bundle"/reprise-router "$bundle"/reprise-gpu-*)
+tar -C "$bundle" -czf "$bundle/programs.tar.gz" "${programs[@]##*/}"
+rm "${programs[@]}"
 echo "$bundle"

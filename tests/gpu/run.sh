@@ -20,6 +20,7 @@ done
 readonly BUDGET_S=520
 
 test=$bundle/reprise-gpu-test
+[ -x "$test" ] || tar -xzf "$bundle/programs.tar.gz" -C "$bundle"
 if [ ! -x "$test" ]; then
   echo "run.sh: there is no reprise-gpu-test in $bundle; './dev gpu-bundle' makes the folder to run this in" >&2
   exit 2

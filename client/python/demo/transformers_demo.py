@@ -6,7 +6,8 @@ last turn from what is stored.
 
 Three things are measured beside it, by a control worker that never heard of Reprise:
 - the same conversation with the engine's own K/V cache, in the same steps: logits must be equal bit
-  for bit;
+  for bit. (On a GPU two processes may differ in the last bit of bf16 by themselves, as the first
+  turn shows, where nothing was restored: one rounding is allowed there.)
 - the last prompt computed from nothing: what worker B would have had to do. Its logits differ in
   the last bits, because the answers of earlier turns are computed there in one step and not one by
   one. In fp32 its tokens must be the same; in bf16 the last bits are enough to turn one choice of
@@ -32,8 +33,9 @@ from demo.worker_process import WorkerProcess
 
 SESSION = "demo-conversation"
 
-#: Same steps on the same bytes: nothing may differ.
-TOLERANCE = 0.0
+#: Same steps on the same bytes, relative to the largest logit: nothing may differ in fp32 on a CPU,
+#: one rounding of bf16 on a GPU.
+TOLERANCE = {"cpu": 0.0, "cuda": 2.0**-8}
 #: Other steps: rounding through all layers, relative to the largest logit.
 COLD_TOLERANCE = {"cpu": 1e-4, "cuda": 5e-2}  # fp32, bf16
 
@@ -188,6 +190,7 @@ class _Story:
         self._difference = max(
             _difference(mine, own) for mine, own in zip(self._answers, self._own, strict=True)
         )
+        self._first_turn_difference = _difference(self._answers[0], self._own[0])
         exact = self._options.device == "cpu"
         self._cold_difference = _difference(restored, self._cold, steps=None if exact else 1)
         self._largest_logit = float(np.abs(np.load(self._cold["logits"])).max())
@@ -198,6 +201,9 @@ class _Story:
         if exact:
             self._identical &= restored["tokens"] == self._cold["tokens"]
             self._identical &= restored["tokens"] == self._no_cache["tokens"]
+
+    def _tolerance(self) -> float:
+        return TOLERANCE[self._options.device] * self._largest_logit
 
     def _cold_tolerance(self) -> float:
         return COLD_TOLERANCE[self._options.device] * self._largest_logit
@@ -212,7 +218,8 @@ class _Story:
             "model": self._model,
             "tokens_identical": self._identical,
             "max_logit_difference": self._difference,
-            "max_logit_tolerance": TOLERANCE,
+            "max_logit_tolerance": self._tolerance(),
+            "first_turn_logit_difference": self._first_turn_difference,
             "cold_logit_difference": self._cold_difference,
             "cold_logit_tolerance": self._cold_tolerance(),
             "cold_tokens_equal": self._cold_tokens_equal,
@@ -252,9 +259,9 @@ class _Story:
         )
         report.require(facts["tokens_identical"], "the tokens differ from those of the controls")
         report.require(
-            facts["max_logit_difference"] <= TOLERANCE,
+            facts["max_logit_difference"] <= facts["max_logit_tolerance"],
             f"logits differ by {facts['max_logit_difference']:g} from the engine's own K/V cache: "
-            f"{TOLERANCE:g} is allowed",
+            f"{facts['max_logit_tolerance']:g} is allowed",
         )
         report.require(
             facts["cold_logit_difference"] <= facts["cold_logit_tolerance"],

@@ -51,8 +51,16 @@ class Worker:
 
             self._client = reprise.Client(router=setup["router"], name=f"demo-{self._name}")
             self._prefixes = PrefixCache(self._client, self._decoder.model)
-        # The first steps of a process are slower than all others.
-        decode.with_cache(self._decoder.model, [1] * 64, 0, self._empty(), 2, time.perf_counter())
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """The first steps of a process are slower than all others; a GPU loads its kernels by the
+        shapes that they are for."""
+        model = self._decoder.model
+        tokens = 64 if model.device.type == "cpu" else 4096
+        cache = self._empty()
+        decode.with_cache(model, [1] * tokens, 0, cache, 2, time.perf_counter())
+        decode.with_cache(model, [1] * (tokens + 33), tokens, cache, 2, time.perf_counter())
 
     def hello(self) -> dict[str, Any]:
         """What this worker is."""
