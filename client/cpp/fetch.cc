@@ -105,24 +105,28 @@ class Reader {
     const absl::Time started = absl::Now();
     const absl::Time deadline =
         std::min(context_.deadline, started + StallLimit(uint64_t{blocks} * layout_.block_bytes));
-    VerifyingSink sink(
-        {.memory = &call_.memory,
-         .layout = &layout_,
-         .staging = &core_->staging,
-         .first = first - call_.first,
-         .deadline = deadline},
-        std::span(segment.checksums).subspan(first - segment.first, blocks), [&](uint32_t i) {
-          ++progress;
-          Delivered& block = delivered_[first - call_.first + i];
-          block = {true, segment.link->lane().kind(), segment.TierOf(first + i), source};
-          return context_.Check();
-        });
+    lanes::Lane& lane = segment.link->lane();
+    const lanes::BlockSink* asked = nullptr;
+    VerifyingSink sink({.memory = &call_.memory,
+                        .layout = &layout_,
+                        .staging = &core_->staging,
+                        .first = first - call_.first,
+                        .deadline = deadline},
+                       std::span(segment.checksums).subspan(first - segment.first, blocks),
+                       [&](uint32_t i) {
+                         ++progress;
+                         Delivered& block = delivered_[first - call_.first + i];
+                         block = {true, asked->carried_by().value_or(lane.kind()),
+                                  segment.TierOf(first + i), source};
+                         return context_.Check();
+                       });
+    asked = &sink;
     REPRISE_RETURN_IF_ERROR(sink.Prepare());
-    absl::Status status = segment.link->lane().Read({.lease = segment.lease,
-                                                     .first = first,
-                                                     .blocks = blocks,
-                                                     .block_bytes = layout_.block_bytes},
-                                                    sink, deadline);
+    absl::Status status = lane.Read({.lease = segment.lease,
+                                     .first = first,
+                                     .blocks = blocks,
+                                     .block_bytes = layout_.block_bytes},
+                                    sink, deadline);
     // Late, but sending: the caller's deadline was short, and nothing is wrong with the shard.
     const bool sending = absl::IsDeadlineExceeded(status) && progress > 0;
     core_->shards.Report(segment.address, segment.link, sending ? absl::CancelledError("") : status,

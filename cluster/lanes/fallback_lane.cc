@@ -4,6 +4,7 @@
 
 #include "absl/time/clock.h"
 #include "cluster/lanes/lane_status.h"
+#include "proto/types/clock.h"
 #include "proto/types/limits.h"
 #include "proto/types/status_macros.h"
 
@@ -17,23 +18,28 @@ class RestOfSink final : public BlockSink {
       : sink_(sink), base_(base), kind_(kind), carrying_(carrying) {}
   MemoryKind memory() const override { return sink_.memory(); }
   std::span<uint8_t> Buffer(uint32_t i) override { return sink_.Buffer(base_ + i); }
+  void CarriedBy(LaneKind kind) override { sink_.CarriedBy(kind); }
   absl::Status Complete(uint32_t i) override {
-    carrying_.store(kind_, std::memory_order_relaxed);
+    Carry();
     return Count(sink_.Complete(base_ + i), 1);
   }
   absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override {
-    carrying_.store(kind_, std::memory_order_relaxed);
+    Carry();
     return Count(sink_.Deliver(base_ + i, bytes), 1);
   }
   absl::Status DeliverDevice(uint32_t first,
                              std::span<const std::span<const uint8_t>> blocks) override {
-    carrying_.store(kind_, std::memory_order_relaxed);
+    Carry();
     return Count(sink_.DeliverDevice(base_ + first, blocks), static_cast<uint32_t>(blocks.size()));
   }
   uint32_t completed() const { return completed_; }
   bool refused() const { return refused_; }
 
  private:
+  void Carry() {
+    carrying_.store(kind_, std::memory_order_relaxed);
+    sink_.CarriedBy(kind_);
+  }
   absl::Status Count(absl::Status status, uint32_t blocks) {
     status.ok() ? static_cast<void>(completed_ += blocks) : static_cast<void>(refused_ = true);
     return status;
@@ -69,6 +75,9 @@ class RetriedSource final : public BlockSource {
     if (!status.ok()) refusal_ = status;
     return status;
   }
+  std::vector<PinnedBytes> Pinned(uint32_t first, uint32_t blocks) override {
+    return source_.Pinned(first, blocks);
+  }
   // OK: the source gave all that it was asked for.
   const absl::Status& refusal() const { return refusal_; }
 
@@ -90,19 +99,40 @@ bool GoesOn(const absl::Status& status, absl::Time deadline) {
 
 }  // namespace
 
-FallbackLane::FallbackLane(std::vector<std::unique_ptr<Lane>> best_first)
-    : lanes_(std::move(best_first)), carrying_(LaneKind::kStream) {
+FallbackLane::FallbackLane(std::vector<std::unique_ptr<Lane>> best_first, Order order)
+    : lanes_(std::move(best_first)), order_(std::move(order)), carrying_(LaneKind::kStream) {
   REPRISE_CHECK(!lanes_.empty());
   carrying_ = lanes_.front()->kind();
+}
+
+std::vector<Lane*> FallbackLane::OrderFor(const LaneJob& job) const {
+  std::vector<Lane*> ordered;
+  if (order_) {
+    for (const LaneKind kind : order_(job, rates(job.caller))) {
+      for (const std::unique_ptr<Lane>& lane : lanes_) {
+        if (lane->kind() == kind) ordered.push_back(lane.get());
+      }
+    }
+  }
+  if (ordered.empty()) {
+    for (const std::unique_ptr<Lane>& lane : lanes_) ordered.push_back(lane.get());
+  }
+  return ordered;
 }
 
 absl::Status FallbackLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) {
   ReadJob rest = job;
   absl::Status status;
-  for (const std::unique_ptr<Lane>& lane : lanes_) {
+  const std::vector<Lane*> lanes =
+      OrderFor({.bytes = job.blocks * job.block_bytes, .caller = sink.memory()});
+  for (Lane* const lane : lanes) {
     RestOfSink rest_of_sink(sink, job.blocks - rest.blocks, lane->kind(), carrying_);
-    status = lane->Read(rest, rest_of_sink, ShareOf(deadline, lane == lanes_.back()));
+    const absl::Time started = MonotonicClock().Now();
+    status = lane->Read(rest, rest_of_sink, ShareOf(deadline, lane == lanes.back()));
     Count(lane->kind(), rest_of_sink.completed());
+    if (status.ok()) {
+      Measure(lane->kind(), sink.memory(), rest_of_sink.completed() * job.block_bytes, started);
+    }
     rest.first += rest_of_sink.completed();
     rest.blocks -= rest_of_sink.completed();
     if (rest.blocks == 0 || rest_of_sink.refused() || !GoesOn(status, deadline)) return status;
@@ -112,10 +142,17 @@ absl::Status FallbackLane::Read(const ReadJob& job, BlockSink& sink, absl::Time 
 
 absl::Status FallbackLane::Write(const WriteJob& job, BlockSource& source, absl::Time deadline) {
   absl::Status status;
-  for (const std::unique_ptr<Lane>& lane : lanes_) {
+  const auto blocks = static_cast<uint32_t>(job.blocks.size());
+  const std::vector<Lane*> lanes =
+      OrderFor({.bytes = blocks * job.block_bytes, .caller = source.memory()});
+  for (Lane* const lane : lanes) {
     RetriedSource retried(source);
-    status = lane->Write(job, retried, ShareOf(deadline, lane == lanes_.back()));
-    if (status.ok()) Count(lane->kind(), static_cast<uint32_t>(job.blocks.size()));
+    const absl::Time started = MonotonicClock().Now();
+    status = lane->Write(job, retried, ShareOf(deadline, lane == lanes.back()));
+    if (status.ok()) {
+      Count(lane->kind(), blocks);
+      Measure(lane->kind(), source.memory(), blocks * job.block_bytes, started);
+    }
     // A lane that failed before it had written what came before the source's refusal has a
     // successor.
     if (status == retried.refusal() || !GoesOn(status, deadline)) return status;
@@ -127,10 +164,21 @@ uint64_t FallbackLane::BlocksServed(LaneKind kind) const {
   return blocks_served_[static_cast<size_t>(kind)].load(std::memory_order_relaxed);
 }
 
+LaneRates FallbackLane::rates(MemoryKind caller) const {
+  absl::MutexLock lock(&mu_);
+  return meters_[static_cast<size_t>(caller)].At(MonotonicClock().Now());
+}
+
 void FallbackLane::Count(LaneKind kind, uint32_t blocks) {
   if (blocks == 0) return;
   carrying_.store(kind, std::memory_order_relaxed);
   blocks_served_[static_cast<size_t>(kind)].fetch_add(blocks, std::memory_order_relaxed);
+}
+
+void FallbackLane::Measure(LaneKind kind, MemoryKind caller, uint64_t bytes, absl::Time started) {
+  const absl::Time now = MonotonicClock().Now();
+  absl::MutexLock lock(&mu_);
+  meters_[static_cast<size_t>(caller)].Add(kind, bytes, now - started, now);
 }
 
 }  // namespace reprise::lanes

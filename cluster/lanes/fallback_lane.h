@@ -9,20 +9,34 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "cluster/lanes/lane.h"
+#include "cluster/lanes/lane_rates.h"
 
 namespace reprise::lanes {
 
+// What is about to move, as an order of lanes is asked for it.
+struct LaneJob {
+  uint64_t bytes = 0;
+  MemoryKind caller = MemoryKind::kHost;
+};
+
 class FallbackLane final : public Lane {
  public:
-  // REQUIRES: at least one lane. The last one gets all the time that is left, every earlier one
-  // limits::kLaneDeadlineShare of it.
-  explicit FallbackLane(std::vector<std::unique_ptr<Lane>> best_first);
+  // The kinds to use for a job, best first; a kind that is not named is not used for it. Called
+  // from any thread.
+  using Order = std::function<std::vector<LaneKind>(const LaneJob& job, const LaneRates& rates)>;
+
+  // REQUIRES: at least one lane, of different kinds. The last one gets all the time that is left,
+  // every earlier one limits::kLaneDeadlineShare of it. Without an order, or when it names none of
+  // the lanes, they are used as they come.
+  explicit FallbackLane(std::vector<std::unique_ptr<Lane>> best_first, Order order = nullptr);
 
   // The kind that carries the latest block, also while its sink is asked; the first lane's before
   // any was.
@@ -32,11 +46,19 @@ class FallbackLane final : public Lane {
 
   // Blocks that lanes of this kind completed, both ways.
   uint64_t BlocksServed(LaneKind kind) const;
+  // What they carry to and from callers' memory of this kind, the callers' own work on the blocks
+  // included. Jobs that failed tell no rate.
+  LaneRates rates(MemoryKind caller) const;
 
  private:
+  std::vector<Lane*> OrderFor(const LaneJob& job) const;
   void Count(LaneKind kind, uint32_t blocks);
+  void Measure(LaneKind kind, MemoryKind caller, uint64_t bytes, absl::Time started);
 
   const std::vector<std::unique_ptr<Lane>> lanes_;
+  const Order order_;
+  mutable absl::Mutex mu_;
+  std::array<RateMeter, 2> meters_ ABSL_GUARDED_BY(mu_);  // by MemoryKind of the caller
   std::atomic<LaneKind> carrying_;
   std::array<std::atomic<uint64_t>, 4> blocks_served_{};  // by LaneKind
 };

@@ -18,4 +18,8 @@ absl::Status BlockSource::FillDevice(uint32_t, std::span<const std::span<uint8_t
   return absl::InternalError("a lane asked a source in host memory to fill device memory");
 }
 
+std::vector<PinnedBytes> BlockSource::Pinned(uint32_t, uint32_t) {
+  return {};
+}
+
 }  // namespace reprise::lanes

@@ -20,6 +20,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -87,6 +88,10 @@ class BlockSink {
   // Where the blocks end up. kHost: the sink is never handed device memory, and a lane that has
   // nothing else copies into Buffer.
   virtual MemoryKind memory() const { return MemoryKind::kHost; }
+  // The next blocks come by this kind of lane. Told by a lane that is several, before the blocks.
+  virtual void CarriedBy(LaneKind kind) { carried_by_ = kind; }
+  // What was told last; nullopt: the lane that was asked carries them.
+  std::optional<LaneKind> carried_by() const { return carried_by_; }
   // Host memory for the whole of block i, which the lane fills before it calls Complete(i). Stays
   // valid until then.
   virtual std::span<uint8_t> Buffer(uint32_t i) = 0;
@@ -101,6 +106,9 @@ class BlockSink {
   // before it are completed.
   virtual absl::Status DeliverDevice(uint32_t first,
                                      std::span<const std::span<const uint8_t>> blocks);
+
+ private:
+  std::optional<LaneKind> carried_by_;
 };
 
 // Where a lane takes blocks from. `i` counts from 0 within one Write call. Called from one thread
@@ -119,6 +127,10 @@ class BlockSource {
   // Puts blocks [first, first + slots.size()) into slots in device memory; they are there when it
   // returns. REQUIRES: memory() is kDevice.
   virtual absl::Status FillDevice(uint32_t first, std::span<const std::span<uint8_t>> slots);
+  // Blocks from `first` on where they lie in device memory, as many of `blocks` as lie there one
+  // after the other. They stay as they are while their pins live, also after Write returned: a
+  // device may let go of them later. Empty: the source has none, and is asked to fill.
+  virtual std::vector<PinnedBytes> Pinned(uint32_t first, uint32_t blocks);
 };
 
 struct ReadJob {

@@ -29,8 +29,30 @@ bool NcclWorks(const LaneEnd& caller, const LaneEnd& shard, const LaneConditions
          shard.memory == MemoryKind::kDevice;
 }
 
-double Seconds(absl::Duration setup, double measured, double assumed, uint64_t job_bytes) {
-  const double rate = measured > 0 ? measured : assumed;
+// What lanes are taken to carry before they were measured.
+LaneRates Assumed(MemoryKind shard) {
+  return {.view = shard == MemoryKind::kDevice ? limits::kDeviceViewBytesPerSecond
+                                               : limits::kViewBytesPerSecond,
+          .nccl = limits::kNcclBytesPerSecond,
+          .stream = limits::kStreamBytesPerSecond};
+}
+
+// A busy machine and the caller's own work slow down every lane: one that was not measured is taken
+// to fall short of its figure like the best of those that were, so that no lane looks better for
+// not having been tried.
+LaneRates Expected(const LaneRates& measured, const LaneRates& assumed) {
+  const double best = std::max({measured.view / assumed.view, measured.nccl / assumed.nccl,
+                                measured.stream / assumed.stream});
+  const double share = best > 0 ? std::min(best, 1.0) : 1.0;
+  const auto either = [share](double seen, double figure) {
+    return seen > 0 ? seen : figure * share;
+  };
+  return {.view = either(measured.view, assumed.view),
+          .nccl = either(measured.nccl, assumed.nccl),
+          .stream = either(measured.stream, assumed.stream)};
+}
+
+double Seconds(absl::Duration setup, double rate, uint64_t job_bytes) {
   const uint64_t bytes = job_bytes > 0 ? job_bytes : limits::kLargeJobBytes;
   return absl::ToDoubleSeconds(setup) + static_cast<double>(bytes) / rate;
 }
@@ -60,25 +82,34 @@ const char* NcclLinkStateName(NcclLinkState state) {
 std::vector<LaneKind> ChooseLanes(const LaneEnd& caller, const LaneEnd& shard,
                                   const LaneConditions& now) {
   const auto both = [&](LaneKind kind) { return Has(caller, kind) && Has(shard, kind); };
+  const LaneRates rates = Expected(now.rates, Assumed(shard.memory));
   std::vector<Candidate> candidates;
   if (both(LaneKind::kView) && ViewWorks(caller, shard, now)) {
-    candidates.push_back({LaneKind::kView, Seconds(limits::kViewSetup, now.rates.view,
-                                                   limits::kViewBytesPerSecond, now.job_bytes)});
+    candidates.push_back({LaneKind::kView, Seconds(limits::kViewSetup, rates.view, now.job_bytes)});
   }
   if (both(LaneKind::kNccl) && NcclWorks(caller, shard, now)) {
-    candidates.push_back({LaneKind::kNccl, Seconds(limits::kNcclSetup, now.rates.nccl,
-                                                   limits::kNcclBytesPerSecond, now.job_bytes)});
+    candidates.push_back({LaneKind::kNccl, Seconds(limits::kNcclSetup, rates.nccl, now.job_bytes)});
   }
   if (both(LaneKind::kStream)) {
     candidates.push_back(
-        {LaneKind::kStream, Seconds(limits::kStreamSetup, now.rates.stream,
-                                    limits::kStreamBytesPerSecond, now.job_bytes)});
+        {LaneKind::kStream, Seconds(limits::kStreamSetup, rates.stream, now.job_bytes)});
   }
   std::stable_sort(candidates.begin(), candidates.end(),
                    [](const Candidate& a, const Candidate& b) { return a.seconds < b.seconds; });
   std::vector<LaneKind> kinds;
   for (const Candidate& candidate : candidates) kinds.push_back(candidate.kind);
   return kinds;
+}
+
+bool WantsNcclLink(const LaneEnd& caller, const LaneEnd& shard, const LaneConditions& now) {
+  if (now.nccl_link == NcclLinkState::kUp) return false;
+  LaneConditions with_link = now;
+  with_link.nccl_link = NcclLinkState::kUp;
+  // A link is worth its making when large jobs are; a small one that asks first is no reason
+  // against it.
+  with_link.job_bytes = 0;
+  const std::vector<LaneKind> lanes = ChooseLanes(caller, shard, with_link);
+  return !lanes.empty() && lanes.front() == LaneKind::kNccl;
 }
 
 std::string ThisHostId() {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cluster/lanes/lane.h"
+#include "cluster/lanes/lane_rates.h"
 #include "proto/types/ids.h"
 
 namespace reprise::lanes {
@@ -35,13 +36,6 @@ struct LaneEnd {
   MemoryKind memory = MemoryKind::kHost;  // where the blocks are
 };
 
-// Bytes per second seen lately; 0: never measured, the figure in limits.h stands in.
-struct LaneRates {
-  double view = 0;
-  double nccl = 0;
-  double stream = 0;
-};
-
 struct LaneConditions {
   bool view_socket_connected = false;  // same boot id alone does not mean the same mount namespace
   bool device_peer_access = false;     // CUDA IPC opened the shard's extents here
@@ -53,6 +47,10 @@ struct LaneConditions {
 // Lanes by expected time of the job, shortest first. Empty when the ends share none.
 std::vector<LaneKind> ChooseLanes(const LaneEnd& caller, const LaneEnd& shard,
                                   const LaneConditions& now);
+
+// Whether the ends would be better off with an NCCL link than they are: it would be chosen first if
+// it were up, and it is not. A link is made for those pairs alone.
+bool WantsNcclLink(const LaneEnd& caller, const LaneEnd& shard, const LaneConditions& now);
 
 // The boot id of this machine ("" where the kernel has none): equal on every process of one
 // machine, different after a restart of it.

@@ -130,8 +130,12 @@ inline constexpr absl::Duration kViewSetup = absl::Microseconds(30);
 inline constexpr absl::Duration kNcclSetup = absl::Microseconds(50);
 inline constexpr absl::Duration kStreamSetup = absl::Microseconds(200);
 inline constexpr double kViewBytesPerSecond = 8e9;
+inline constexpr double kDeviceViewBytesPerSecond = 100e9;  // one GPU, or two with peer access
 inline constexpr double kNcclBytesPerSecond = 10e9;
 inline constexpr double kStreamBytesPerSecond = 1e9;
+inline constexpr uint64_t kRateJobBytesMin = 1 << 20;    // smaller jobs tell no rate
+inline constexpr double kRateHalfLifeBytes = 256 << 20;  // newer bytes count more
+inline constexpr absl::Duration kRateAgeMax = absl::Minutes(1);  // then it is as never measured
 inline constexpr absl::Duration kPollMax = absl::Milliseconds(500);  // one wait for a descriptor
 
 // ---- View lane
@@ -153,6 +157,7 @@ inline constexpr absl::Duration kViewRetryAfter =
 
 // ---- NCCL lane
 inline constexpr size_t kNcclLinksMax = 64;                 // of a process; each has a thread
+inline constexpr size_t kNcclPeerCallsMax = 2 * kNcclLinksMax;  // of a shard at once; a call waits
 inline constexpr uint64_t kNcclLandingBytes = 64ull << 20;  // device memory of a caller's link
 inline constexpr size_t kNcclGroupBlocksMax = 256;          // sends or receives in one group
 inline constexpr uint64_t kNcclWarmBytes = 4096;            // sent each way before first use
@@ -163,6 +168,7 @@ inline constexpr absl::Duration kNcclBackOffMin = absl::Seconds(1);       // aft
 inline constexpr absl::Duration kNcclBackOffMax = absl::Minutes(2);       //   doubled by each next
 inline constexpr absl::Duration kNcclPollMin = absl::Microseconds(20);
 inline constexpr absl::Duration kNcclPollMax = absl::Milliseconds(1);
+inline constexpr int kNcclPollShare = 64;  // a group that took t is looked at again after t / 64
 inline constexpr absl::Duration kNcclHangupTimeout = absl::Seconds(1);
 inline constexpr absl::Duration kNcclStopGrace = absl::Seconds(5);  // for an abort that is stuck
 

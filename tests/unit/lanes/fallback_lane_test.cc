@@ -1,7 +1,9 @@
 #include "cluster/lanes/fallback_lane.h"
 
 #include <algorithm>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -9,6 +11,7 @@
 #include "cluster/lanes/lane_status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "proto/types/limits.h"
 #include "tests/support/lane_ends.h"
 #include "tests/support/memory_lane_host.h"
 
@@ -101,6 +104,73 @@ TEST_F(FallbackLaneTest, ASinkThatAsksLearnsWhichLaneBringsTheBlock) {
   ASSERT_TRUE(lane->Read({lease, 0, 4, 999}, sink, Soon()).ok());
   EXPECT_THAT(sink.kinds, ::testing::ElementsAre(LaneKind::kView, LaneKind::kView,
                                                  LaneKind::kInProcess, LaneKind::kInProcess));
+}
+
+TEST_F(FallbackLaneTest, EveryBlockIsToldTheLaneThatBringsItAlsoWhileAnotherJobRuns) {
+  class ToldSink final : public BlockSink {
+   public:
+    std::span<uint8_t> Buffer(uint32_t) override { return {}; }
+    absl::Status Complete(uint32_t) override { return absl::InternalError("copied"); }
+    absl::Status Deliver(uint32_t i, std::span<const uint8_t>) override {
+      if (i == 1 && other) other();
+      kinds.push_back(carried_by());
+      return absl::OkStatus();
+    }
+    std::function<void()> other;
+    std::vector<std::optional<LaneKind>> kinds;
+  } sink;
+  const auto lane = Make(2, LaneDown("gone"));
+  const LeaseId lease = host_.Lease({.blocks = 4, .block_bytes = 999});
+  // Ends on the other lane while this one still brings blocks.
+  sink.other = [&] {
+    ToldSink another;
+    ASSERT_TRUE(lane->Read({lease, 0, 4, 999}, another, Soon()).ok());
+  };
+  ASSERT_TRUE(lane->Read({lease, 0, 4, 999}, sink, Soon()).ok());
+  EXPECT_THAT(sink.kinds, ::testing::ElementsAre(LaneKind::kView, LaneKind::kView,
+                                                 LaneKind::kInProcess, LaneKind::kInProcess));
+}
+
+TEST_F(FallbackLaneTest, LanesAreUsedInTheOrderOfEachJobAndUnnamedOnesNot) {
+  std::vector<LaneJob> jobs;
+  std::vector<LaneKind> order = {LaneKind::kInProcess, LaneKind::kView};
+  std::vector<std::unique_ptr<Lane>> lanes;
+  auto dying = std::make_unique<DyingLane>(&host_, 100, absl::OkStatus());
+  DyingLane* const view = dying.get();
+  lanes.push_back(std::move(dying));
+  lanes.push_back(std::make_unique<InProcessLane>(&host_, AttachmentId(5)));
+  FallbackLane lane(std::move(lanes), [&](const LaneJob& job, const LaneRates&) {
+    jobs.push_back(job);
+    return order;
+  });
+  const LeaseId lease = host_.Lease({.blocks = 4, .block_bytes = 1000});
+  CheckingSink first({.blocks = 4, .block_bytes = 1000});
+  ASSERT_TRUE(lane.Read({lease, 0, 4, 1000}, first, Soon()).ok());
+  EXPECT_EQ(view->calls, 0);
+  EXPECT_EQ(lane.BlocksServed(LaneKind::kInProcess), 4u);
+  order = {LaneKind::kView};
+  CheckingSink second({.blocks = 4, .block_bytes = 1000});
+  ASSERT_TRUE(lane.Read({lease, 0, 4, 1000}, second, Soon()).ok());
+  EXPECT_EQ(view->calls, 1);
+  order = {LaneKind::kNccl};  // which is not there: as they come
+  CheckingSink third({.blocks = 4, .block_bytes = 1000});
+  ASSERT_TRUE(lane.Read({lease, 0, 4, 1000}, third, Soon()).ok());
+  EXPECT_EQ(view->calls, 2);
+  ASSERT_EQ(jobs.size(), 3u);
+  EXPECT_EQ(jobs[0].bytes, 4000u);
+  EXPECT_EQ(jobs[0].caller, MemoryKind::kHost);
+}
+
+TEST_F(FallbackLaneTest, TheRatesOfLargeJobsAreMeasuredPerLane) {
+  const auto lane = Make(1'000'000, absl::OkStatus());
+  const uint64_t large = limits::kRateJobBytesMin;
+  EXPECT_EQ(lane->rates(MemoryKind::kHost).view, 0);
+  const LeaseId lease = host_.Lease({.blocks = 1, .block_bytes = large});
+  CheckingSink sink({.blocks = 1, .block_bytes = large});
+  ASSERT_TRUE(lane->Read({lease, 0, 1, large}, sink, Soon()).ok());
+  EXPECT_GT(lane->rates(MemoryKind::kHost).view, 0);
+  EXPECT_EQ(lane->rates(MemoryKind::kHost).stream, 0);
+  EXPECT_EQ(lane->rates(MemoryKind::kDevice).view, 0);
 }
 
 TEST_F(FallbackLaneTest, AWriteThatALaneDroppedIsWrittenByTheNext) {

@@ -57,13 +57,26 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"host memory does not go by NCCL", kHostA, kGpuB, kUp, {kS}},
         Row{"device slots are no view for a host reader", kHostA, kGpuA, kSocket, {kS}},
         Row{"device view needs peer access", kGpuA, kGpuA, kSocket, {kS}},
-        Row{"same GPU host with everything",
+        Row{"a GPU of the same host is faster seen than sent to",
             kGpuA,
             kGpuA,
             {.view_socket_connected = true,
              .device_peer_access = true,
              .nccl_link = NcclLinkState::kUp},
+            {kV, kN, kS}},
+        Row{"a view that was seen to be slower than NCCL loses against it",
+            kGpuA,
+            kGpuA,
+            {.view_socket_connected = true,
+             .device_peer_access = true,
+             .nccl_link = NcclLinkState::kUp,
+             .rates = {.view = 2e9, .nccl = 3e9}},
             {kN, kV, kS}},
+        Row{"a busy machine makes no lane look better for not having been tried",
+            kHostA,
+            kHostA,
+            {.view_socket_connected = true, .rates = {.view = 1e8}},
+            {kV, kS}},
         Row{"a slow NCCL link loses against the stream",
             kGpuA,
             kGpuB,
@@ -77,6 +90,17 @@ INSTANTIATE_TEST_SUITE_P(
              .nccl_link = NcclLinkState::kUp,
              .job_bytes = 4096},
             {kV, kN, kS}}));
+
+TEST(LaneChoiceTest, ALinkIsWantedWhereItWouldBeChosenFirstAndIsNotUp) {
+  EXPECT_TRUE(WantsNcclLink(kGpuA, kGpuB, {}));
+  EXPECT_TRUE(WantsNcclLink(kGpuA, kGpuB, {.job_bytes = 4096}));
+  EXPECT_TRUE(WantsNcclLink(kGpuA, kGpuB, {.nccl_link = NcclLinkState::kBackingOff}));
+  EXPECT_FALSE(WantsNcclLink(kGpuA, kGpuB, kUp));
+  EXPECT_FALSE(WantsNcclLink(kHostA, kGpuB, {}));
+  EXPECT_FALSE(
+      WantsNcclLink(kGpuA, kGpuA, {.view_socket_connected = true, .device_peer_access = true}));
+  EXPECT_FALSE(WantsNcclLink(kGpuA, kGpuB, {.rates = {.nccl = 1e8, .stream = 2e9}}));
+}
 
 TEST(LaneChoiceTest, TheHostIdIsTheBootId) {
   EXPECT_EQ(ThisHostId(), ThisHostId());

@@ -1,0 +1,19 @@
+// A lane over a link that is made, lost and rebuilt in the background: what whoever orders lanes
+// has to know of it.
+//
+// Thread safety: as Lane.
+#pragma once
+
+#include "cluster/lanes/lane.h"
+#include "cluster/lanes/lane_choice.h"
+
+namespace reprise::lanes {
+
+class LinkedLane : public Lane {
+ public:
+  virtual NcclLinkState link_state() const = 0;
+  // Makes the link ahead of the first use. Returns at once.
+  virtual void Prepare() = 0;
+};
+
+}  // namespace reprise::lanes
