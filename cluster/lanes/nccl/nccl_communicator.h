@@ -26,7 +26,7 @@ class NcclCommunicator {
  public:
   struct Options {
     std::shared_ptr<const NcclLibrary> nccl;
-    NcclDevice* device = nullptr;  // REQUIRES: outlives the communicator
+    std::shared_ptr<NcclDevice> device;
     ncclUniqueId id{};
     int rank = 0;  // 0 or 1
   };

@@ -118,8 +118,13 @@ absl::StatusOr<NcclOpened> NcclHost::OpenNext(Served& served, const NcclOpenCall
     served.link->Fail("NCCL: the shard opened a group after its deadline");
     return absl::DeadlineExceededError("NCCL: the deadline is over");
   }
-  absl::StatusOr<std::shared_ptr<NcclLink::Pending>> pending =
-      served.link->Submit({.group = std::move(group), .keep = pins, .deadline = deadline});
+  const auto done = [counts = counts_, writes = call.writes(), blocks = opened.count,
+                     bytes = opened.count * call.block_bytes] {
+    (writes ? counts->blocks_received : counts->blocks_sent) += blocks;
+    (writes ? counts->bytes_received : counts->bytes_sent) += bytes;
+  };
+  absl::StatusOr<std::shared_ptr<NcclLink::Pending>> pending = served.link->Submit(
+      {.group = std::move(group), .keep = pins, .done = done, .deadline = deadline});
   if (!pending.ok()) return pending.status();
   if (call.writes()) {
     served.write = call;
@@ -190,6 +195,13 @@ void NcclHost::EndAttachment(AttachmentId attachment) {
   for (const auto& [id, served] : links_) {
     if (served->attachment == attachment) served->link->Close();
   }
+}
+
+NcclHost::Moved NcclHost::moved() const {
+  return {.blocks_sent = counts_->blocks_sent,
+          .bytes_sent = counts_->bytes_sent,
+          .blocks_received = counts_->blocks_received,
+          .bytes_received = counts_->bytes_received};
 }
 
 size_t NcclHost::links() const {

@@ -24,7 +24,7 @@ class NcclHost {
   struct Options {
     LaneHost* host = nullptr;  // REQUIRES: outlives this
     std::shared_ptr<const NcclLibrary> nccl;
-    NcclDevice* device = nullptr;  // REQUIRES: outlives this, and a link that is stuck
+    std::shared_ptr<NcclDevice> device;
     LinkState::Options state;
     absl::Duration stop_grace = limits::kNcclStopGrace;
   };
@@ -48,9 +48,21 @@ class NcclHost {
 
   size_t links() const;
 
+  // Since the start; what NCCL has finished.
+  struct Moved {
+    uint64_t blocks_sent = 0;
+    uint64_t bytes_sent = 0;
+    uint64_t blocks_received = 0;
+    uint64_t bytes_received = 0;
+  };
+  Moved moved() const;
+
  private:
   struct Served;
   struct Pins;
+  struct Counts {
+    std::atomic<uint64_t> blocks_sent{0}, bytes_sent{0}, blocks_received{0}, bytes_received{0};
+  };
 
   std::shared_ptr<Served> Find(AttachmentId attachment, NcclLinkId link) const;
   void ForgetClosed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -60,6 +72,7 @@ class NcclHost {
   absl::Status OpenWrite(Served& served, const NcclOpenCall& call, Pins& pins, NcclGroup& group);
 
   const Options options_;
+  const std::shared_ptr<Counts> counts_ = std::make_shared<Counts>();  // the links' threads add
   mutable absl::Mutex mu_;
   absl::flat_hash_map<NcclLinkId, std::shared_ptr<Served>> links_ ABSL_GUARDED_BY(mu_);
 };

@@ -30,20 +30,53 @@ absl::Status AsLaneFailure(const absl::Status& why, MonotonicDeadline deadline) 
   return IsLaneDown(why) ? why : LaneDown(absl::StrCat("NCCL lane: ", why.message()));
 }
 
+absl::Status Deliver(BlockSink& sink, uint32_t first,
+                     std::span<const std::span<const uint8_t>> blocks, MonotonicDeadline deadline) {
+  if (sink.memory() == MemoryKind::kDevice) return sink.DeliverDevice(first, blocks);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (deadline.over()) return Over();
+    REPRISE_RETURN_IF_ERROR(sink.Deliver(first + static_cast<uint32_t>(i), blocks[i]));
+  }
+  return absl::OkStatus();
+}
+
+// Fills slots one after the other; `status` says why not all. Returns how many are filled.
+size_t FillFrom(BlockSource& source, uint32_t first, std::span<const std::span<uint8_t>> slots,
+                absl::Status& status) {
+  if (source.memory() == MemoryKind::kDevice) {
+    status = source.FillDevice(first, slots);
+    return status.ok() ? slots.size() : 0;
+  }
+  for (size_t i = 0; i < slots.size(); ++i) {
+    status = source.Fill(first + static_cast<uint32_t>(i), slots[i]);
+    if (!status.ok()) return i;
+  }
+  return slots.size();
+}
+
 }  // namespace
 
 // What the shard and this end call the current communicator. The link's thread has it too, and may
 // outlive the lane.
 struct NcclLane::Session {
-  Session(std::shared_ptr<const NcclLibrary> n, std::shared_ptr<NcclControl> c)
-      : nccl(std::move(n)), control(std::move(c)) {}
+  explicit Session(const Options& o)
+      : nccl(o.nccl),
+        control(o.control),
+        cap(o.cap),
+        device(o.device),
+        landing_bytes(o.landing_bytes) {}
 
   // On the link's thread, before each try.
   absl::StatusOr<ncclUniqueId> Rendezvous(MonotonicDeadline deadline) {
     Hangup();
     NcclConnectCall call{.link = RandomLinkId()};
+    std::shared_ptr<const void> admitted = cap == nullptr ? nullptr : cap->Take();
+    if (cap != nullptr && admitted == nullptr) {
+      return LaneDown(absl::StrCat("NCCL lane: this process has its ", cap->links_max(), " links"));
+    }
     {
       absl::MutexLock lock(&mu);
+      admission = std::move(admitted);
       link = call.link;
       next_sequence = 1;
     }
@@ -67,9 +100,37 @@ struct NcclLane::Session {
     call.sequence = next_sequence++;
   }
 
+  // Device memory for blocks, which the link's end gives back.
+  absl::StatusOr<std::shared_ptr<DeviceMemory>> Landing() {
+    {
+      absl::MutexLock lock(&mu);
+      if (landing != nullptr) return landing;
+    }
+    REPRISE_RETURN_IF_ERROR(device->Enter());
+    absl::StatusOr<std::unique_ptr<DeviceMemory>> made = device->Allocate(landing_bytes);
+    if (!made.ok()) return LaneDown(absl::StrCat("NCCL lane: ", made.status().message()));
+    absl::MutexLock lock(&mu);
+    landing = *std::move(made);
+    return landing;
+  }
+
+  // On the link's thread, after an abort.
+  void Released() {
+    std::shared_ptr<const void> no_admission;
+    std::shared_ptr<DeviceMemory> no_landing;
+    absl::MutexLock lock(&mu);
+    admission.swap(no_admission);
+    landing.swap(no_landing);
+  }
+
   const std::shared_ptr<const NcclLibrary> nccl;
   const std::shared_ptr<NcclControl> control;
+  const std::shared_ptr<LinkCap> cap;
+  const std::shared_ptr<NcclDevice> device;
+  const uint64_t landing_bytes;
   absl::Mutex mu;
+  std::shared_ptr<const void> admission ABSL_GUARDED_BY(mu);
+  std::shared_ptr<DeviceMemory> landing ABSL_GUARDED_BY(mu);
   NcclLinkId link ABSL_GUARDED_BY(mu);
   uint64_t next_sequence ABSL_GUARDED_BY(mu) = 1;
 };
@@ -101,28 +162,43 @@ class NcclLane::Turn {
     return absl::OkStatus();
   }
 
+  // How many blocks fit into the landing memory, one group's at most. LANE_DOWN when not one does.
+  absl::StatusOr<uint32_t> Land(uint64_t block_bytes) {
+    if (landing_ == nullptr) {
+      REPRISE_ASSIGN_OR_RETURN(landing_, lane_.session_->Landing());
+    }
+    const uint64_t blocks = block_bytes == 0 ? 0 : landing_->bytes().size() / block_bytes;
+    if (blocks == 0)
+      return LaneDown(absl::StrCat("NCCL lane: a block of ", block_bytes, " bytes does not fit"));
+    return static_cast<uint32_t>(std::min<uint64_t>(blocks, limits::kNcclGroupBlocksMax));
+  }
+  std::span<uint8_t> Landing(uint32_t i, uint64_t block_bytes) const {
+    return landing_->bytes().subspan(i * block_bytes, block_bytes);
+  }
+  const std::shared_ptr<DeviceMemory>& landing() const { return landing_; }
+
  private:
   NcclLane& lane_;
   bool taken_ = false;
+  std::shared_ptr<DeviceMemory> landing_;
 };
 
-absl::StatusOr<std::unique_ptr<NcclLane>> NcclLane::Create(Options options) {
-  REPRISE_RETURN_IF_ERROR(options.device->Enter());
-  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<DeviceMemory> landing,
-                           options.device->Allocate(options.landing_bytes));
-  return std::unique_ptr<NcclLane>(new NcclLane(std::move(options), std::move(landing)));
-}
+// What a write's next group sends: the first blocks of what is left.
+struct NcclLane::Outgoing {
+  std::vector<std::span<const uint8_t>> blocks;
+  std::shared_ptr<const void> keep;
+  absl::Status status;  // why there is not one more; OK: there may be
+};
 
-NcclLane::NcclLane(Options options, std::shared_ptr<DeviceMemory> landing)
-    : options_(std::move(options)),
-      landing_(std::move(landing)),
-      session_(std::make_shared<Session>(options_.nccl, options_.control)) {
+NcclLane::NcclLane(Options options)
+    : options_(std::move(options)), session_(std::make_shared<Session>(options_)) {
   link_ = std::make_unique<NcclLink>(NcclLink::Options{
       .nccl = options_.nccl,
       .device = options_.device,
       .rank = 0,
       .rendezvous = [session = session_](
                         MonotonicDeadline deadline) { return session->Rendezvous(deadline); },
+      .released = [session = session_] { session->Released(); },
       .state = options_.state,
       .stop_grace = options_.stop_grace});
 }
@@ -131,17 +207,6 @@ NcclLane::~NcclLane() {
   // The shard first: its half of a group that is under way need not wait for a deadline.
   session_->Hangup();
   link_.reset();
-}
-
-absl::StatusOr<uint32_t> NcclLane::BlocksPerGroup(uint64_t block_bytes) const {
-  const uint64_t blocks = block_bytes == 0 ? 0 : landing_->bytes().size() / block_bytes;
-  if (blocks == 0)
-    return LaneDown(absl::StrCat("NCCL lane: a block of ", block_bytes, " bytes does not fit"));
-  return static_cast<uint32_t>(std::min<uint64_t>(blocks, limits::kNcclGroupBlocksMax));
-}
-
-std::span<uint8_t> NcclLane::Landing(uint32_t i, uint64_t block_bytes) const {
-  return landing_->bytes().subspan(i * block_bytes, block_bytes);
 }
 
 absl::StatusOr<NcclOpened> NcclLane::Open(NcclOpenCall& call, MonotonicDeadline deadline) {
@@ -160,15 +225,16 @@ absl::Status NcclLane::Break(const absl::Status& why) {
   return why;
 }
 
-absl::Status NcclLane::Run(NcclGroup group, MonotonicDeadline deadline) {
+absl::Status NcclLane::Run(NcclGroup group, std::shared_ptr<const void> keep,
+                           MonotonicDeadline deadline) {
   const absl::StatusOr<std::shared_ptr<NcclLink::Pending>> pending =
-      link_->Submit({.group = std::move(group), .keep = landing_, .deadline = deadline});
+      link_->Submit({.group = std::move(group), .keep = std::move(keep), .deadline = deadline});
   const absl::Status status = pending.ok() ? link_->Await(**pending, deadline) : pending.status();
   return status.ok() ? status : AsLaneFailure(Break(status), deadline);
 }
 
 absl::Status NcclLane::ReadGroup(const ReadJob& job, uint32_t done, uint32_t count,
-                                 MonotonicDeadline deadline) {
+                                 const Turn& turn, MonotonicDeadline deadline) {
   NcclOpenCall call{.lease = job.lease,
                     .first = job.first + done,
                     .count = count,
@@ -177,22 +243,8 @@ absl::Status NcclLane::ReadGroup(const ReadJob& job, uint32_t done, uint32_t cou
   if (opened.count == 0) return opened.status;
   if (opened.count != count) return Break(LaneDown("NCCL lane: the shard opened a part of a read"));
   NcclGroup group;
-  for (uint32_t i = 0; i < count; ++i) group.receives.push_back(Landing(i, job.block_bytes));
-  return Run(std::move(group), deadline);
-}
-
-absl::Status NcclLane::DeliverGroup(BlockSink& sink, uint32_t first, uint32_t count,
-                                    uint64_t block_bytes, MonotonicDeadline deadline) {
-  if (sink.memory() == MemoryKind::kDevice) {
-    std::vector<std::span<const uint8_t>> blocks;
-    for (uint32_t i = 0; i < count; ++i) blocks.push_back(Landing(i, block_bytes));
-    return sink.DeliverDevice(first, blocks);
-  }
-  for (uint32_t i = 0; i < count; ++i) {
-    if (deadline.over()) return Over();
-    REPRISE_RETURN_IF_ERROR(sink.Deliver(first + i, Landing(i, block_bytes)));
-  }
-  return absl::OkStatus();
+  for (uint32_t i = 0; i < count; ++i) group.receives.push_back(turn.Landing(i, job.block_bytes));
+  return Run(std::move(group), turn.landing(), deadline);
 }
 
 absl::Status NcclLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline_time) {
@@ -201,23 +253,26 @@ absl::Status NcclLane::Read(const ReadJob& job, BlockSink& sink, absl::Time dead
   const MonotonicDeadline deadline(deadline_time);
   Turn turn(*this);
   REPRISE_RETURN_IF_ERROR(turn.Take(deadline));
-  REPRISE_ASSIGN_OR_RETURN(const uint32_t per_group, BlocksPerGroup(job.block_bytes));
+  REPRISE_ASSIGN_OR_RETURN(const uint32_t per_group, turn.Land(job.block_bytes));
   for (uint32_t done = 0; done < job.blocks;) {
     const uint32_t count = std::min(per_group, job.blocks - done);
-    REPRISE_RETURN_IF_ERROR(ReadGroup(job, done, count, deadline));
+    REPRISE_RETURN_IF_ERROR(ReadGroup(job, done, count, turn, deadline));
     if (deadline.over()) return Over();
-    REPRISE_RETURN_IF_ERROR(DeliverGroup(sink, done, count, job.block_bytes, deadline));
+    std::vector<std::span<const uint8_t>> landed;
+    for (uint32_t i = 0; i < count; ++i) landed.push_back(turn.Landing(i, job.block_bytes));
+    REPRISE_RETURN_IF_ERROR(Deliver(sink, done, landed, deadline));
     done += count;
   }
   return absl::OkStatus();
 }
 
-absl::Status NcclLane::WriteGroup(NcclOpenCall call, MonotonicDeadline deadline) {
+absl::Status NcclLane::WriteGroup(NcclOpenCall call, Outgoing outgoing,
+                                  MonotonicDeadline deadline) {
   REPRISE_ASSIGN_OR_RETURN(const NcclOpened opened, Open(call, deadline));
   if (opened.count > 0) {
-    NcclGroup group;
-    for (uint32_t i = 0; i < opened.count; ++i) group.sends.push_back(Landing(i, call.block_bytes));
-    REPRISE_RETURN_IF_ERROR(Run(std::move(group), deadline));
+    NcclGroup group{.sends = std::move(outgoing.blocks)};
+    group.sends.resize(opened.count);
+    REPRISE_RETURN_IF_ERROR(Run(std::move(group), std::move(outgoing.keep), deadline));
     // The shard's own words (the reservation is over, say) are the caller's to hear.
     const absl::Status finished = options_.control->Finish(call.link, call.sequence, deadline);
     if (deadline.over()) return finished.ok() ? absl::OkStatus() : Over();
@@ -226,20 +281,32 @@ absl::Status NcclLane::WriteGroup(NcclOpenCall call, MonotonicDeadline deadline)
   return opened.count == call.count ? absl::OkStatus() : opened.status;
 }
 
-// Blocks of the source in the landing memory; `status` says why not all.
-uint32_t NcclLane::FillGroup(BlockSource& source, uint32_t first, uint32_t count,
-                             uint64_t block_bytes, absl::Status& status) {
-  if (source.memory() == MemoryKind::kDevice) {
-    std::vector<std::span<uint8_t>> slots;
-    for (uint32_t i = 0; i < count; ++i) slots.push_back(Landing(i, block_bytes));
-    status = source.FillDevice(first, slots);
-    return status.ok() ? count : 0;
+NcclLane::Outgoing NcclLane::Gather(BlockSource& source, uint32_t first, uint32_t blocks,
+                                    uint64_t block_bytes, Turn& turn) {
+  std::vector<PinnedBytes> pinned =
+      source.Pinned(first, std::min<uint32_t>(blocks, limits::kNcclGroupBlocksMax));
+  Outgoing outgoing;
+  if (!pinned.empty()) {
+    for (const PinnedBytes& block : pinned) {
+      if (block.memory != options_.device->memory() || block.bytes.size() != block_bytes) {
+        outgoing.status = LaneDown("NCCL lane: a block is in other memory");
+        break;
+      }
+      outgoing.blocks.push_back(block.bytes);
+    }
+    outgoing.keep = std::make_shared<const std::vector<PinnedBytes>>(std::move(pinned));
+    return outgoing;
   }
-  for (uint32_t i = 0; i < count; ++i) {
-    status = source.Fill(first + i, Landing(i, block_bytes));
-    if (!status.ok()) return i;
+  const absl::StatusOr<uint32_t> room = turn.Land(block_bytes);
+  if (!room.ok()) return {.status = room.status()};
+  std::vector<std::span<uint8_t>> slots;
+  for (uint32_t i = 0; i < std::min(*room, blocks); ++i) {
+    slots.push_back(turn.Landing(i, block_bytes));
   }
-  return count;
+  const size_t filled = FillFrom(source, first, slots, outgoing.status);
+  outgoing.blocks.assign(slots.begin(), slots.begin() + static_cast<std::ptrdiff_t>(filled));
+  outgoing.keep = turn.landing();
+  return outgoing;
 }
 
 absl::Status NcclLane::Write(const WriteJob& job, BlockSource& source, absl::Time deadline_time) {
@@ -248,19 +315,25 @@ absl::Status NcclLane::Write(const WriteJob& job, BlockSource& source, absl::Tim
   const MonotonicDeadline deadline(deadline_time);
   Turn turn(*this);
   REPRISE_RETURN_IF_ERROR(turn.Take(deadline));
-  REPRISE_ASSIGN_OR_RETURN(const uint32_t per_group, BlocksPerGroup(job.block_bytes));
-  absl::Status filled;
-  for (size_t done = 0; done < job.blocks.size() && filled.ok();) {
-    const size_t count = std::min<size_t>(per_group, job.blocks.size() - done);
-    NcclOpenCall call{.reservation = job.reservation, .block_bytes = job.block_bytes};
+  for (size_t done = 0; done < job.blocks.size();) {
     if (deadline.over()) return Over();
-    call.count = FillGroup(source, static_cast<uint32_t>(done), static_cast<uint32_t>(count),
-                           job.block_bytes, filled);
-    call.blocks.assign(job.blocks.begin() + done, job.blocks.begin() + done + call.count);
-    if (call.count > 0) REPRISE_RETURN_IF_ERROR(WriteGroup(std::move(call), deadline));
+    Outgoing outgoing =
+        Gather(source, static_cast<uint32_t>(done), static_cast<uint32_t>(job.blocks.size() - done),
+               job.block_bytes, turn);
+    const auto count = static_cast<uint32_t>(outgoing.blocks.size());
+    const absl::Status gathered = outgoing.status;
+    if (count > 0) {
+      const auto from = job.blocks.begin() + static_cast<std::ptrdiff_t>(done);
+      REPRISE_RETURN_IF_ERROR(WriteGroup({.reservation = job.reservation,
+                                          .blocks = {from, from + count},
+                                          .count = count,
+                                          .block_bytes = job.block_bytes},
+                                         std::move(outgoing), deadline));
+    }
+    REPRISE_RETURN_IF_ERROR(gathered);
     done += count;
   }
-  return filled;
+  return absl::OkStatus();
 }
 
 }  // namespace reprise::lanes

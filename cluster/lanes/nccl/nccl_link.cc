@@ -144,6 +144,7 @@ void NcclLink::Core::Serve() {
   }
   mu.Unlock();
   pending->ticket.keep.reset();
+  if (pending->ticket.done) pending->ticket.done();
   mu.Lock();
   queue.pop_front();
   state.Used(Now());
@@ -156,7 +157,7 @@ absl::Status NcclLink::Core::FinishGroup(Pending& pending) {
   absl::Status begun = communicator->Begin(pending.ticket.group);
   mu.Lock();
   REPRISE_RETURN_IF_ERROR(begun);
-  nap = limits::kNcclPollMin;
+  const absl::Time start = Now();
   while (true) {
     mu.Unlock();
     absl::StatusOr<bool> done = communicator->Poll();
@@ -166,8 +167,10 @@ absl::Status NcclLink::Core::FinishGroup(Pending& pending) {
     REPRISE_RETURN_IF_ERROR(broken);
     if (pending.ticket.deadline.over())
       return LaneDown("NCCL: a transfer was not done by its deadline");
+    // Looking seldom costs the last nap, which is to be small beside the whole.
+    nap = std::clamp((Now() - start) / limits::kNcclPollShare, limits::kNcclPollMin,
+                     limits::kNcclPollMax);
     Nap(std::min(nap, pending.ticket.deadline.left()));
-    nap = std::min(nap * 2, limits::kNcclPollMax);
   }
 }
 
@@ -191,8 +194,10 @@ void NcclLink::Core::Abort() {
   kept.swap(queue);
   mu.Unlock();
   communicator.reset();
+  warm.reset();
   for (const std::shared_ptr<Pending>& pending : kept) pending->ticket.keep.reset();
   kept.clear();
+  if (options.released) options.released();
   mu.Lock();
   broken = absl::OkStatus();
   state.Aborted(Now());

@@ -29,6 +29,7 @@ namespace reprise::lanes {
 struct NcclTicket {
   NcclGroup group;
   std::shared_ptr<const void> keep;  // what holds the group's memory in place
+  std::function<void()> done;        // on the link's thread when all of it has moved; may be empty
   MonotonicDeadline deadline = MonotonicDeadline::Never();
 };
 
@@ -36,12 +37,13 @@ class NcclLink {
  public:
   struct Options {
     std::shared_ptr<const NcclLibrary> nccl;
-    NcclDevice* device =
-        nullptr;  // REQUIRES: outlives the link and what its destructor left behind
+    std::shared_ptr<NcclDevice> device;
     int rank = 0;
     // The id of the next communicator; called on the link's thread before each try, returns by the
     // deadline.
     std::function<absl::StatusOr<ncclUniqueId>(MonotonicDeadline deadline)> rendezvous;
+    // NCCL has let go of all that it had of this link; on the link's thread. May be empty.
+    std::function<void()> released;
     LinkState::Options state;
     absl::Duration stop_grace = limits::kNcclStopGrace;
   };

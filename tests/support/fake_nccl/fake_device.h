@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -14,20 +15,32 @@
 
 namespace reprise::testing {
 
+template <typename Function>
+Function FakeNcclSymbol(const char* name) {
+  void* library = ::dlopen(REPRISE_FAKE_NCCL_LIBRARY, RTLD_NOW);
+  REPRISE_CHECK(library != nullptr);
+  return reinterpret_cast<Function>(::dlsym(library, name));
+}
+
 class FakeDevice final : public lanes::NcclDevice {
  public:
-  lanes::MemoryKind memory() const override { return lanes::MemoryKind::kHost; }
+  explicit FakeDevice(lanes::MemoryKind memory = lanes::MemoryKind::kHost) : memory_(memory) {}
+  lanes::MemoryKind memory() const override { return memory_; }
   absl::Status Enter() override { return absl::OkStatus(); }
   absl::StatusOr<std::unique_ptr<lanes::DeviceQueue>> CreateQueue() override {
     return std::make_unique<Queue>();
   }
   absl::StatusOr<std::unique_ptr<lanes::DeviceMemory>> Allocate(uint64_t bytes) override {
-    return std::make_unique<Memory>(bytes);
+    return std::make_unique<Memory>(bytes, allocated_);
   }
+  // What was allocated and lives.
+  uint64_t allocated_bytes() const { return *allocated_; }
 
  private:
   class Queue final : public lanes::DeviceQueue {
    public:
+    Queue() { FakeNcclSymbol<void (*)(void*)>("RepriseFakeNcclAddStream")(&stream_); }
+    ~Queue() override { FakeNcclSymbol<void (*)(void*)>("RepriseFakeNcclDropStream")(&stream_); }
     cudaStream_t handle() const override { return reinterpret_cast<cudaStream_t>(&stream_); }
     absl::StatusOr<bool> Idle() override { return stream_.groups_in_flight == 0; }
 
@@ -36,13 +49,22 @@ class FakeDevice final : public lanes::NcclDevice {
   };
   class Memory final : public lanes::DeviceMemory {
    public:
-    explicit Memory(uint64_t bytes) : size_(bytes), bytes_(new uint8_t[bytes]()) {}
+    Memory(uint64_t bytes, std::shared_ptr<std::atomic<uint64_t>> allocated)
+        : size_(bytes), bytes_(new uint8_t[bytes]()), allocated_(std::move(allocated)) {
+      *allocated_ += size_;
+    }
+    ~Memory() override { *allocated_ -= size_; }
     std::span<uint8_t> bytes() const override { return {bytes_.get(), size_}; }
 
    private:
     const uint64_t size_;
     const std::unique_ptr<uint8_t[]> bytes_;
+    const std::shared_ptr<std::atomic<uint64_t>> allocated_;
   };
+
+  const lanes::MemoryKind memory_;
+  const std::shared_ptr<std::atomic<uint64_t>> allocated_ =
+      std::make_shared<std::atomic<uint64_t>>(0);
 };
 
 inline std::shared_ptr<const lanes::NcclLibrary> FakeNccl() {
@@ -52,15 +74,12 @@ inline std::shared_ptr<const lanes::NcclLibrary> FakeNccl() {
 }
 
 inline void SetNcclFaults(const std::string& faults) {
-  void* library = ::dlopen(REPRISE_FAKE_NCCL_LIBRARY, RTLD_NOW);
-  reinterpret_cast<void (*)(const char*)>(::dlsym(library, "RepriseFakeNcclSetFaults"))(
-      faults.c_str());
+  FakeNcclSymbol<void (*)(const char*)>("RepriseFakeNcclSetFaults")(faults.c_str());
 }
 
 // Communicators that were not aborted yet, in this process.
 inline int LiveCommunicators() {
-  void* library = ::dlopen(REPRISE_FAKE_NCCL_LIBRARY, RTLD_NOW);
-  return reinterpret_cast<int (*)()>(::dlsym(library, "RepriseFakeNcclCommunicators"))();
+  return FakeNcclSymbol<int (*)()>("RepriseFakeNcclCommunicators")();
 }
 
 }  // namespace reprise::testing

@@ -1,6 +1,9 @@
 // A stand-in for libnccl.so.2 on machines without a GPU: two ranks, in one process or two, over an
-// abstract Unix socket; "device memory" is host memory and a stream is a FakeStream. Faults come
-// from REPRISE_FAKE_NCCL in the environment or from RepriseFakeNcclSetFaults, as "name=value,...":
+// abstract Unix socket; "device memory" is host memory. A stream that was made known by
+// RepriseFakeNcclAddStream is a FakeStream, and is busy while it has groups; of any other stream
+// nothing is touched, and the communicator says ncclInProgress as long as a group goes on. Faults
+// come from REPRISE_FAKE_NCCL in the environment or from RepriseFakeNcclSetFaults, as
+// "name=value,...":
 //
 //   rank=R            only this rank misbehaves (default: both)
 //   init=error|hang   ncclCommInitRankConfig fails; or never gets further than ncclInProgress
@@ -31,6 +34,7 @@
 #include <memory>
 #include <mutex>
 #include <random>
+#include <set>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -58,6 +62,12 @@ std::mutex g_mu;
 std::string g_faults;       // guarded by g_mu
 bool g_faults_set = false;  // guarded by g_mu
 std::atomic<int> g_communicators{0};
+std::set<void*> g_streams;  // that tell by themselves when they are idle; guarded by g_mu
+
+bool IsFakeStream(void* stream) {
+  std::lock_guard<std::mutex> lock(g_mu);
+  return g_streams.count(stream) > 0;
+}
 
 std::string FaultText() {
   std::lock_guard<std::mutex> lock(g_mu);
@@ -116,7 +126,7 @@ struct Op {
 
 struct Group {
   std::vector<Op> ops;
-  FakeStream* stream = nullptr;
+  FakeStream* stream = nullptr;  // nullptr: a stream that is not ours
 };
 
 sockaddr_un NameOf(const ncclUniqueId& id, socklen_t& length) {
@@ -135,6 +145,7 @@ struct ncclComm {
   int rank = 0;
   Faults faults;
   std::atomic<int> state{ncclInProgress};
+  std::atomic<int> untold{0};  // groups on streams that are not ours
   std::atomic<bool> stop{false};
   std::mutex mu;
   std::condition_variable changed;
@@ -165,7 +176,11 @@ struct ncclComm {
         queue.pop_front();
       }
       ++groups_done;
-      --group.stream->groups_in_flight;
+      if (group.stream != nullptr) {
+        --group.stream->groups_in_flight;
+      } else {
+        --untold;
+      }
     }
   }
 
@@ -252,10 +267,10 @@ struct ncclComm {
 namespace {
 
 // ncclGroupStart to ncclGroupEnd of one thread.
-thread_local std::map<std::pair<ncclComm*, FakeStream*>, std::vector<Op>> g_group;
+thread_local std::map<std::pair<ncclComm*, void*>, std::vector<Op>> g_group;
 
 ncclResult_t AddOp(ncclComm_t comm, cudaStream_t stream, Op op) {
-  g_group[{comm, reinterpret_cast<FakeStream*>(stream)}].push_back(op);
+  g_group[{comm, static_cast<void*>(stream)}].push_back(op);
   return ncclSuccess;
 }
 
@@ -267,6 +282,16 @@ void RepriseFakeNcclSetFaults(const char* faults) {
   std::lock_guard<std::mutex> lock(g_mu);
   g_faults = faults;
   g_faults_set = true;
+}
+
+void RepriseFakeNcclAddStream(void* stream) {
+  std::lock_guard<std::mutex> lock(g_mu);
+  g_streams.insert(stream);
+}
+
+void RepriseFakeNcclDropStream(void* stream) {
+  std::lock_guard<std::mutex> lock(g_mu);
+  g_streams.erase(stream);
 }
 
 int RepriseFakeNcclCommunicators() {
@@ -307,6 +332,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int ranks, ncclUniqueId id
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state) {
   *state = static_cast<ncclResult_t>(comm->state.load());
+  if (*state == ncclSuccess && comm->untold > 0) *state = ncclInProgress;
   return ncclSuccess;
 }
 
@@ -318,7 +344,9 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
   }
   comm->changed.notify_all();
   comm->thread.join();
-  for (const Group& group : comm->queue) --group.stream->groups_in_flight;
+  for (const Group& group : comm->queue) {
+    if (group.stream != nullptr) --group.stream->groups_in_flight;
+  }
   delete comm;
   --g_communicators;
   return ncclSuccess;
@@ -342,8 +370,14 @@ ncclResult_t ncclRecv(void* data, size_t count, ncclDataType_t type, int peer, n
 
 ncclResult_t ncclGroupEnd() {
   for (auto& [key, ops] : g_group) {
-    auto [comm, stream] = key;
-    ++stream->groups_in_flight;
+    ncclComm* const comm = key.first;
+    FakeStream* const stream =
+        IsFakeStream(key.second) ? static_cast<FakeStream*>(key.second) : nullptr;
+    if (stream != nullptr) {
+      ++stream->groups_in_flight;
+    } else {
+      ++comm->untold;
+    }
     {
       std::lock_guard<std::mutex> lock(comm->mu);
       comm->queue.push_back({std::move(ops), stream});

@@ -2,6 +2,7 @@
 // threads of their own (as an RPC would be), and a view lane to fall back to.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <list>
 #include <memory>
@@ -79,6 +80,34 @@ class ThreadedControl final : public lanes::NcclControl {
   std::list<std::thread> threads_;
 };
 
+// A host as the NCCL lane sees it: one block of every read may lie in other memory than the
+// device's, as a block that was moved to dram does.
+class MixedHost final : public lanes::LaneHost {
+ public:
+  explicit MixedHost(lanes::LaneHost& host) : host_(host) {}
+  absl::StatusOr<std::vector<lanes::PinnedBytes>> OpenRead(AttachmentId attachment, LeaseId lease,
+                                                           uint32_t first,
+                                                           uint32_t blocks) override {
+    auto opened = host_.OpenRead(attachment, lease, first, blocks);
+    if (opened.ok() && elsewhere >= first && elsewhere - first < opened->size()) {
+      (*opened)[elsewhere - first].memory = lanes::MemoryKind::kDevice;
+    }
+    return opened;
+  }
+  absl::StatusOr<lanes::PinnedSlot> OpenWrite(AttachmentId attachment, ReservationId reservation,
+                                              uint32_t block) override {
+    return host_.OpenWrite(attachment, reservation, block);
+  }
+  absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
+                       uint64_t bytes) override {
+    return host_.Written(attachment, reservation, block, bytes);
+  }
+  std::atomic<uint32_t> elsewhere{~uint32_t{0}};
+
+ private:
+  lanes::LaneHost& host_;
+};
+
 class NcclRig {
  public:
   struct Options {
@@ -86,6 +115,7 @@ class NcclRig {
                                     .back_off_min = absl::Milliseconds(20),
                                     .back_off_max = absl::Milliseconds(100)};
     uint64_t landing_bytes = 16 << 20;
+    std::shared_ptr<lanes::LinkCap> cap;
     // How the caller's end reaches the shard's; empty: ThreadedControl.
     std::function<std::shared_ptr<lanes::NcclControl>(lanes::NcclHost*)> control;
   };
@@ -96,15 +126,16 @@ class NcclRig {
       : host_(kAttachment, [this](uint64_t bytes) { return extents_.Allocate(bytes); }),
         view_(*lanes::ViewServer::Create({.host = &host_, .exporter = &extents_})),
         nccl_host_(std::make_unique<lanes::NcclHost>(lanes::NcclHost::Options{
-            .host = &host_, .nccl = nccl_, .device = &device_, .state = options.state})) {
-    auto nccl =
-        *lanes::NcclLane::Create({.nccl = nccl_,
-                                  .device = &device_,
-                                  .control = options.control ? options.control(nccl_host_.get())
-                                                             : std::make_shared<ThreadedControl>(
-                                                                   nccl_host_.get(), kAttachment),
-                                  .landing_bytes = options.landing_bytes,
-                                  .state = options.state});
+            .host = &nccl_view_, .nccl = nccl_, .device = device_, .state = options.state})) {
+    auto nccl = std::make_unique<lanes::NcclLane>(lanes::NcclLane::Options{
+        .nccl = nccl_,
+        .device = device_,
+        .control = options.control
+                       ? options.control(nccl_host_.get())
+                       : std::make_shared<ThreadedControl>(nccl_host_.get(), kAttachment),
+        .cap = options.cap,
+        .landing_bytes = options.landing_bytes,
+        .state = options.state});
     nccl_lane_ = nccl.get();
     std::vector<std::unique_ptr<lanes::Lane>> lanes;
     lanes.push_back(std::move(nccl));
@@ -121,6 +152,8 @@ class NcclRig {
   lanes::NcclHost& nccl_host() { return *nccl_host_; }
   lanes::NcclLane& nccl() { return *nccl_lane_; }
   lanes::FallbackLane& lane() { return *lane_; }
+  FakeDevice& device() { return *device_; }
+  MixedHost& nccl_view() { return nccl_view_; }
 
   // True once the link is up; false when it was not within `timeout`.
   bool AwaitUp(absl::Duration timeout = absl::Seconds(30)) {
@@ -136,9 +169,10 @@ class NcclRig {
  private:
   MemfdExtents extents_;
   MemoryLaneHost host_;
+  MixedHost nccl_view_{host_};
   std::unique_ptr<lanes::ViewServer> view_;
   const std::shared_ptr<const lanes::NcclLibrary> nccl_ = FakeNccl();
-  FakeDevice device_;
+  const std::shared_ptr<FakeDevice> device_ = std::make_shared<FakeDevice>();
   std::unique_ptr<lanes::NcclHost> nccl_host_;
   lanes::NcclLane* nccl_lane_ = nullptr;
   std::unique_ptr<lanes::FallbackLane> lane_;
