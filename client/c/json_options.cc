@@ -76,6 +76,8 @@ Reader Texts(std::vector<std::string>& out) {
   };
 }
 
+constexpr uint32_t kNoGpu = std::numeric_limits<uint32_t>::max();
+
 absl::StatusOr<std::vector<LaneKind>> LanesFromNames(const std::vector<std::string>& names) {
   static const auto* const kKnown = new std::vector<std::string>{"stream", "view", "nccl"};
   static const auto* const kKinds =
@@ -118,15 +120,19 @@ absl::StatusOr<ClientOptions> ClientOptionsFromJson(absl::string_view text) {
   ClientOptions options;
   uint32_t timeout_ms = static_cast<uint32_t>(absl::ToInt64Milliseconds(options.timeout));
   std::vector<std::string> lanes;
+  uint32_t gpu = kNoGpu;
   REPRISE_RETURN_IF_ERROR(ReadObject(text, {{"router", Texts(options.routers)},
                                             {"shards", Texts(options.shards)},
                                             {"name", Text(options.name)},
                                             {"timeout_ms", Count(timeout_ms)},
                                             {"threads", Count(options.threads)},
-                                            {"lanes", Texts(lanes)}}));
+                                            {"lanes", Texts(lanes)},
+                                            {"gpu", Count(gpu)},
+                                            {"nccl_library", Text(options.nccl_library)}}));
   if (timeout_ms == 0)
     return Misuse("OPTION_TIMEOUT", "timeout_ms is 0: give a time in milliseconds");
   options.timeout = absl::Milliseconds(timeout_ms);
+  if (gpu != kNoGpu) options.gpu = static_cast<int>(gpu);
   if (!lanes.empty()) {
     REPRISE_ASSIGN_OR_RETURN(options.lanes, LanesFromNames(lanes));
   }

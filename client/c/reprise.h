@@ -40,8 +40,9 @@ REPRISE_EXPORT const char* reprise_version(void);
 
 /* ---- Client. `options_json`: {"router": "HOST:PORT" | ["HOST:PORT", ...], "shards": ["HOST:PORT",
  * ...] (instead of a router), "name": str, "timeout_ms": int, "threads": int, "lanes": ["stream",
- * "view"]}. Unknown members are refused. Safe from any number of threads. Opens no connection
- * before the first call that needs one. */
+ * "view", "nccl"], "gpu": int (whose memory blocks move from and to by NCCL), "nccl_library": str}.
+ * Unknown members are refused. Safe from any number of threads. Opens no connection before the
+ * first call that needs one. */
 REPRISE_EXPORT reprise_code reprise_client_open(const char* options_json, reprise_client** client,
                                                 reprise_error* error);
 REPRISE_EXPORT void reprise_client_close(reprise_client* client);

@@ -2,10 +2,12 @@
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/cli/cluster_view.h"
 #include "client/cli/command.h"
 #include "client/cli/terminal.h"
 #include "nlohmann/json.hpp"
+#include "proto/wire/enums.h"
 
 namespace reprise::cli {
 namespace {
@@ -16,6 +18,11 @@ struct DescribeOptions {
   Common common;
   Where where;
 };
+
+std::string LaneNameOf(int lane) {
+  const absl::StatusOr<LaneKind> kind = wire::FromMessage(static_cast<v1::LaneKind>(lane), "lanes");
+  return kind.ok() ? LaneKindName(*kind) : "unknown";
+}
 
 Json ShardJson(const ShardReport& shard) {
   Json json = {{"id", shard.shard_id}, {"address", shard.address}};
@@ -38,6 +45,12 @@ Json ShardJson(const ShardReport& shard) {
   json["leases"] = d.leases();
   json["reservations"] = d.reservations();
   json["attachments"] = d.attachments();
+  json["lanes"] = Json::array();
+  for (const int lane : d.lanes()) json["lanes"].push_back(LaneNameOf(lane));
+  json["absent_lanes"] = Json::object();
+  for (const auto& absent : d.absent_lanes()) {
+    json["absent_lanes"][LaneNameOf(absent.lane())] = absent.why();
+  }
   json["counters"] = Json::object();
   for (const auto& counter : d.counters()) json["counters"][counter.name()] = counter.value();
   json["limits"] = Json::object();
@@ -60,6 +73,37 @@ Json RouterJson(const ClusterReport& report) {
                               {"age_ms", shard.age_ms()}});
   }
   return json;
+}
+
+// "view: 120 blocks read, 40 written". Empty for a lane that was not used.
+std::string LaneUseOf(const v1::ShardServiceDescribeResponse& d, const std::string& lane) {
+  uint64_t read = 0, written = 0;
+  for (const auto& counter : d.counters()) {
+    if (counter.name() == absl::StrCat("lane_", lane, "_blocks_read_total")) {
+      read = counter.value();
+    }
+    if (counter.name() == absl::StrCat("lane_", lane, "_blocks_written_total")) {
+      written = counter.value();
+    }
+  }
+  if (read + written == 0) return "";
+  return absl::StrCat(" (", read, " blocks read, ", written, " written)");
+}
+
+// Which lanes each shard offers, what went by them, and why others are not offered.
+void PrintLanes(const ClusterReport& report) {
+  for (const ShardReport& shard : report.shards) {
+    if (!shard.status.ok()) continue;
+    const auto& d = shard.description;
+    std::vector<std::string> lanes;
+    for (const int lane : d.lanes()) {
+      lanes.push_back(absl::StrCat(LaneNameOf(lane), LaneUseOf(d, LaneNameOf(lane))));
+    }
+    std::printf("%s offers %s\n", shard.shard_id.c_str(), absl::StrJoin(lanes, ", ").c_str());
+    for (const auto& absent : d.absent_lanes()) {
+      std::printf("  no %s: %s\n", LaneNameOf(absent.lane()).c_str(), absent.why().c_str());
+    }
+  }
 }
 
 void PrintText(const ClusterReport& report) {
@@ -95,6 +139,7 @@ void PrintText(const ClusterReport& report) {
   std::printf(
       "%s", Table({"SHARD", "ADDRESS", "STATE", "TIER", "USED", "BYTES", "BLOCKS", "LEASES"}, rows)
                 .c_str());
+  PrintLanes(report);
 }
 
 ExitCode Describe(const DescribeOptions& options) {

@@ -39,7 +39,10 @@ struct ClientOptions {
   std::string name = "unnamed";                      // for people
   absl::Duration timeout = limits::kClientDeadline;  // of calls that name none
   size_t threads = limits::kClientThreads;           // of the non-blocking forms
-  std::vector<LaneKind> lanes = {LaneKind::kView, LaneKind::kStream};
+  std::vector<LaneKind> lanes = {LaneKind::kView, LaneKind::kNccl, LaneKind::kStream};
+  // The GPU whose memory blocks move from and to by NCCL; nullopt: no NCCL lane.
+  std::optional<int> gpu;
+  std::string nccl_library;  // path of libnccl.so.2; empty: what the loader finds
 };
 
 // What a test puts in place of the network.

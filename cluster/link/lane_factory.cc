@@ -23,24 +23,50 @@ std::unique_ptr<lanes::Lane> OpenView(const LaneOffer& offer) {
   return view.ok() ? *std::move(view) : nullptr;
 }
 
+bool Offers(const LaneOffer& offer, LaneKind kind) {
+  return std::find(offer.lanes.begin(), offer.lanes.end(), kind) != offer.lanes.end();
+}
+
+// Both ends as lane choice sees them for one job. A view socket is offered to callers on the
+// shard's own machine alone. Which of a shard's blocks are in device memory only the shard knows:
+// a caller in device memory takes it that they are, and a lane that finds otherwise gives way to
+// the next one.
+lanes::FallbackLane::Order OrderOver(std::vector<LaneKind> offered, bool view,
+                                     lanes::LinkedLane* nccl) {
+  return [end = lanes::LaneEnd{.lanes = std::move(offered), .host_id = lanes::ThisHostId()}, view,
+          nccl](const lanes::LaneJob& job, const lanes::LaneRates& rates) {
+    lanes::LaneEnd both = end;
+    both.memory = job.caller;
+    lanes::LaneConditions now{.view_socket_connected = view,
+                              .device_peer_access = view,
+                              .rates = rates,
+                              .job_bytes = job.bytes};
+    if (nccl != nullptr) {
+      now.nccl_link = nccl->link_state();
+      if (lanes::WantsNcclLink(both, both, now)) nccl->Prepare();
+    }
+    return lanes::ChooseLanes(both, both, now);
+  };
+}
+
 }  // namespace
 
 std::unique_ptr<lanes::Lane> MakeLane(const LaneOffer& offer) {
-  std::unique_ptr<lanes::Lane> view = OpenView(offer);
-  // A view socket is offered to callers on the shard's own machine alone.
-  const lanes::LaneEnd end{.lanes = offer.lanes, .host_id = lanes::ThisHostId()};
-  std::vector<std::unique_ptr<lanes::Lane>> best_first;
-  for (const LaneKind kind :
-       lanes::ChooseLanes(end, end, {.view_socket_connected = view != nullptr})) {
-    if (kind == LaneKind::kView) best_first.push_back(std::move(view));
-    if (kind == LaneKind::kStream) {
-      best_first.push_back(std::make_unique<lanes::StreamLane>(offer.channel, offer.attachment));
-    }
+  std::vector<std::unique_ptr<lanes::Lane>> all;
+  std::unique_ptr<lanes::Lane> view = Offers(offer, LaneKind::kView) ? OpenView(offer) : nullptr;
+  const bool has_view = view != nullptr;
+  if (has_view) all.push_back(std::move(view));
+  lanes::LinkedLane* nccl = nullptr;
+  if (offer.nccl != nullptr && Offers(offer, LaneKind::kNccl)) {
+    std::unique_ptr<lanes::LinkedLane> made = offer.nccl->MakeLane(offer.channel, offer.attachment);
+    nccl = made.get();
+    all.push_back(std::move(made));
   }
-  if (best_first.empty()) {
-    best_first.push_back(std::make_unique<lanes::StreamLane>(offer.channel, offer.attachment));
+  if (all.empty() || Offers(offer, LaneKind::kStream)) {
+    all.push_back(std::make_unique<lanes::StreamLane>(offer.channel, offer.attachment));
   }
-  return std::make_unique<lanes::FallbackLane>(std::move(best_first));
+  return std::make_unique<lanes::FallbackLane>(std::move(all),
+                                               OrderOver(offer.lanes, has_view, nccl));
 }
 
 }  // namespace reprise::cluster

@@ -11,6 +11,7 @@
 
 #include "absl/time/time.h"
 #include "cluster/lanes/lane.h"
+#include "cluster/link/nccl_context.h"
 #include "proto/types/ids.h"
 
 namespace reprise::cluster {
@@ -18,9 +19,10 @@ namespace reprise::cluster {
 struct LaneOffer {
   std::shared_ptr<grpc::Channel> channel;
   AttachmentId attachment;
-  std::vector<LaneKind> lanes;  // that both ends can use, the shard's best first
-  std::string view_socket;      // empty: no view lane
-  absl::Time deadline;          // for what it takes to open a lane; late lanes are left out
+  std::vector<LaneKind> lanes;              // that both ends can use, the shard's best first
+  std::string view_socket;                  // empty: no view lane
+  std::shared_ptr<const NcclContext> nccl;  // nullptr: no NCCL lane
+  absl::Time deadline;  // for what it takes to open a lane; late lanes are left out
 };
 
 // Never fails: what cannot be opened is left out, and the stream lane needs nothing.

@@ -189,6 +189,7 @@ absl::StatusOr<std::unique_ptr<ShardLink>> ShardLink::Connect(ShardLinkOptions o
   hello.set_client_name(options.client_name);
   hello.set_host_id(lanes::ThisHostId());
   for (const LaneKind kind : options.lanes) {
+    if (kind == LaneKind::kNccl && options.nccl == nullptr) continue;
     if (kind != LaneKind::kInProcess) hello.add_lanes(wire::ToMessage(kind));
   }
   std::shared_ptr<grpc::Channel> channel = MakeChannel(options.address);
@@ -198,6 +199,7 @@ absl::StatusOr<std::unique_ptr<ShardLink>> ShardLink::Connect(ShardLinkOptions o
   LaneOffer offer{.channel = channel,
                   .attachment = AttachmentId(welcome.attachment_id()),
                   .view_socket = welcome.view_socket(),
+                  .nccl = options.nccl,
                   .deadline = deadline};
   for (const int kind : welcome.lanes()) {
     // A lane of a newer version is one that we do not have.

@@ -18,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "cluster/lanes/lane.h"
+#include "cluster/link/nccl_context.h"
 #include "proto/types/block_key.h"
 #include "proto/types/cache_spec.h"
 #include "proto/types/checksum128.h"
@@ -30,6 +31,7 @@ struct ShardLinkOptions {
   std::string address;  // host:port
   std::string client_name = "unnamed";
   std::vector<LaneKind> lanes = {LaneKind::kStream};  // lanes that the caller is able to use
+  std::shared_ptr<const NcclContext> nccl;            // for kNccl among them; nullptr: without
 };
 
 struct OpenedSpec {

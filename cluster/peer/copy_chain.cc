@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -13,10 +14,28 @@
 namespace reprise::cluster {
 namespace {
 
-// The blocks of a source chain as a lane takes them.
+// The blocks of a source chain as a lane takes them. A chain that lies in device memory as a whole
+// is sent from there by lanes that can; others take its bytes through host memory.
 class ChainBlocks final : public lanes::BlockSource {
  public:
-  ChainBlocks(SourceChain& chain, uint32_t first) : chain_(chain), first_(first) {}
+  ChainBlocks(SourceChain& chain, uint32_t first, uint32_t end) : chain_(chain), first_(first) {
+    for (uint32_t block = first; block < end; ++block) {
+      std::optional<lanes::PinnedBytes> slot = chain.InDevice(block);
+      if (!slot.has_value()) {
+        slots_.clear();
+        return;
+      }
+      slots_.push_back(*std::move(slot));
+    }
+  }
+  lanes::MemoryKind memory() const override {
+    return slots_.empty() ? lanes::MemoryKind::kHost : lanes::MemoryKind::kDevice;
+  }
+  std::vector<lanes::PinnedBytes> Pinned(uint32_t first, uint32_t blocks) override {
+    if (first >= slots_.size()) return {};
+    const auto from = slots_.begin() + first;
+    return {from, from + std::min<std::ptrdiff_t>(blocks, slots_.end() - from)};
+  }
   absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) override {
     return chain_.Bytes(first_ + i);
   }
@@ -30,6 +49,7 @@ class ChainBlocks final : public lanes::BlockSource {
  private:
   SourceChain& chain_;
   const uint32_t first_;
+  std::vector<lanes::PinnedBytes> slots_;  // all of the chain's or none
 };
 
 struct Granted {
@@ -72,7 +92,7 @@ absl::StatusOr<CopiedChain> CopyChain(ShardLink& peer, ReplicationSource& source
     }
     std::vector<uint32_t> blocks(end - granted.first);
     std::iota(blocks.begin(), blocks.end(), granted.first);
-    ChainBlocks bytes(*chain, granted.first);
+    ChainBlocks bytes(*chain, granted.first, end);
     REPRISE_RETURN_IF_ERROR(peer.lane().Write(
         {.reservation = reserved.reservation, .blocks = blocks, .block_bytes = spec.block_bytes},
         bytes, deadline));

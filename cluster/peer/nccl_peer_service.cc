@@ -49,63 +49,72 @@ absl::StatusOr<lanes::NcclOpenCall> CallOf(const v1::NcclOpenRequest& request) {
 
 }  // namespace
 
+template <typename Verb>
+grpc::Status NcclPeerService::Serve(const grpc::ServerContext& context, AttachmentId attachment,
+                                    Verb verb) {
+  absl::Status status;
+  if (calls_.fetch_add(1, std::memory_order_relaxed) >= limits::kNcclPeerCallsMax) {
+    status = Refusal(absl::StatusCode::kResourceExhausted, "NCCL_CALLS",
+                     absl::StrCat("this shard serves its ", limits::kNcclPeerCallsMax,
+                                  " NCCL calls already: use the stream lane"));
+  } else {
+    status = authorize_(context, attachment);
+  }
+  if (status.ok()) status = verb();
+  calls_.fetch_sub(1, std::memory_order_relaxed);
+  return wire::ToGrpcStatus(status);
+}
+
 grpc::Status NcclPeerService::NcclConnect(grpc::ServerContext* context,
                                           const v1::NcclConnectRequest* request,
                                           v1::NcclConnectResponse*) {
   const AttachmentId attachment(request->attachment_id());
-  if (absl::Status allowed = authorize_(*context, attachment); !allowed.ok()) {
-    return wire::ToGrpcStatus(allowed);
-  }
-  lanes::NcclConnectCall call{.link = lanes::NcclLinkId(request->link_id())};
-  if (request->unique_id().size() != sizeof(call.id.internal)) {
-    return wire::ToGrpcStatus(
-        Invalid("UNIQUE_ID_LENGTH",
-                absl::StrCat("unique_id has ", request->unique_id().size(), " bytes, not ",
-                             sizeof(call.id.internal), ": send ncclUniqueId as it is")));
-  }
-  std::memcpy(call.id.internal, request->unique_id().data(), sizeof(call.id.internal));
-  return wire::ToGrpcStatus(host_->Connect(attachment, call));
+  return Serve(*context, attachment, [&]() -> absl::Status {
+    lanes::NcclConnectCall call{.link = lanes::NcclLinkId(request->link_id())};
+    if (request->unique_id().size() != sizeof(call.id.internal)) {
+      return Invalid("UNIQUE_ID_LENGTH",
+                     absl::StrCat("unique_id has ", request->unique_id().size(), " bytes, not ",
+                                  sizeof(call.id.internal), ": send ncclUniqueId as it is"));
+    }
+    std::memcpy(call.id.internal, request->unique_id().data(), sizeof(call.id.internal));
+    return host_->Connect(attachment, call);
+  });
 }
 
 grpc::Status NcclPeerService::NcclOpen(grpc::ServerContext* context,
                                        const v1::NcclOpenRequest* request,
                                        v1::NcclOpenResponse* response) {
   const AttachmentId attachment(request->attachment_id());
-  if (absl::Status allowed = authorize_(*context, attachment); !allowed.ok()) {
-    return wire::ToGrpcStatus(allowed);
-  }
-  const absl::StatusOr<lanes::NcclOpenCall> call = CallOf(*request);
-  if (!call.ok()) return wire::ToGrpcStatus(call.status());
-  const absl::StatusOr<lanes::NcclOpened> opened =
-      host_->Open(attachment, *call, DeadlineOf(*context));
-  if (!opened.ok()) return wire::ToGrpcStatus(opened.status());
-  response->set_blocks(opened->count);
-  response->set_code(static_cast<uint32_t>(opened->status.code()));
-  response->set_reason(RefusalReason(opened->status));
-  response->set_sentence(std::string(opened->status.message()));
-  return grpc::Status::OK;
+  return Serve(*context, attachment, [&]() -> absl::Status {
+    REPRISE_ASSIGN_OR_RETURN(const lanes::NcclOpenCall call, CallOf(*request));
+    REPRISE_ASSIGN_OR_RETURN(const lanes::NcclOpened opened,
+                             host_->Open(attachment, call, DeadlineOf(*context)));
+    response->set_blocks(opened.count);
+    response->set_code(static_cast<uint32_t>(opened.status.code()));
+    response->set_reason(RefusalReason(opened.status));
+    response->set_sentence(std::string(opened.status.message()));
+    return absl::OkStatus();
+  });
 }
 
 grpc::Status NcclPeerService::NcclFinish(grpc::ServerContext* context,
                                          const v1::NcclFinishRequest* request,
                                          v1::NcclFinishResponse*) {
   const AttachmentId attachment(request->attachment_id());
-  if (absl::Status allowed = authorize_(*context, attachment); !allowed.ok()) {
-    return wire::ToGrpcStatus(allowed);
-  }
-  return wire::ToGrpcStatus(host_->Finish(attachment, lanes::NcclLinkId(request->link_id()),
-                                          request->sequence(), DeadlineOf(*context)));
+  return Serve(*context, attachment, [&] {
+    return host_->Finish(attachment, lanes::NcclLinkId(request->link_id()), request->sequence(),
+                         DeadlineOf(*context));
+  });
 }
 
 grpc::Status NcclPeerService::NcclHangup(grpc::ServerContext* context,
                                          const v1::NcclHangupRequest* request,
                                          v1::NcclHangupResponse*) {
   const AttachmentId attachment(request->attachment_id());
-  if (absl::Status allowed = authorize_(*context, attachment); !allowed.ok()) {
-    return wire::ToGrpcStatus(allowed);
-  }
-  host_->Hangup(attachment, lanes::NcclLinkId(request->link_id()));
-  return grpc::Status::OK;
+  return Serve(*context, attachment, [&] {
+    host_->Hangup(attachment, lanes::NcclLinkId(request->link_id()));
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace reprise::cluster

@@ -1,8 +1,11 @@
 // A shard's PeerService: its NCCL links, to callers that are attached.
 //
+// Invariants: no more than kNcclPeerCallsMax calls are served at once, more are refused.
+//
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
+#include <atomic>
 #include <functional>
 
 #include "absl/status/status.h"
@@ -32,8 +35,13 @@ class NcclPeerService final : public v1::PeerService::Service {
                           v1::NcclHangupResponse* response) override;
 
  private:
+  // Runs `verb` for a caller that is let in.
+  template <typename Verb>
+  grpc::Status Serve(const grpc::ServerContext& context, AttachmentId attachment, Verb verb);
+
   lanes::NcclHost* const host_;
   const Authorize authorize_;
+  std::atomic<size_t> calls_{0};
 };
 
 }  // namespace reprise::cluster

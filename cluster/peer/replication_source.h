@@ -7,11 +7,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "cluster/lanes/lane.h"
 #include "proto/types/block_key.h"
 #include "proto/types/cache_spec.h"
 #include "proto/types/checksum128.h"
@@ -43,6 +45,9 @@ class SourceChain {
   // The block's bytes, valid until the next call or the chain's end. NOT_FOUND when the lease is
   // over.
   virtual absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t index) = 0;
+  // Block `index` where it lies in device memory: it stays there, as it is, while the pin lives,
+  // also beyond the chain. nullopt when it lies in host memory.
+  virtual std::optional<lanes::PinnedBytes> InDevice(uint32_t) { return std::nullopt; }
 };
 
 class ReplicationSource {

@@ -20,10 +20,11 @@ namespace {
 
 PeerLinks::Connect ConnectOver(const ReplicatorOptions& options) {
   if (options.connect) return options.connect;
-  return [lanes = options.lanes, name = absl::StrCat("replicator of ", options.self.name)](
-             const Member& peer, absl::Time deadline) {
-    return ShardLink::Connect({.address = peer.address, .client_name = name, .lanes = lanes},
-                              deadline);
+  return [lanes = options.lanes, nccl = options.nccl,
+          name = absl::StrCat("replicator of ", options.self.name)](const Member& peer,
+                                                                    absl::Time deadline) {
+    return ShardLink::Connect(
+        {.address = peer.address, .client_name = name, .lanes = lanes, .nccl = nccl}, deadline);
   };
 }
 

@@ -39,6 +39,7 @@ struct ReplicatorOptions {
   std::function<absl::StatusOr<std::unique_ptr<ShardLink>>(const Member& peer, absl::Time deadline)>
       connect;
   std::vector<LaneKind> lanes = {LaneKind::kStream};
+  std::shared_ptr<const NcclContext> nccl;  // for kNccl among them
   // Told what went wrong with a peer, one line. Empty: nobody is told.
   std::function<void(absl::string_view)> log;
   absl::Duration deadline = limits::kReplicationDeadline;  // of one chain to one peer

@@ -67,12 +67,13 @@ absl::Status CheckListenAddress(const std::string& listen, bool insecure) {
                               "that you trust"));
 }
 
-absl::StatusOr<Listening> Listen(const std::string& listen, grpc::Service& service) {
+absl::StatusOr<Listening> Listen(const std::string& listen,
+                                 const std::vector<grpc::Service*>& services) {
   InitPlugins();
   grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port);
-  builder.RegisterService(&service);
+  for (grpc::Service* service : services) builder.RegisterService(service);
   SetLimits(builder);
   Listening listening = {.server = builder.BuildAndStart()};
   if (listening.server == nullptr || port == 0) {

@@ -9,6 +9,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -24,8 +25,9 @@ struct Listening {
   std::string address;  // host:port as bound
 };
 
-// Serves `service` in plaintext. UNAVAILABLE (reason LISTEN_FAILED) when it cannot be bound.
+// Serves `services` in plaintext. UNAVAILABLE (reason LISTEN_FAILED) when it cannot be bound.
 // REQUIRES: CheckListenAddress was OK.
-absl::StatusOr<Listening> Listen(const std::string& listen, grpc::Service& service);
+absl::StatusOr<Listening> Listen(const std::string& listen,
+                                 const std::vector<grpc::Service*>& services);
 
 }  // namespace reprise::wire

@@ -28,7 +28,7 @@ absl::StatusOr<std::unique_ptr<RouterProcess>> RouterProcess::Start(RouterProces
   process->watch_ = process->options_.membership->Watch(
       [process = process.get()](const auto& members) { process->OnMembers(members); });
   REPRISE_ASSIGN_OR_RETURN(wire::Listening listening,
-                           wire::Listen(process->options_.listen, process->service_));
+                           wire::Listen(process->options_.listen, {&process->service_}));
   process->server_ = std::move(listening.server);
   process->address_ = std::move(listening.address);
   process->ticker_ = std::thread([process = process.get()] { process->TickLoop(); });

@@ -31,6 +31,12 @@ class PinnedChain final : public cluster::SourceChain {
     return run_.blocks.at(index - run_.first).bytes;
   }
 
+  std::optional<lanes::PinnedBytes> InDevice(uint32_t index) override {
+    const lanes::PinnedBytes& block = run_.blocks.at(index - run_.first);
+    if (block.memory != lanes::MemoryKind::kDevice) return std::nullopt;
+    return block;
+  }
+
  private:
   const PinnedRun run_;
 };

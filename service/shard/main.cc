@@ -9,21 +9,21 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 
 #include "absl/time/time.h"
-#include "cluster/lanes/view/view_server.h"
 #include "cluster/membership/static_file_membership.h"
 #include "cluster/peer/replicator.h"
 #include "proto/types/limits.h"
 #include "proto/types/status_macros.h"
 #include "proto/wire/serving.h"
-#include "service/shard/engine_exporter.h"
 #include "service/shard/engine_source.h"
 #include "service/shard/shard_engine.h"
+#include "service/shard/shard_lanes.h"
 #include "service/shard/shard_service_server.h"
 
 namespace reprise::shard {
@@ -38,12 +38,16 @@ struct Flags {
   std::string output = "text";
   bool insecure = false;
   bool no_view = false;
+  NcclUse nccl = NcclUse::kAuto;
+  std::string nccl_library;
   double grace_seconds = absl::ToDoubleSeconds(limits::kStopGrace);
 };
 
 constexpr char kFooter[] =
     "Every other limit is fixed and shown by `reprise describe` (ShardService.Describe).\n"
-    "SIGTERM or SIGINT: tell clients to write elsewhere, finish what is in flight, exit 0.";
+    "SIGTERM or SIGINT: tell clients to write elsewhere, finish what is in flight, exit 0.\n"
+    "NCCL reads its own environment: NCCL_SOCKET_IFNAME names its network interface. Its traffic\n"
+    "is plaintext.";
 
 void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--id", flags.id, "Stable name of this shard, the same after a restart")
@@ -70,6 +74,14 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   app.add_flag("--insecure", flags.insecure, "Serve plaintext on an address that is not loopback");
   app.add_flag("--no-view", flags.no_view, "Offer no shared memory to clients on this machine");
+  app.add_option(
+         "--nccl", flags.nccl,
+         "NCCL between GPUs: auto (with a GPU tier and the library), on (or do not start), off")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, NcclUse>{
+          {"auto", NcclUse::kAuto}, {"on", NcclUse::kOn}, {"off", NcclUse::kOff}}))
+      ->default_str("auto");
+  app.add_option("--nccl-library", flags.nccl_library,
+                 "Path of libnccl.so.2; without it $REPRISE_NCCL_LIBRARY, then the loader's");
   app.add_option("-o,--output", flags.output, "What to print when serving")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
@@ -118,17 +130,21 @@ struct Replication {
   std::unique_ptr<cluster::Replicator> replicator;
 };
 
-absl::StatusOr<Replication> StartReplication(const Flags& flags, ShardEngine& engine) {
+absl::StatusOr<Replication> StartReplication(const Flags& flags, ShardEngine& engine,
+                                             const ShardLanes& lanes) {
   Replication replication;
   if (flags.members.empty()) return replication;
   REPRISE_ASSIGN_OR_RETURN(replication.membership, cluster::StaticFileMembership::Create(
                                                        {.path = flags.members, .log = Log}));
   replication.source = std::make_unique<EngineSource>(engine);
-  replication.replicator = cluster::Replicator::Create({.self = ShardId{flags.id},
-                                                        .replication = flags.replication,
-                                                        .membership = replication.membership.get(),
-                                                        .source = replication.source.get(),
-                                                        .log = Log});
+  replication.replicator =
+      cluster::Replicator::Create({.self = ShardId{flags.id},
+                                   .replication = flags.replication,
+                                   .membership = replication.membership.get(),
+                                   .source = replication.source.get(),
+                                   .lanes = {LaneKind::kNccl, LaneKind::kStream},
+                                   .nccl = lanes.nccl(),
+                                   .log = Log});
   engine.OnCommitted([replicator = replication.replicator.get()](CommittedChain chain) {
     replicator->Submit(ToReplicationJob(std::move(chain)));
   });
@@ -141,31 +157,24 @@ absl::Status Run(const Flags& flags, const sigset_t& stop_signals) {
                            ShardEngine::Create({.id = ShardId{flags.id},
                                                 .dram_bytes = flags.dram_bytes,
                                                 .replication = flags.replication}));
-  REPRISE_ASSIGN_OR_RETURN(Replication replication, StartReplication(flags, *engine));
+  REPRISE_ASSIGN_OR_RETURN(
+      const std::unique_ptr<ShardLanes> lanes,
+      ShardLanes::Open(
+          {.view = !flags.no_view, .nccl = flags.nccl, .nccl_library = flags.nccl_library},
+          *engine));
+  Log(lanes->Summary());
+  REPRISE_ASSIGN_OR_RETURN(Replication replication, StartReplication(flags, *engine, *lanes));
 
-  EngineExporter exporter(*engine);
-  std::unique_ptr<lanes::ViewServer> view;
   ShardServerOptions options{.id = ShardId{flags.id},
                              .listen = flags.listen,
                              .insecure = flags.insecure,
                              .replication = flags.replication};
-  if (!flags.no_view) {
-    absl::StatusOr<std::unique_ptr<lanes::ViewServer>> created =
-        lanes::ViewServer::Create({.host = engine.get(), .exporter = &exporter});
-    if (created.ok()) {
-      view = *std::move(created);
-      options.lanes = {LaneKind::kView, LaneKind::kStream};
-      options.view_socket = view->address();
-      options.on_detached = [view = view.get()](AttachmentId id) { view->EndAttachment(id); };
-    } else {
-      Log(absl::StrCat("no view lane: ", created.status().message()));
-    }
-  }
   if (replication.replicator != nullptr) {
     options.more_counters = [replicator = replication.replicator.get()] {
       return replicator->counters().Named();
     };
   }
+  lanes->AddTo(options);
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<ShardServer> server,
                            ShardServer::Start(std::move(options), *engine));
   PrintServing(flags, server->address());

@@ -12,6 +12,7 @@
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/caller.h"
 #include "proto/wire/serving.h"
 
 namespace reprise::shard {
@@ -31,6 +32,7 @@ ShardServer::ShardServer(ShardServerOptions options, ShardEngine& engine)
             .incarnation = RandomId(),
             .started = MonotonicClock().Now(),
             .lanes = std::move(options.lanes),
+            .absent_lanes = std::move(options.absent_lanes),
             .host_id = lanes::ThisHostId(),
             .view_socket = std::move(options.view_socket),
             .more_counters = std::move(options.more_counters),
@@ -48,7 +50,15 @@ absl::StatusOr<std::unique_ptr<ShardServer>> ShardServer::Start(ShardServerOptio
 }
 
 absl::Status ShardServer::Listen(const ShardServerOptions& options) {
-  REPRISE_ASSIGN_OR_RETURN(wire::Listening listening, wire::Listen(options.listen, service_));
+  std::vector<grpc::Service*> services = {&service_};
+  if (options.services) {
+    more_services_ =
+        options.services([this](const grpc::ServerContextBase& context, AttachmentId attachment) {
+          return core_.attachments.Check(attachment, wire::TenantOf(context));
+        });
+  }
+  for (const auto& service : more_services_) services.push_back(service.get());
+  REPRISE_ASSIGN_OR_RETURN(wire::Listening listening, wire::Listen(options.listen, services));
   server_ = std::move(listening.server);
   address_ = std::move(listening.address);
   ticker_ = std::thread([this] { TickLoop(); });

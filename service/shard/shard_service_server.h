@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "cluster/peer/nccl_shard_end.h"
 #include "service/shard/handlers/shard_core.h"
 #include "service/shard/shard_engine.h"
 #include "service/shard/shard_service.h"
@@ -33,11 +34,15 @@ struct ShardServerOptions {
   bool insecure = false;               // listen on another address than loopback, in plaintext
   uint32_t replication = 1;            // told to clients by OpenSpec
   std::vector<LaneKind> lanes = {LaneKind::kStream};  // best first
+  std::vector<AbsentLane> absent_lanes;               // shown by Describe
   std::string view_socket;                            // empty: no view lane
   AdmissionLimits admission;
   std::function<NamedCounters()> more_counters;  // shown by Describe; may be empty
   // Told of every attachment that ended, for lanes of their own; may be empty. Must not block.
   std::function<void(AttachmentId)> on_detached;
+  // Makes the gRPC services of those lanes, which are served beside ShardService; may be empty.
+  // What it is given says OK when the caller behind a context owns an attachment.
+  std::function<std::vector<std::unique_ptr<grpc::Service>>(cluster::AuthorizeAttachment)> services;
 };
 
 class ShardServer {
@@ -65,6 +70,7 @@ class ShardServer {
 
   ShardCore core_;
   ShardService service_;
+  std::vector<std::unique_ptr<grpc::Service>> more_services_;
   std::string address_;
   std::unique_ptr<grpc::Server> server_;
   absl::Mutex mu_;

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -33,6 +34,8 @@ class LoopbackShard {
     uint64_t dram_bytes = 64 << 20;
     shard::AdmissionLimits admission;
     const Clock* clock = nullptr;  // nullptr: the monotonic clock
+    // Changes how it is served; may be empty.
+    std::function<void(shard::ShardServerOptions&, shard::ShardEngine&)> configure;
   };
   LoopbackShard() : LoopbackShard(Options{}) {}
   explicit LoopbackShard(const Options& options) {
@@ -40,8 +43,9 @@ class LoopbackShard {
         {.id = ShardId{"shard-t"}, .dram_bytes = options.dram_bytes, .clock = options.clock});
     REPRISE_CHECK(engine.ok());
     engine_ = *std::move(engine);
-    auto server = shard::ShardServer::Start(
-        {.id = ShardId{"shard-t"}, .admission = options.admission}, *engine_);
+    shard::ShardServerOptions serving{.id = ShardId{"shard-t"}, .admission = options.admission};
+    if (options.configure) options.configure(serving, *engine_);
+    auto server = shard::ShardServer::Start(std::move(serving), *engine_);
     REPRISE_CHECK(server.ok());
     server_ = *std::move(server);
   }

@@ -65,11 +65,15 @@ class Client:
         timeout: float = 5.0,
         lanes: Sequence[str] | None = None,
         threads: int | None = None,
+        gpu: int | None = None,
+        nccl_library: str | None = None,
     ) -> None:
         """`router`: "host:port" or several; or `shards` instead, their addresses, without a router.
 
         `name` is for people (logs, `reprise describe`); `timeout` is the default deadline in
-        seconds; `lanes` are those to use ("view", "stream"; None: all); `threads` carry operations.
+        seconds; `lanes` are those to use ("view", "nccl", "stream"; None: all); `threads` carry
+        operations. `gpu` is the device whose memory blocks move from and to by NCCL (None: no
+        NCCL), and `nccl_library` the path of libnccl.so.2 (None: what the loader finds).
         Raises RepriseError for options that the library refuses.
         """
         options: dict[str, Any] = {"timeout_ms": max(1, _abi.microseconds(timeout) // 1000)}
@@ -83,6 +87,10 @@ class Client:
             options["lanes"] = list(lanes)
         if threads is not None:
             options["threads"] = threads
+        if gpu is not None:
+            options["gpu"] = gpu
+        if nccl_library is not None:
+            options["nccl_library"] = nccl_library
         self._handle = 0
         self._pid = os.getpid()
         self._lock = threading.Lock()

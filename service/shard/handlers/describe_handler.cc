@@ -77,6 +77,9 @@ absl::Status DescribeHandler::Handle(const Tenant& tenant, const v1::ShardServic
   response.set_attachments(engine.attachments);
   NamedCounters counters = engine.counters;
   counters.emplace_back("refused_overload", core_.admission->refused());
+  for (auto& counter : core_.stream_host.use().Named(LaneKind::kStream)) {
+    counters.push_back(std::move(counter));
+  }
   if (core_.more_counters) {
     for (auto& counter : core_.more_counters()) counters.push_back(std::move(counter));
   }
@@ -91,6 +94,11 @@ absl::Status DescribeHandler::Handle(const Tenant& tenant, const v1::ShardServic
     limit->set_value(value);
   }
   for (const LaneKind lane : core_.lanes) response.add_lanes(wire::ToMessage(lane));
+  for (const AbsentLane& absent : core_.absent_lanes) {
+    v1::ShardServiceDescribeResponse::AbsentLane* lane = response.add_absent_lanes();
+    lane->set_lane(wire::ToMessage(absent.lane));
+    lane->set_why(absent.why);
+  }
   return absl::OkStatus();
 }
 

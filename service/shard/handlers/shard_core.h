@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "proto/types/ids.h"
 #include "service/shard/admission.h"
+#include "service/shard/counted_host.h"
 #include "service/shard/handlers/attachments.h"
 #include "service/shard/handlers/byte_streams.h"
 #include "service/shard/shard_engine.h"
@@ -22,6 +23,12 @@ namespace reprise::shard {
 
 using NamedCounters = std::vector<std::pair<std::string, uint64_t>>;
 
+// A lane that this shard does not offer, and why not, for people.
+struct AbsentLane {
+  LaneKind lane = LaneKind::kStream;
+  std::string why;
+};
+
 struct ShardCore {
   ShardEngine& engine;
   ShardId id;
@@ -29,11 +36,13 @@ struct ShardCore {
   uint64_t incarnation = 0;  // random: ids of another life of this shard are void
   absl::Time started;
   std::vector<LaneKind> lanes = {LaneKind::kStream};  // best first
-  std::string host_id;                                // boot id of this machine
-  std::string view_socket;                            // empty: no view lane
+  std::vector<AbsentLane> absent_lanes;
+  std::string host_id;                            // boot id of this machine
+  std::string view_socket;                        // empty: no view lane
   std::function<NamedCounters()> more_counters;   // of what works beside the service; may be empty
   std::function<void(AttachmentId)> on_detached;  // may be empty
 
+  CountedHost stream_host{engine};
   const std::shared_ptr<Admission> admission = Admission::Create();
   const std::shared_ptr<ByteStreams> byte_streams = ByteStreams::Create();
   Attachments attachments;

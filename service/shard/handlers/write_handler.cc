@@ -32,7 +32,7 @@ grpc::ServerReadReactor<grpc::ByteBuffer>* WriteHandler::Open(grpc::CallbackServ
     token->Belongs(attachment);
     return absl::OkStatus();
   };
-  return lanes::ServeWrite(core_.engine, response,
+  return lanes::ServeWrite(core_.stream_host, response,
                            {.admit = std::move(admit), .hold = std::move(hold)});
 }
 

@@ -6,7 +6,7 @@
 
 #include "cluster/link/channel.h"
 #include "cluster/peer/nccl_peer_service.h"
-#include "cluster/peer/nccl_rpc_control.h"
+#include "cluster/link/nccl_rpc_control.h"
 #include "tests/conformance/lanes/lane_conformance.h"
 #include "tests/support/fake_nccl/nccl_rig.h"
 

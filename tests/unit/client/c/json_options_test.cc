@@ -12,14 +12,17 @@ using ::testing::HasSubstr;
 TEST(JsonOptionsTest, EveryClientOptionIsRead) {
   const auto options = ClientOptionsFromJson(
       R"({"router": ["a:1", "b:2"], "name": "w", "timeout_ms": 70, "threads": 2,
-          "lanes": ["stream", "view"]})");
+          "lanes": ["stream", "view"], "gpu": 0, "nccl_library": "/opt/libnccl.so.2"})");
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_THAT(options->routers, ElementsAre("a:1", "b:2"));
   EXPECT_EQ(options->name, "w");
   EXPECT_EQ(options->timeout, absl::Milliseconds(70));
   EXPECT_EQ(options->threads, 2u);
   EXPECT_THAT(options->lanes, ElementsAre(LaneKind::kStream, LaneKind::kView));
+  EXPECT_EQ(options->gpu, std::optional<int>(0));
+  EXPECT_EQ(options->nccl_library, "/opt/libnccl.so.2");
   EXPECT_THAT(ClientOptionsFromJson(R"({"router": "a:1"})")->routers, ElementsAre("a:1"));
+  EXPECT_EQ(ClientOptionsFromJson(R"({"router": "a:1"})")->gpu, std::nullopt);
 }
 
 TEST(JsonOptionsTest, AnUnknownMemberIsRefusedWithTheNearestOne) {

@@ -1,4 +1,4 @@
-#include "cluster/peer/nccl_rpc_control.h"
+#include "cluster/link/nccl_rpc_control.h"
 
 #include <grpcpp/client_context.h>
 

@@ -1,0 +1,126 @@
+#include "service/shard/shard_lanes.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "proto/types/refusal.h"
+#include "proto/types/status_macros.h"
+
+namespace reprise::shard {
+namespace {
+
+absl::StatusOr<std::shared_ptr<const cluster::NcclContext>> OpenContext(
+    const ShardLanesOptions& options) {
+  if (options.nccl == NcclUse::kOff) {
+    return Refusal(absl::StatusCode::kUnavailable, "NCCL_OFF", "switched off by --nccl off");
+  }
+  if (!options.gpu.has_value()) {
+    return Refusal(absl::StatusCode::kUnavailable, "NCCL_NO_HBM",
+                   "this shard keeps no blocks in GPU memory: give it some with --hbm");
+  }
+  return cluster::NcclContext::Open({.gpu = *options.gpu, .library = options.nccl_library});
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ShardLanes>> ShardLanes::Open(const ShardLanesOptions& options,
+                                                             ShardEngine& engine) {
+  std::unique_ptr<ShardLanes> lanes(new ShardLanes(engine));
+  lanes->OpenView(options.view);
+  REPRISE_RETURN_IF_ERROR(lanes->OpenNccl(options));
+  return lanes;
+}
+
+void ShardLanes::OpenView(bool wanted) {
+  if (!wanted) {
+    absent_.push_back({LaneKind::kView, "switched off by --no-view"});
+    return;
+  }
+  absl::StatusOr<std::unique_ptr<lanes::ViewServer>> created =
+      lanes::ViewServer::Create({.host = &view_host_, .exporter = &exporter_});
+  if (created.ok()) {
+    view_ = *std::move(created);
+  } else {
+    absent_.push_back({LaneKind::kView, std::string(created.status().message())});
+  }
+}
+
+absl::Status ShardLanes::OpenNccl(const ShardLanesOptions& options) {
+  absl::StatusOr<std::shared_ptr<const cluster::NcclContext>> nccl = OpenContext(options);
+  if (nccl.ok()) {
+    nccl_ = *std::move(nccl);
+    nccl_end_ = cluster::NcclShardEnd::Create(*nccl_, &engine_);
+    return absl::OkStatus();
+  }
+  if (options.nccl == NcclUse::kOn) {
+    return Refusal(absl::StatusCode::kFailedPrecondition, "NCCL_ABSENT",
+                   absl::StrCat("--nccl on: ", nccl.status().message()));
+  }
+  absent_.push_back({LaneKind::kNccl, std::string(nccl.status().message())});
+  return absl::OkStatus();
+}
+
+std::vector<LaneKind> ShardLanes::Offered() const {
+  std::vector<LaneKind> offered;
+  if (view_ != nullptr) offered.push_back(LaneKind::kView);
+  if (nccl_end_ != nullptr) offered.push_back(LaneKind::kNccl);
+  offered.push_back(LaneKind::kStream);
+  return offered;
+}
+
+void ShardLanes::AddTo(ShardServerOptions& options) {
+  options.lanes = Offered();
+  options.absent_lanes = absent_;
+  if (view_ != nullptr) options.view_socket = view_->address();
+  if (nccl_end_ != nullptr) {
+    options.services = [end = nccl_end_.get()](cluster::AuthorizeAttachment authorize) {
+      std::vector<std::unique_ptr<grpc::Service>> services;
+      services.push_back(end->MakeService(std::move(authorize)));
+      return services;
+    };
+  }
+  options.on_detached = [this, others = std::move(options.on_detached)](AttachmentId attachment) {
+    if (view_ != nullptr) view_->EndAttachment(attachment);
+    if (nccl_end_ != nullptr) nccl_end_->EndAttachment(attachment);
+    if (others) others(attachment);
+  };
+  options.more_counters = [this, others = std::move(options.more_counters)] {
+    NamedCounters counters = Counters();
+    if (others) {
+      for (auto& counter : others()) counters.push_back(std::move(counter));
+    }
+    return counters;
+  };
+}
+
+NamedCounters ShardLanes::Counters() const {
+  NamedCounters counters = view_host_.use().Named(LaneKind::kView);
+  const cluster::NcclShardEnd::Use nccl =
+      nccl_end_ == nullptr ? cluster::NcclShardEnd::Use{} : nccl_end_->use();
+  for (auto& counter : LaneUse{.blocks_read = nccl.blocks_read,
+                       .bytes_read = nccl.bytes_read,
+                       .blocks_written = nccl.blocks_written,
+                       .bytes_written = nccl.bytes_written}
+                           .Named(LaneKind::kNccl)) {
+    counters.push_back(std::move(counter));
+  }
+  // Links that callers made to this shard, and that it made to its peers.
+  counters.emplace_back("nccl_links_served", nccl.links);
+  counters.emplace_back("nccl_links_made", nccl_ == nullptr ? 0 : nccl_->links());
+  return counters;
+}
+
+std::string ShardLanes::Summary() const {
+  const std::string offered = absl::StrJoin(Offered(), ", ", [](std::string* out, LaneKind lane) {
+    absl::StrAppend(out, LaneKindName(lane));
+  });
+  std::string line = absl::StrCat("lanes: ", offered);
+  if (nccl_ != nullptr) absl::StrAppend(&line, " (", nccl_->Description(), ")");
+  for (const AbsentLane& lane : absent_) {
+    absl::StrAppend(&line, "; no ", LaneKindName(lane.lane), ": ", lane.why);
+  }
+  return line;
+}
+
+}  // namespace reprise::shard

@@ -1,0 +1,71 @@
+// The lanes that a shard process offers: opens what this machine has, says why it has not more, and
+// puts what a server needs for them into its options. The stream lane is the service's own and is
+// always there.
+//
+// Invariants: a lane is offered only when it was opened; an attachment's end ends what its lanes
+// hold. Thread safety: immutable after Open.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "cluster/lanes/view/view_server.h"
+#include "cluster/link/nccl_context.h"
+#include "cluster/peer/nccl_shard_end.h"
+#include "service/shard/counted_host.h"
+#include "service/shard/engine_exporter.h"
+#include "service/shard/shard_engine.h"
+#include "service/shard/shard_service_server.h"
+
+namespace reprise::shard {
+
+enum class NcclUse {
+  kAuto,  // when there is a GPU tier and the library
+  kOn,    // or the shard does not start
+  kOff
+};
+
+struct ShardLanesOptions {
+  bool view = true;
+  NcclUse nccl = NcclUse::kAuto;
+  std::string nccl_library;  // path; empty: what the loader finds
+  std::optional<int> gpu;    // the hbm tier's device; nullopt: this shard has no hbm tier
+};
+
+class ShardLanes {
+ public:
+  // FAILED_PRECONDITION when NCCL was asked for and is not to be had. REQUIRES: `engine` outlives
+  // this.
+  static absl::StatusOr<std::unique_ptr<ShardLanes>> Open(const ShardLanesOptions& options,
+                                                          ShardEngine& engine);
+
+  // REQUIRES: this outlives the server that is started with them.
+  void AddTo(ShardServerOptions& options);
+
+  // The caller's end of NCCL, for the replicator; nullptr: there is none.
+  const std::shared_ptr<const cluster::NcclContext>& nccl() const { return nccl_; }
+  const std::vector<AbsentLane>& absent() const { return absent_; }
+  // "view, nccl, stream (no nccl: why)": one line for the log.
+  std::string Summary() const;
+
+ private:
+  explicit ShardLanes(ShardEngine& engine)
+      : exporter_(engine), view_host_(engine), engine_(engine) {}
+  void OpenView(bool wanted);
+  absl::Status OpenNccl(const ShardLanesOptions& options);
+  std::vector<LaneKind> Offered() const;
+  NamedCounters Counters() const;
+
+  EngineExporter exporter_;
+  CountedHost view_host_;
+  ShardEngine& engine_;
+  std::vector<AbsentLane> absent_;
+  std::shared_ptr<const cluster::NcclContext> nccl_;
+  std::unique_ptr<cluster::NcclShardEnd> nccl_end_;
+  std::unique_ptr<lanes::ViewServer> view_;
+};
+
+}  // namespace reprise::shard

@@ -1,0 +1,359 @@
+// The NCCL lane of real servers and links, over the fake libnccl: host memory passes for a GPU's.
+// What the lane does when something fails is tests/fault/nccl's.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <thread>
+
+#include "cluster/lanes/nccl/nccl_parts.h"
+#include "cluster/link/nccl_context.h"
+#include "cluster/peer/copy_chain.h"
+#include "cluster/peer/nccl_shard_end.h"
+#include "proto/types/refusal.h"
+#include "reprise/v1/peer.grpc.pb.h"
+#include "service/shard/engine_source.h"
+#include "tests/support/fake_nccl/fake_device.h"
+#include "tests/support/loopback_shard.h"
+
+namespace reprise::testing {
+namespace {
+
+// Less than tells a rate in all, so that lanes are chosen by what they are here.
+const CacheSpec kSpec = SpecOf(16 << 10);
+constexpr uint32_t kBlocks = 40;
+
+std::shared_ptr<const cluster::NcclContext> FakeContext(size_t links_max = 8) {
+  return cluster::NcclContext::Of(
+      {.links_max = links_max, .connect_timeout = absl::Seconds(20)},
+      {.nccl = FakeNccl(),
+       .device = std::make_shared<FakeDevice>(lanes::MemoryKind::kDevice),
+       .cap = lanes::LinkCap::Create(links_max)});
+}
+
+// An engine whose slots pass for device memory, but one block of each lease when told so.
+class DeviceSlots final : public lanes::LaneHost {
+ public:
+  explicit DeviceSlots(lanes::LaneHost& host) : host_(host) {}
+  absl::StatusOr<std::vector<lanes::PinnedBytes>> OpenRead(AttachmentId attachment, LeaseId lease,
+                                                           uint32_t first,
+                                                           uint32_t blocks) override {
+    auto opened = host_.OpenRead(attachment, lease, first, blocks);
+    if (!opened.ok()) return opened;
+    for (size_t i = 0; i < opened->size(); ++i) {
+      if (!one_elsewhere || i != opened->size() / 2) {
+        (*opened)[i].memory = lanes::MemoryKind::kDevice;
+      }
+    }
+    return opened;
+  }
+  absl::StatusOr<lanes::PinnedSlot> OpenWrite(AttachmentId attachment, ReservationId reservation,
+                                              uint32_t block) override {
+    auto opened = host_.OpenWrite(attachment, reservation, block);
+    if (opened.ok()) opened->memory = lanes::MemoryKind::kDevice;
+    return opened;
+  }
+  absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
+                       uint64_t bytes) override {
+    return host_.Written(attachment, reservation, block, bytes);
+  }
+  std::atomic<bool> one_elsewhere{false};
+
+ private:
+  lanes::LaneHost& host_;
+};
+
+class NcclShard {
+ public:
+  NcclShard()
+      : shard_({.configure = [this](shard::ShardServerOptions& options,
+                                    shard::ShardEngine& engine) { Configure(options, engine); }}) {}
+
+  LoopbackShard& shard() { return shard_; }
+  DeviceSlots& slots() { return *slots_; }
+  cluster::NcclShardEnd& end() { return *end_; }
+
+  std::unique_ptr<cluster::ShardLink> Connect(std::shared_ptr<const cluster::NcclContext> nccl) {
+    auto link = cluster::ShardLink::Connect({.address = shard_.address(),
+                                             .client_name = "nccl",
+                                             .lanes = {LaneKind::kNccl, LaneKind::kStream},
+                                             .nccl = std::move(nccl)},
+                                            Soon());
+    REPRISE_CHECK(link.ok());
+    return *std::move(link);
+  }
+  bool AwaitNoLinks() {
+    const absl::Time deadline = Soon();
+    while (end_->use().links > 0 && absl::Now() < deadline) std::this_thread::yield();
+    return end_->use().links == 0;
+  }
+
+ private:
+  void Configure(shard::ShardServerOptions& options, shard::ShardEngine& engine) {
+    slots_ = std::make_unique<DeviceSlots>(engine);
+    end_ = cluster::NcclShardEnd::Create(*nccl_, slots_.get());
+    options.lanes = {LaneKind::kNccl, LaneKind::kStream};
+    options.absent_lanes = {{LaneKind::kView, "not in this test"}};
+    options.services = [this](cluster::AuthorizeAttachment authorize) {
+      std::vector<std::unique_ptr<grpc::Service>> services;
+      services.push_back(end_->MakeService(std::move(authorize)));
+      return services;
+    };
+    options.on_detached = [this](AttachmentId attachment) { end_->EndAttachment(attachment); };
+  }
+
+  const std::shared_ptr<const cluster::NcclContext> nccl_ = FakeContext();
+  std::unique_ptr<DeviceSlots> slots_;
+  std::unique_ptr<cluster::NcclShardEnd> end_;
+  LoopbackShard shard_;
+};
+
+// A worker's memory on its GPU: compares what comes and notes by which lane it came.
+class DeviceSink final : public lanes::BlockSink {
+ public:
+  DeviceSink(std::vector<BlockKey> keys, uint64_t block_bytes)
+      : keys_(std::move(keys)), block_(block_bytes) {}
+  lanes::MemoryKind memory() const override { return lanes::MemoryKind::kDevice; }
+  std::span<uint8_t> Buffer(uint32_t) override { return block_; }
+  absl::Status Complete(uint32_t i) override { return Deliver(i, block_); }
+  absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override {
+    ++by_lane[*carried_by()];
+    return i == completed++ && HasContent(keys_.at(i), 0, bytes) ? absl::OkStatus()
+                                                                 : absl::DataLossError("wrong");
+  }
+  absl::Status DeliverDevice(uint32_t first,
+                             std::span<const std::span<const uint8_t>> blocks) override {
+    for (const auto& block : blocks) REPRISE_RETURN_IF_ERROR(Deliver(first++, block));
+    return absl::OkStatus();
+  }
+  std::map<LaneKind, uint32_t> by_lane;
+  uint32_t completed = 0;
+
+ private:
+  const std::vector<BlockKey> keys_;
+  std::vector<uint8_t> block_;
+};
+
+using ByLane = std::map<LaneKind, uint32_t>;
+
+// Reads the whole chain into device memory; which lanes brought it.
+ByLane ReadToDevice(cluster::ShardLink& link, const std::vector<BlockKey>& keys) {
+  const auto opened = link.OpenSpec(kSpec, Soon());
+  const auto run = link.Acquire(opened->handle, keys, 0, Soon());
+  EXPECT_TRUE(run.ok()) << run.status();
+  DeviceSink sink(keys, opened->block_bytes);
+  const absl::Status read =
+      link.lane().Read({run->lease, 0, run->run_blocks, opened->block_bytes}, sink, Soon());
+  EXPECT_TRUE(read.ok()) << read;
+  EXPECT_EQ(sink.completed, keys.size());
+  EXPECT_TRUE(link.Release(run->lease, Soon()).ok());
+  return sink.by_lane;
+}
+
+// Until one read came by NCCL as a whole; false when none did.
+bool AwaitNccl(cluster::ShardLink& link, const std::vector<BlockKey>& keys) {
+  const absl::Time deadline = Soon();
+  while (absl::Now() < deadline) {
+    const ByLane by_lane = ReadToDevice(link, keys);
+    if (by_lane == ByLane{{LaneKind::kNccl, kBlocks}}) return true;
+    EXPECT_EQ(by_lane, (ByLane{{LaneKind::kStream, kBlocks}}));
+  }
+  return false;
+}
+
+class NcclLinkTest : public ::testing::Test {
+ protected:
+  void SetUp() override { SetNcclFaults(""); }
+  // Aborts run in the background.
+  void TearDown() override {
+    const absl::Time deadline = Soon();
+    while (LiveCommunicators() > 0 && absl::Now() < deadline) std::this_thread::yield();
+    EXPECT_EQ(LiveCommunicators(), 0);
+  }
+};
+
+TEST_F(NcclLinkTest, AWorkersBlocksComeByStreamUntilTheLinkIsUpAndThenByNccl) {
+  NcclShard shard;
+  const auto nccl = FakeContext();
+  const auto link = shard.Connect(nccl);
+  const auto keys = ChainNamed("chat", kBlocks);
+  ASSERT_EQ(StoreChain(*link, kSpec, keys).value_or(0), kBlocks);
+  EXPECT_EQ(nccl->links(), 0u);
+  EXPECT_EQ(ReadToDevice(*link, keys), (ByLane{{LaneKind::kStream, kBlocks}}));
+  ASSERT_TRUE(AwaitNccl(*link, keys));
+  EXPECT_EQ(nccl->links(), 1u);
+  EXPECT_EQ(shard.end().use().blocks_read, kBlocks);
+  EXPECT_EQ(shard.end().use().bytes_read, kBlocks * LayoutOf(kSpec).block_bytes);
+}
+
+TEST_F(NcclLinkTest, HostMemoryGoesByStreamAndMakesNoLink) {
+  NcclShard shard;
+  const auto nccl = FakeContext();
+  const auto link = shard.Connect(nccl);
+  const auto keys = ChainNamed("chat", kBlocks);
+  ASSERT_EQ(StoreChain(*link, kSpec, keys).value_or(0), kBlocks);
+  EXPECT_EQ(FetchChain(*link, kSpec, keys).value_or(0), kBlocks);
+  EXPECT_EQ(nccl->links(), 0u);
+  EXPECT_EQ(shard.end().use().links, 0u);
+}
+
+TEST_F(NcclLinkTest, ARunThatLiesPartlyInHostMemoryComesByStreamAndTheLinkStays) {
+  NcclShard shard;
+  const auto link = shard.Connect(FakeContext());
+  const auto keys = ChainNamed("chat", kBlocks);
+  ASSERT_EQ(StoreChain(*link, kSpec, keys).value_or(0), kBlocks);
+  ASSERT_TRUE(AwaitNccl(*link, keys));
+  shard.slots().one_elsewhere = true;
+  EXPECT_EQ(ReadToDevice(*link, keys), (ByLane{{LaneKind::kStream, kBlocks}}));
+  shard.slots().one_elsewhere = false;
+  EXPECT_EQ(ReadToDevice(*link, keys), (ByLane{{LaneKind::kNccl, kBlocks}}));
+}
+
+TEST_F(NcclLinkTest, TheEndOfAnAttachmentIsTheEndOfItsLinks) {
+  NcclShard shard;
+  const auto nccl = FakeContext();
+  auto link = shard.Connect(nccl);
+  const auto other = shard.Connect(nccl);
+  const auto keys = ChainNamed("chat", kBlocks);
+  ASSERT_EQ(StoreChain(*link, kSpec, keys).value_or(0), kBlocks);
+  ASSERT_TRUE(AwaitNccl(*link, keys));
+  ASSERT_TRUE(AwaitNccl(*other, keys));
+  EXPECT_EQ(shard.end().use().links, 2u);
+  link.reset();
+  const absl::Time deadline = Soon();
+  while (shard.end().use().links > 1 && absl::Now() < deadline) std::this_thread::yield();
+  EXPECT_EQ(shard.end().use().links, 1u);
+  EXPECT_EQ(nccl->links(), 1u);
+  EXPECT_EQ(ReadToDevice(*other, keys), (ByLane{{LaneKind::kNccl, kBlocks}}));
+}
+
+TEST_F(NcclLinkTest, AProcessWithAllItsLinksUsesTheStream) {
+  NcclShard shard;
+  const auto nccl = FakeContext(/*links_max=*/1);
+  const auto link = shard.Connect(nccl);
+  const auto other = shard.Connect(nccl);
+  const auto keys = ChainNamed("chat", kBlocks);
+  ASSERT_EQ(StoreChain(*link, kSpec, keys).value_or(0), kBlocks);
+  ASSERT_TRUE(AwaitNccl(*link, keys));
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(ReadToDevice(*other, keys), (ByLane{{LaneKind::kStream, kBlocks}}));
+  }
+  EXPECT_EQ(nccl->links(), 1u);
+}
+
+TEST_F(NcclLinkTest, OnlyTheOwnAttachmentsLinksAreServed) {
+  NcclShard shard;
+  const auto stub = v1::PeerService::NewStub(cluster::MakeChannel(shard.shard().address()));
+  v1::NcclConnectRequest request;
+  request.set_attachment_id(12345);
+  request.set_link_id(1);
+  request.set_unique_id(std::string(128, 'x'));
+  grpc::ClientContext context;
+  v1::NcclConnectResponse response;
+  const absl::Status refused =
+      wire::FromGrpcStatus(stub->NcclConnect(&context, request, &response));
+  EXPECT_TRUE(absl::IsNotFound(refused)) << refused;
+  EXPECT_EQ(RefusalReason(refused), "ATTACHMENT_UNKNOWN");
+  EXPECT_EQ(shard.end().use().links, 0u);
+}
+
+TEST_F(NcclLinkTest, DescribeSaysWhichLanesThereAreAndWhyOthersAreNot) {
+  NcclShard shard;
+  grpc::ClientContext context;
+  v1::ShardServiceDescribeResponse told;
+  ASSERT_TRUE(shard.shard().Stub()->Describe(&context, {}, &told).ok());
+  ASSERT_EQ(told.lanes_size(), 2);
+  EXPECT_EQ(told.lanes(0), v1::LANE_KIND_NCCL);
+  ASSERT_EQ(told.absent_lanes_size(), 1);
+  EXPECT_EQ(told.absent_lanes(0).lane(), v1::LANE_KIND_VIEW);
+  EXPECT_EQ(told.absent_lanes(0).why(), "not in this test");
+}
+
+// ---- Shard to shard
+
+// Chains of an engine whose slots pass for device memory, or for host memory from block `host_from`
+// on.
+class DeviceChains final : public cluster::ReplicationSource {
+ public:
+  explicit DeviceChains(shard::ShardEngine& engine) : source_(engine) {}
+  absl::StatusOr<std::unique_ptr<cluster::SourceChain>> Open(const cluster::ReplicationJob& job,
+                                                             uint32_t first) override {
+    REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<cluster::SourceChain> chain, source_.Open(job, first));
+    return std::make_unique<Chain>(std::move(chain), host_from);
+  }
+  uint32_t host_from = ~uint32_t{0};
+
+ private:
+  class Chain final : public cluster::SourceChain {
+   public:
+    Chain(std::shared_ptr<cluster::SourceChain> chain, uint32_t host_from)
+        : chain_(std::move(chain)), host_from_(host_from) {}
+    uint32_t run_blocks() const override { return chain_->run_blocks(); }
+    const Checksum128& checksum(uint32_t index) const override { return chain_->checksum(index); }
+    absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t index) override {
+      return chain_->Bytes(index);
+    }
+    std::optional<lanes::PinnedBytes> InDevice(uint32_t index) override {
+      if (index >= host_from_) return std::nullopt;
+      return lanes::PinnedBytes{
+          .bytes = *chain_->Bytes(index), .pin = chain_, .memory = lanes::MemoryKind::kDevice};
+    }
+
+   private:
+    const std::shared_ptr<cluster::SourceChain> chain_;
+    const uint32_t host_from_;
+  };
+
+  shard::EngineSource source_;
+};
+
+class NcclCopyTest : public NcclLinkTest {
+ protected:
+  // Stores a new chain here and copies it; the blocks of it that came by NCCL.
+  uint64_t Copy(DeviceChains& chains, cluster::ShardLink& to) {
+    const auto keys = ChainNamed("chain-" + std::to_string(++chains_), kBlocks);
+    EXPECT_EQ(StoreChain(*here_link_, kSpec, keys).value_or(0), kBlocks);
+    const uint64_t before = there_.end().use().blocks_written;
+    const auto copied = cluster::CopyChain(
+        to, chains, {.tenant = Tenant{"default"}, .spec = kSpec, .keys = keys}, Soon());
+    EXPECT_TRUE(copied.ok()) << copied.status();
+    EXPECT_EQ(copied.ok() ? copied->blocks : 0, kBlocks);
+    EXPECT_EQ(FetchChain(*there_link_, kSpec, keys).value_or(0), kBlocks);
+    return there_.end().use().blocks_written - before;
+  }
+  bool AwaitCopyByNccl(DeviceChains& chains, cluster::ShardLink& to) {
+    const absl::Time deadline = Soon();
+    while (absl::Now() < deadline) {
+      if (Copy(chains, to) == kBlocks) return true;
+    }
+    return false;
+  }
+
+  LoopbackShard here_;
+  NcclShard there_;
+  const std::unique_ptr<cluster::ShardLink> here_link_ = here_.Connect();
+  const std::unique_ptr<cluster::ShardLink> there_link_ = there_.shard().Connect();
+  int chains_ = 0;
+};
+
+TEST_F(NcclCopyTest, AChainInDeviceMemoryIsCopiedByNcclOnceTheLinkIsUp) {
+  DeviceChains chains(here_.engine());
+  const auto nccl = FakeContext();
+  const auto to = there_.Connect(nccl);
+  ASSERT_TRUE(AwaitCopyByNccl(chains, *to));
+  EXPECT_EQ(nccl->links(), 1u);
+}
+
+TEST_F(NcclCopyTest, AChainThatLiesPartlyInHostMemoryIsCopiedByStream) {
+  DeviceChains chains(here_.engine());
+  const auto to = there_.Connect(FakeContext());
+  ASSERT_TRUE(AwaitCopyByNccl(chains, *to));
+  chains.host_from = kBlocks - 1;
+  EXPECT_EQ(Copy(chains, *to), 0u);
+  chains.host_from = kBlocks;
+  EXPECT_EQ(Copy(chains, *to), kBlocks);
+}
+
+}  // namespace
+}  // namespace reprise::testing
