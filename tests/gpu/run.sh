@@ -34,6 +34,13 @@ if [ $? -eq 77 ]; then
   exit 0
 fi
 
+# The libnccl of the Python environment, where the loader finds none: what uses NCCL reads it from here.
+if [ -z "${REPRISE_NCCL_LIBRARY:-}" ]; then
+  nccl=$(python3 -c 'import nvidia.nccl, os; print(os.path.join(list(nvidia.nccl.__path__)[0], "lib/libnccl.so.2"))' \
+    2>/dev/null)
+  [ -e "$nccl" ] && export REPRISE_NCCL_LIBRARY=$nccl
+fi
+
 names=() states=() seconds=()
 
 # step NAME LIMIT_S COMMAND...
