@@ -37,6 +37,12 @@ class CountedHost final : public lanes::LaneHost {
                                               uint32_t block) override;
   absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
                        uint64_t bytes) override;
+  absl::Status CopyToHost(std::span<const uint8_t> device, std::span<uint8_t> host) override {
+    return host_.CopyToHost(device, host);
+  }
+  absl::Status CopyToDevice(std::span<const uint8_t> host, std::span<uint8_t> device) override {
+    return host_.CopyToDevice(host, device);
+  }
 
   LaneUse use() const;
 

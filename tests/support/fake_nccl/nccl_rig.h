@@ -102,6 +102,12 @@ class MixedHost final : public lanes::LaneHost {
                        uint64_t bytes) override {
     return host_.Written(attachment, reservation, block, bytes);
   }
+  absl::Status CopyToHost(std::span<const uint8_t> device, std::span<uint8_t> host) override {
+    return host_.CopyToHost(device, host);
+  }
+  absl::Status CopyToDevice(std::span<const uint8_t> host, std::span<uint8_t> device) override {
+    return host_.CopyToDevice(host, device);
+  }
   std::atomic<uint32_t> elsewhere{~uint32_t{0}};
 
  private:
