@@ -37,7 +37,8 @@ absl::Status Errno(absl::string_view what) {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   setpgid(0, 0);  // Ctrl-C is for `up`, which then stops its servers in order
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  // Nobody is left to wait for an orderly stop, and a server that hangs would never make one.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(EXIT_FAILURE);  // it died before the line above
   dup2(out, STDOUT_FILENO);
   dup2(log, STDERR_FILENO);

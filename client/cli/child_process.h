@@ -1,6 +1,6 @@
 // A server that `reprise up` runs: started with its own log file, known to serve when it has
-// printed its one line of JSON, stopped with SIGTERM. It gets SIGTERM too when this process dies,
-// however that dies.
+// printed its one line of JSON, stopped with SIGTERM. It is killed when this process dies, however
+// that dies.
 //
 // Thread safety: one thread, before any other thread is started (fork).
 #pragma once
