@@ -8,8 +8,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "cluster/link/channel.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/channel.h"
 #include "proto/wire/deadline.h"
 #include "proto/wire/status.h"
 #include "reprise/v1/router.grpc.pb.h"
@@ -30,7 +30,7 @@ absl::Status Naming(absl::string_view what, const std::string& address,
 
 absl::StatusOr<v1::RouterServiceDescribeResponse> DescribeRouter(const std::string& address,
                                                                  absl::Time deadline) {
-  auto stub = v1::RouterService::NewStub(cluster::MakeChannel(address));
+  auto stub = v1::RouterService::NewStub(wire::MakeChannel(address));
   grpc::ClientContext context;
   context.set_deadline(wire::ToGprDeadline(deadline));
   v1::RouterServiceDescribeResponse response;
@@ -41,7 +41,7 @@ absl::StatusOr<v1::RouterServiceDescribeResponse> DescribeRouter(const std::stri
 
 absl::StatusOr<v1::ShardServiceDescribeResponse> DescribeShard(const std::string& address,
                                                                absl::Time deadline) {
-  auto stub = v1::ShardService::NewStub(cluster::MakeChannel(address));
+  auto stub = v1::ShardService::NewStub(wire::MakeChannel(address));
   grpc::ClientContext context;
   context.set_deadline(wire::ToGprDeadline(deadline));
   v1::ShardServiceDescribeResponse response;
@@ -96,7 +96,7 @@ absl::StatusOr<ClusterReport> DescribeCluster(const Where& where) {
 absl::Status ReadSnapshot(
     const std::string& address, absl::Time deadline,
     const std::function<bool(const v1::WatchBlocksResponse::Stored&)>& on_stored) {
-  auto stub = v1::ShardService::NewStub(cluster::MakeChannel(address));
+  auto stub = v1::ShardService::NewStub(wire::MakeChannel(address));
   grpc::ClientContext context;
   context.set_deadline(wire::ToGprDeadline(deadline));
   auto reader = stub->WatchBlocks(&context, {});

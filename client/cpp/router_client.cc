@@ -9,10 +9,10 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "client/cpp/call_policy.h"
-#include "cluster/link/channel.h"
 #include "proto/types/clock.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/channel.h"
 #include "proto/wire/deadline.h"
 #include "proto/wire/enums.h"
 #include "proto/wire/status.h"
@@ -29,7 +29,7 @@ class GrpcRouterClient final : public RouterClient {
  public:
   explicit GrpcRouterClient(std::vector<std::string> addresses) {
     for (std::string& address : addresses) {
-      auto channel = cluster::MakeChannel(address);
+      auto channel = wire::MakeChannel(address);
       routers_.push_back({std::move(address), v1::RouterService::NewStub(channel), Breaker()});
     }
   }

@@ -2,8 +2,8 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include "cluster/link/channel.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/channel.h"
 #include "proto/wire/deadline.h"
 #include "proto/wire/status.h"
 #include "proto/wire/verbs.h"
@@ -21,7 +21,7 @@ class GrpcShardQueries final : public ShardQueries {
     request.set_keys(PackKeys(query.keys));
     request.mutable_token_ids()->Assign(query.tokens.begin(), query.tokens.end());
     // Asked by people, seldom: a channel for each question costs less than keeping one.
-    auto stub = v1::ShardService::NewStub(cluster::MakeChannel(address));
+    auto stub = v1::ShardService::NewStub(wire::MakeChannel(address));
     grpc::ClientContext context;
     context.set_deadline(wire::ToGprDeadline(deadline));
     v1::ExplainResponse response;

@@ -8,10 +8,10 @@
 #include "absl/time/clock.h"
 #include "cluster/lanes/lane_choice.h"
 #include "cluster/link/attach_stream.h"
-#include "cluster/link/channel.h"
 #include "cluster/link/lane_factory.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/channel.h"
 #include "proto/wire/deadline.h"
 #include "proto/wire/enums.h"
 #include "proto/wire/spec.h"
@@ -192,7 +192,7 @@ absl::StatusOr<std::unique_ptr<ShardLink>> ShardLink::Connect(ShardLinkOptions o
     if (kind == LaneKind::kNccl && options.nccl == nullptr) continue;
     if (kind != LaneKind::kInProcess) hello.add_lanes(wire::ToMessage(kind));
   }
-  std::shared_ptr<grpc::Channel> channel = MakeChannel(options.address);
+  std::shared_ptr<grpc::Channel> channel = wire::MakeChannel(options.address);
   std::shared_ptr<AttachStream> attach = AttachStream::Start(channel, hello);
   REPRISE_ASSIGN_OR_RETURN(const v1::AttachResponse::Welcome welcome,
                            attach->AwaitWelcome(deadline));

@@ -1,8 +1,6 @@
 #include "service/router/shard_watcher.h"
 
 #include <grpcpp/client_context.h>
-#include <grpcpp/create_channel.h>
-#include <grpcpp/support/channel_arguments.h>
 #include <grpcpp/support/client_callback.h>
 
 #include <algorithm>
@@ -12,26 +10,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/types/limits.h"
+#include "proto/wire/channel.h"
 #include "proto/wire/events.h"
 
 namespace reprise::router {
-namespace {
-
-std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address) {
-  const auto milliseconds = [](absl::Duration time) {
-    return static_cast<int>(absl::ToInt64Milliseconds(time));
-  };
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(static_cast<int>(limits::kMessageBytesMax));
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, milliseconds(limits::kReconnectMin));
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, milliseconds(limits::kReconnectMax));
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
-}
-
-}  // namespace
 
 // One WatchBlocks call.
 class ShardWatcher::Feed final : public grpc::ClientReadReactor<v1::WatchBlocksResponse> {
@@ -86,7 +68,7 @@ ShardWatcher::ShardWatcher(RouterEngine& engine, const Clock& clock, cluster::Me
       clock_(clock),
       member_(std::move(member)),
       log_(std::move(log)),
-      stub_(v1::ShardService::NewStub(ChannelTo(member_.address))),
+      stub_(v1::ShardService::NewStub(wire::MakeChannel(member_.address))),
       retry_(limits::kWatchRetryMin) {}
 
 ShardWatcher::~ShardWatcher() {

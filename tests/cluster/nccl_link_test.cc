@@ -250,7 +250,7 @@ TEST_F(NcclLinkTest, AProcessWithAllItsLinksUsesTheStream) {
 
 TEST_F(NcclLinkTest, OnlyTheOwnAttachmentsLinksAreServed) {
   NcclShard shard;
-  const auto stub = v1::PeerService::NewStub(cluster::MakeChannel(shard.shard().address()));
+  const auto stub = v1::PeerService::NewStub(wire::MakeChannel(shard.shard().address()));
   v1::NcclConnectRequest request;
   request.set_attachment_id(12345);
   request.set_link_id(1);

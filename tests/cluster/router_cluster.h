@@ -20,8 +20,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "cluster/link/channel.h"
 #include "cluster/link/shard_link.h"
+#include "proto/wire/channel.h"
 #include "proto/wire/spec.h"
 #include "proto/wire/status.h"
 #include "reprise/v1/router.grpc.pb.h"
@@ -77,7 +77,7 @@ class RouterCluster {
         std::vector<std::string>{BinFolder() + "/reprise-router", "--listen", "127.0.0.1:0",
                                  "--members", members_path(), "-o", "json"});
     router_address_ = AddressOf(*router_);
-    stub_ = v1::RouterService::NewStub(cluster::MakeChannel(router_address_));
+    stub_ = v1::RouterService::NewStub(wire::MakeChannel(router_address_));
   }
   // `count` shards that the router sees alive.
   void Start(int count) {
@@ -163,7 +163,7 @@ class RouterCluster {
   }
 
   uint64_t ShardCounter(const std::string& id, const std::string& name) {
-    const auto stub = v1::ShardService::NewStub(cluster::MakeChannel(address(id)));
+    const auto stub = v1::ShardService::NewStub(wire::MakeChannel(address(id)));
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(Soon()));
     v1::ShardServiceDescribeResponse response;

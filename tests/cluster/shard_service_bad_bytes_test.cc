@@ -28,7 +28,7 @@ absl::Status ReadWith(Scene& scene, const std::function<void(v1::ReadRequest&)>&
 // A message that is no protobuf at all.
 absl::Status SendGarbage(Scene& scene, const char* method) {
   grpc::ByteBuffer response;
-  lanes::RawCall call(cluster::MakeChannel(scene.shard.address()), method, Soon());
+  lanes::RawCall call(wire::MakeChannel(scene.shard.address()), method, Soon());
   const grpc::Slice garbage(std::string("\xff\xff\xff\xff garbage \x07"));
   call.WriteLast(grpc::ByteBuffer(&garbage, 1));
   call.StartRead(&response);

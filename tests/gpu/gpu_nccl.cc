@@ -24,8 +24,8 @@
 #include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
-#include "cluster/link/channel.h"
 #include "kernels/runtime/device.h"
+#include "proto/wire/channel.h"
 #include "tests/gpu/gpu_nccl_peer.h"
 #include "tests/gpu/must.h"
 #include "tests/support/process.h"
@@ -190,8 +190,7 @@ class DeviceSource final : public lanes::BlockSource {
 class Rig {
  public:
   Rig(Peer& peer, const Options& options, const cluster::NcclContext& nccl)
-      : options_(options),
-        lane_(nccl.MakeLane(cluster::MakeChannel(peer.address()), kAttachment)) {}
+      : options_(options), lane_(nccl.MakeLane(wire::MakeChannel(peer.address()), kAttachment)) {}
 
   lanes::LinkedLane& lane() { return *lane_; }
   const Options& options() const { return options_; }

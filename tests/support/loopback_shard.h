@@ -16,10 +16,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "cluster/link/channel.h"
 #include "cluster/link/shard_link.h"
 #include "proto/types/clock.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/channel.h"
 #include "proto/wire/status.h"
 #include "reprise/v1/shard.grpc.pb.h"
 #include "service/shard/shard_engine.h"
@@ -62,7 +62,7 @@ class LoopbackShard {
     return *std::move(link);
   }
   std::unique_ptr<v1::ShardService::Stub> Stub() {
-    return v1::ShardService::NewStub(cluster::MakeChannel(address()));
+    return v1::ShardService::NewStub(wire::MakeChannel(address()));
   }
 
   // Waits until leases, reservations and attachments are gone. False when some stay.

@@ -34,6 +34,9 @@ def test_tree_is_tidy() -> None:
         (tidy.rule_banned, "client/python/x.py", "import pick" + "le\n"),
         (tidy.rule_banned, "client/python/x.py", "value = ev" + "al(text)\n"),
         (tidy.rule_banned, "service/index/x.cc", "// TO" + "DO: later\n"),
+        (tidy.rule_channels, "client/cpp/x.cc", "  auto c = grpc::CreateChannel(address, none);\n"),
+        (tidy.rule_channels, "service/router/x.cc", "return grpc::CreateCustomChannel(a, b, c);\n"),
+        (tidy.rule_channels, "tests/cluster/x.cc", "server->InProcessChannel({})\n"),
         (tidy.rule_header_guard, "proto/types/x.h", "int x;\n"),
         (tidy.rule_unset, "proto/reprise/v1/x.proto",
          "message XRequest {\n  message Part {\n    bytes keys = 1;  // 32 bytes\n  }\n}\n"),
@@ -53,6 +56,8 @@ def test_planted_violation_is_found(rule: tidy.Rule, path: str, text: str) -> No
         (tidy.rule_unset, "proto/reprise/v1/x.proto",
          "message XRequest {\n  bytes keys = 1;  // unset: refused\n}\n"
          "message XResponse {\n  uint32 blocks = 1;\n}\n"),
+        (tidy.rule_channels, "proto/wire/channel.cc", "return grpc::CreateChannel(a, b);\n"),
+        (tidy.rule_channels, "client/cpp/x.cc", "auto channel = wire::MakeChannel(address);\n"),
     ],
 )
 def test_permitted_form_passes(rule: tidy.Rule, path: str, text: str) -> None:

@@ -122,6 +122,16 @@ def rule_banned(path: str, text: str) -> Iterator[str]:
                 yield f"{path}:{number}: {re.search(pattern, line).group(0)!r}: {cure}"
 
 
+def rule_channels(path: str, text: str) -> Iterator[str]:
+    """One place makes gRPC channels; its header says what breaks otherwise."""
+    if not path.endswith(C_SUFFIXES) or path == "proto/wire/channel.cc":
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        made = re.search(r"\bCreate(Custom|Insecure)?Channel\w*\s*\(|\bInProcessChannel\s*\(", line)
+        if made:
+            yield f"{path}:{number}: {made.group(0)!r}: use wire::MakeChannel"
+
+
 def rule_header_guard(path: str, text: str) -> Iterator[str]:
     if path.endswith((".h", ".cuh")) and "#pragma once" not in text and "#ifndef " not in text:
         yield f"{path}: no #pragma once"
@@ -154,7 +164,8 @@ def rule_unset(path: str, text: str) -> Iterator[str]:
 
 
 FILE_RULES = (
-    rule_includes, rule_columns, rule_lines, rule_banned, rule_header_guard, rule_unset)
+    rule_includes, rule_columns, rule_lines, rule_banned, rule_channels, rule_header_guard,
+    rule_unset)
 
 
 def rule_registered(root: Path, paths: list[str]) -> Iterator[str]:

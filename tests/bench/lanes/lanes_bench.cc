@@ -7,7 +7,6 @@
 //
 //   reprise-bench-lanes [--block-kib 2048] [--blocks 64] [--rounds 15] [--json]
 // Prints medians with the lowest and highest round, the ratio to memcpy, and the load average.
-#include <grpcpp/create_channel.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
@@ -26,6 +25,7 @@
 #include "cluster/lanes/stream/stream_lane.h"
 #include "cluster/lanes/view/view_lane.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/channel.h"
 #include "reprise/v1/shard.grpc.pb.h"
 #include "tests/support/lane_ends.h"
 #include "tests/support/view_host/view_host_process.h"
@@ -170,9 +170,7 @@ int Run(const Options& options) {
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(&service);
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  lanes::StreamLane stream(
-      grpc::CreateChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials()),
-      kAttachment);
+  lanes::StreamLane stream(wire::MakeChannel("127.0.0.1:" + std::to_string(port)), kAttachment);
   const LeaseId stream_lease = host.Lease({.blocks = options.blocks, .block_bytes = bytes});
   const ReservationId stream_reservation = host.Reserve(options.blocks, bytes);
 

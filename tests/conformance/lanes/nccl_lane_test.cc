@@ -4,9 +4,9 @@
 #include <memory>
 #include <string>
 
-#include "cluster/link/channel.h"
-#include "cluster/peer/nccl_peer_service.h"
 #include "cluster/link/nccl_rpc_control.h"
+#include "cluster/peer/nccl_peer_service.h"
+#include "proto/wire/channel.h"
 #include "tests/conformance/lanes/lane_conformance.h"
 #include "tests/support/fake_nccl/nccl_rig.h"
 
@@ -45,7 +45,7 @@ class OverGrpc final : public LaneUnderTest {
           builder.RegisterService(service_.get());
           server_ = builder.BuildAndStart();
           return std::make_shared<cluster::NcclRpcControl>(
-              cluster::MakeChannel("127.0.0.1:" + std::to_string(port)), NcclRig::kAttachment);
+              wire::MakeChannel("127.0.0.1:" + std::to_string(port)), NcclRig::kAttachment);
         }});
     EXPECT_TRUE(rig_->AwaitUp());
   }

@@ -5,7 +5,7 @@
 
 #include "cluster/lanes/stream/message_pieces.h"
 #include "cluster/lanes/stream/stream_host.h"
-#include "cluster/link/channel.h"
+#include "proto/wire/channel.h"
 #include "reprise/v1/shard.grpc.pb.h"
 #include "tests/conformance/lanes/lane_conformance.h"
 #include "tests/support/device_lane_host.h"
@@ -51,7 +51,7 @@ class Stream final : public LaneUnderTest {
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     lane_ = std::make_unique<lanes::StreamLane>(
-        cluster::MakeChannel("127.0.0.1:" + std::to_string(port)), AttachmentId(77));
+        wire::MakeChannel("127.0.0.1:" + std::to_string(port)), AttachmentId(77));
   }
   ~Stream() override {
     lane_.reset();

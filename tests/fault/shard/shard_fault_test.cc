@@ -7,7 +7,7 @@
 #include <random>
 #include <thread>
 
-#include "cluster/link/channel.h"
+#include "proto/wire/channel.h"
 #include "reprise/v1/shard.grpc.pb.h"
 #include "tests/support/process.h"
 #include "tests/support/stored_chain.h"
@@ -41,8 +41,8 @@ class ShardProcess {
     grpc::ClientContext context;
     context.set_wait_for_ready(true);
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
-    const grpc::Status status = v1::ShardService::NewStub(cluster::MakeChannel(address_))
-                                    ->Describe(&context, {}, &response);
+    const grpc::Status status =
+        v1::ShardService::NewStub(wire::MakeChannel(address_))->Describe(&context, {}, &response);
     EXPECT_TRUE(status.ok()) << status.error_message();
     return response;
   }

@@ -1,4 +1,4 @@
-#include "cluster/link/channel.h"
+#include "proto/wire/channel.h"
 
 #include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
@@ -8,12 +8,13 @@
 
 #include "proto/types/limits.h"
 
-namespace reprise::cluster {
+namespace reprise::wire {
 namespace {
 
 // A call that never leaves the process, on a channel that never goes. When the last channel of a
-// process goes, gRPC 1.51 stops and joins its threads, which takes seconds; and the last owner of a
-// channel may be a call that ends on one of those very threads, which would then join itself.
+// process goes, gRPC 1.51 frees its callback queue twice, if it is unlucky; if it is lucky, it
+// stops and joins its threads, which takes seconds, and the last owner of a channel may be a call
+// that ends on one of those very threads, which would then join itself.
 struct Forever {
   std::shared_ptr<grpc::Channel> channel = grpc::CreateChannel("unix:none", nullptr);
   grpc::ClientContext context;
@@ -60,4 +61,4 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
 
-}  // namespace reprise::cluster
+}  // namespace reprise::wire

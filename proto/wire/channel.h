@@ -1,0 +1,21 @@
+// gRPC channels to shards and routers as every process of ours makes them, and the only place that
+// makes any: bounded messages, pings that find a dead peer, one connection of its own.
+//
+// Invariants: once one channel was made here, gRPC runs until the process ends. gRPC 1.51 counts
+// the channels of a process; when the last one goes it takes its callback queue down while
+// callbacks may still end on it, which frees the queue twice. So the count never falls to zero.
+//
+// Thread safety: free functions; no shared state beyond that one channel.
+#pragma once
+
+#include <grpcpp/channel.h>
+
+#include <memory>
+#include <string>
+
+namespace reprise::wire {
+
+// Dials when it is first used. `address` is host:port.
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address);
+
+}  // namespace reprise::wire
