@@ -93,10 +93,9 @@ void AttachStream::TakeWelcome() {
 }
 
 void AttachStream::OnWriteDone(bool ok) {
-  if (!ok) {
-    Stop();
-    return;
-  }
+  // A write that failed found the call over. Its last words may still wait to be read, and then the
+  // read fails too; until then nothing more is written.
+  if (!ok) return;
   absl::MutexLock lock(&mu_);
   writing_ = false;
 }

@@ -32,8 +32,12 @@ void ShardService::StartDraining() {
   watch_blocks_.Beat();
 }
 
+bool ShardService::AwaitNotices(absl::Time deadline) {
+  return core_.attachments.AwaitNotices(deadline);
+}
+
 void ShardService::EndStreams(const absl::Status& why) {
-  core_.attachments.ForEach([&why](AttachedStream& stream) { stream.End(why); });
+  core_.attachments.ForEach([&why](AttachedStream& stream) { stream.EndStopping(why); });
   watch_blocks_.EndAll(why);
 }
 

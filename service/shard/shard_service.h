@@ -41,7 +41,10 @@ class ShardService final : public RawBytesService {
 
   // From now on nothing new is reserved, and every client and watcher is told.
   void StartDraining();
-  // Ends the streams that never end by themselves.
+  // False when a client that is to be told has not been by `deadline`.
+  bool AwaitNotices(absl::Time deadline);
+  // Ends the streams that never end by themselves: those of clients that were told with OK, the
+  // others with `why`.
   void EndStreams(const absl::Status& why);
   // Ends what is overdue. Called every kTickInterval.
   void Tick();

@@ -86,6 +86,8 @@ void ShardServer::Stop(absl::Duration grace) {
   if (server_ == nullptr) return;
   const absl::Time end = absl::Now() + grace;
   core_.admission->AwaitIdle(grace);
+  // Last words: the notices, then the ends of the streams.
+  service_.AwaitNotices(std::max(end, absl::Now() + limits::kStopFlush));
   service_.EndStreams(Refusal(absl::StatusCode::kUnavailable, "SHARD_STOPS",
                               absl::StrCat("shard ", core_.id.name, " stops: use another one")));
   server_->Shutdown(absl::ToChronoTime(std::max(end, absl::Now() + limits::kStopFlush)));

@@ -55,12 +55,17 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
   void OnWriteDone(bool ok) override {
     absl::MutexLock lock(&mu_);
     writing_ = false;
+    if (std::exchange(writing_notice_, false) || !ok) SettleNotice();
     if (ok) SendNext();
   }
 
   void OnCancel() override { End(absl::CancelledError("the client is gone")); }
 
   void OnDone() override {
+    {
+      absl::MutexLock lock(&mu_);
+      SettleNotice();
+    }
     core_.attachments.RemoveStream(this);
     if (attachment_) {
       core_.attachments.Disown(attachment_);
@@ -73,7 +78,8 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
 
   void Drain() override {
     absl::MutexLock lock(&mu_);
-    draining_due_ = true;
+    // Who has not said hello yet is told after the welcome.
+    if (welcomed_ || welcome_due_) OweNotice();
     SendNext();
   }
 
@@ -93,6 +99,16 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
     if (finished_) return;
     finished_ = true;
     Finish(wire::ToGrpcStatus(why));
+  }
+
+  void EndStopping(const absl::Status& why) override {
+    bool told = false;
+    {
+      absl::MutexLock lock(&mu_);
+      told = told_;
+    }
+    // gRPC drops messages that the other end has not read yet when the call ends with an error.
+    End(told ? absl::OkStatus() : why);
   }
 
  private:
@@ -123,7 +139,7 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
     core_.attachments.Own(attachment_, tenant_);
     absl::MutexLock lock(&mu_);
     welcome_due_ = true;
-    draining_due_ = core_.draining.load(std::memory_order_acquire);
+    if (core_.draining.load(std::memory_order_acquire)) OweNotice();
     welcome_.set_attachment_id(attachment_.value);
     welcome_.set_shard_id(core_.id.name);
     welcome_.set_keep_alive_interval_ms(
@@ -168,6 +184,15 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
     return absl::OkStatus();
   }
 
+  void OweNotice() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (finished_ || told_) return;
+    draining_due_ = true;
+    if (!std::exchange(owes_notice_, true)) core_.attachments.OweNotice();
+  }
+  void SettleNotice() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (std::exchange(owes_notice_, false)) core_.attachments.PayNotice();
+  }
+
   // One message at a time; what is due waits here, and each kind is due at most once.
   void SendNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (writing_ || finished_) return;
@@ -176,6 +201,8 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
       welcomed_ = true;
     } else if (welcomed_ && std::exchange(draining_due_, false)) {
       response_.mutable_draining();
+      writing_notice_ = true;
+      told_ = true;
     } else if (std::exchange(keep_alive_due_, false)) {
       response_.mutable_keep_alive();
     } else {
@@ -197,6 +224,9 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
   bool welcome_due_ ABSL_GUARDED_BY(mu_) = false;
   bool welcomed_ ABSL_GUARDED_BY(mu_) = false;
   bool draining_due_ ABSL_GUARDED_BY(mu_) = false;
+  bool owes_notice_ ABSL_GUARDED_BY(mu_) = false;  // until it is written or the stream is over
+  bool writing_notice_ ABSL_GUARDED_BY(mu_) = false;
+  bool told_ ABSL_GUARDED_BY(mu_) = false;  // that the shard stops
   bool keep_alive_due_ ABSL_GUARDED_BY(mu_) = false;
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
   bool finished_ ABSL_GUARDED_BY(mu_) = false;

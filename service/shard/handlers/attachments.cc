@@ -41,4 +41,20 @@ void Attachments::ForEach(absl::FunctionRef<void(AttachedStream&)> visit) {
   for (AttachedStream* stream : streams_) visit(*stream);
 }
 
+void Attachments::OweNotice() {
+  absl::MutexLock lock(&notices_mu_);
+  ++notices_owed_;
+}
+
+void Attachments::PayNotice() {
+  absl::MutexLock lock(&notices_mu_);
+  --notices_owed_;
+}
+
+bool Attachments::AwaitNotices(absl::Time deadline) {
+  absl::MutexLock lock(&notices_mu_);
+  const auto paid = [this]() ABSL_SHARED_LOCKS_REQUIRED(notices_mu_) { return notices_owed_ == 0; };
+  return notices_mu_.AwaitWithDeadline(absl::Condition(&paid), deadline);
+}
+
 }  // namespace reprise::shard

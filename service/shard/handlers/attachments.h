@@ -7,6 +7,8 @@
 // lock; a stream takes its own lock after this one, never before.
 #pragma once
 
+#include <cstddef>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
@@ -22,11 +24,14 @@ namespace reprise::shard {
 class AttachedStream {
  public:
   virtual ~AttachedStream() = default;
-  // Tells the client that the shard is about to stop.
+  // Tells the client that the shard is about to stop: a notice that is owed until it is written.
   virtual void Drain() = 0;
   // Ends the stream if the client has been silent since `silent_since`.
   virtual void EndIfSilent(absl::Time silent_since) = 0;
   virtual void End(const absl::Status& why) = 0;
+  // Ends the stream because the shard stops: OK for a client that has been told before, so that it
+  // reads the notice to its end; `why` for the others.
+  virtual void EndStopping(const absl::Status& why) = 0;
 };
 
 class Attachments {
@@ -42,11 +47,19 @@ class Attachments {
 
   void ForEach(absl::FunctionRef<void(AttachedStream&)> visit);
 
+  // A stream owes its client a notice until it has been written or the stream is over.
+  void OweNotice();
+  void PayNotice();
+  // False when a notice is still owed at `deadline`.
+  bool AwaitNotices(absl::Time deadline);
+
  private:
   mutable absl::Mutex mu_;
   absl::flat_hash_set<AttachedStream*> streams_ ABSL_GUARDED_BY(mu_);
   mutable absl::Mutex owners_mu_;
   absl::flat_hash_map<AttachmentId, Tenant> owners_ ABSL_GUARDED_BY(owners_mu_);
+  absl::Mutex notices_mu_;  // taken after a stream's lock
+  size_t notices_owed_ ABSL_GUARDED_BY(notices_mu_) = 0;
 };
 
 }  // namespace reprise::shard
