@@ -1,0 +1,106 @@
+#include "cluster/peer/copy_chain.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/cluster/peer/fake_peers.h"
+
+namespace reprise::cluster {
+namespace {
+
+class CopyChainTest : public ::testing::Test {
+ protected:
+  absl::StatusOr<CopiedChain> Copy() {
+    FakeLink link(peer_, {"peer"});
+    return CopyChain(link, source_, job_, absl::InfiniteFuture());
+  }
+  void GivePeer(size_t blocks) {
+    absl::MutexLock lock(&peer_.mu);
+    peer_.stored.insert(job_.keys.begin(), job_.keys.begin() + static_cast<ptrdiff_t>(blocks));
+  }
+  void LimitRoom(size_t blocks) {
+    absl::MutexLock lock(&peer_.mu);
+    peer_.room_blocks = blocks;
+  }
+  std::set<BlockKey> FirstKeys(size_t blocks) const {
+    return {job_.keys.begin(), job_.keys.begin() + static_cast<ptrdiff_t>(blocks)};
+  }
+
+  const ReplicationJob job_ = {.tenant = {kDefaultTenant},
+                               .spec = testing::SmallSpec(),
+                               .session_id = "chat",
+                               .keys = testing::ChainNamed("chat", 8)};
+  FakePeer peer_;
+  FakeSource source_;
+};
+
+TEST_F(CopyChainTest, APeerThatLacksAllGetsAllWithTheClientsChecksums) {
+  const auto copied = Copy();
+  ASSERT_TRUE(copied.ok()) << copied.status();
+  EXPECT_EQ(copied->blocks, 8u);
+  EXPECT_EQ(copied->bytes, 8 * kFakeBlockBytes);
+  EXPECT_EQ(peer_.Stored(), FirstKeys(8));
+  absl::MutexLock lock(&peer_.mu);
+  EXPECT_EQ(peer_.sessions, std::vector<std::string>{"chat"}) << "the session goes along";
+}
+
+TEST_F(CopyChainTest, OnlyTheBlocksAfterWhatIsThereAreWritten) {
+  GivePeer(5);
+  const auto copied = Copy();
+  ASSERT_TRUE(copied.ok()) << copied.status();
+  EXPECT_EQ(copied->blocks, 3u);
+  absl::MutexLock lock(&peer_.mu);
+  EXPECT_EQ(peer_.written.size(), 3u);
+}
+
+TEST_F(CopyChainTest, APeerThatHasAllIsNotWrittenToAndNothingIsLeasedHere) {
+  GivePeer(8);
+  const auto copied = Copy();
+  ASSERT_TRUE(copied.ok()) << copied.status();
+  EXPECT_EQ(copied->blocks, 0u);
+  EXPECT_EQ(source_.opened(), 0);
+}
+
+TEST_F(CopyChainTest, WhatIsLeftHereOfAShortenedChainIsCopied) {
+  source_.KeepOnly(3);
+  const auto copied = Copy();
+  ASSERT_TRUE(copied.ok()) << copied.status();
+  EXPECT_EQ(copied->blocks, 3u);
+  EXPECT_EQ(peer_.Stored(), FirstKeys(3));
+}
+
+TEST_F(CopyChainTest, AChainThatIsGoneHereIsNotFound) {
+  GivePeer(2);
+  source_.KeepOnly(2);
+  const auto copied = Copy();
+  EXPECT_EQ(copied.status().code(), absl::StatusCode::kNotFound) << copied.status();
+  EXPECT_EQ(RefusalReason(copied.status()), kChainGone);
+  EXPECT_EQ(peer_.Stored(), FirstKeys(2));
+}
+
+TEST_F(CopyChainTest, APeerWithLessRoomKeepsAPrefixAndSaysSo) {
+  GivePeer(2);
+  LimitRoom(3);
+  const auto copied = Copy();
+  EXPECT_EQ(copied.status().code(), absl::StatusCode::kResourceExhausted) << copied.status();
+  EXPECT_EQ(RefusalReason(copied.status()), "PEER_FULL");
+  EXPECT_EQ(peer_.Stored(), FirstKeys(5)) << "a prefix, no hole";
+}
+
+TEST_F(CopyChainTest, AFullPeerIsNotWrittenToAtAll) {
+  LimitRoom(0);
+  EXPECT_EQ(Copy().status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(peer_.Stored().empty());
+  EXPECT_EQ(source_.opened(), 0);
+}
+
+TEST_F(CopyChainTest, NothingIsCommittedAfterAWriteThatFailed) {
+  {
+    absl::MutexLock lock(&peer_.mu);
+    peer_.write = absl::UnavailableError("the stream broke");
+  }
+  EXPECT_EQ(Copy().status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(peer_.Stored().empty());
+}
+
+}  // namespace
+}  // namespace reprise::cluster
