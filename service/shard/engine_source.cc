@@ -19,7 +19,7 @@ struct PinnedRun {
 
 class PinnedChain final : public cluster::SourceChain {
  public:
-  explicit PinnedChain(PinnedRun run) : run_(std::move(run)) {}
+  PinnedChain(ShardEngine& engine, PinnedRun run) : engine_(engine), run_(std::move(run)) {}
 
   uint32_t run_blocks() const override {
     return run_.first + static_cast<uint32_t>(run_.blocks.size());
@@ -28,7 +28,11 @@ class PinnedChain final : public cluster::SourceChain {
     return run_.checksums.at(index - run_.first);
   }
   absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t index) override {
-    return run_.blocks.at(index - run_.first).bytes;
+    const lanes::PinnedBytes& block = run_.blocks.at(index - run_.first);
+    if (block.memory == lanes::MemoryKind::kHost) return block.bytes;
+    staged_.resize(block.bytes.size());
+    REPRISE_RETURN_IF_ERROR(engine_.CopyToHost(block.bytes, staged_));
+    return std::span<const uint8_t>(staged_);
   }
 
   std::optional<lanes::PinnedBytes> InDevice(uint32_t index) override {
@@ -38,7 +42,9 @@ class PinnedChain final : public cluster::SourceChain {
   }
 
  private:
+  ShardEngine& engine_;
   const PinnedRun run_;
+  std::vector<uint8_t> staged_;  // one block out of device memory
 };
 
 absl::StatusOr<PinnedRun> Pin(ShardEngine& engine, AttachmentId attachment,
@@ -67,7 +73,7 @@ absl::StatusOr<std::unique_ptr<cluster::SourceChain>> EngineSource::Open(
   // The pins hold the blocks from here on: a copy may take longer than an attachment may be silent.
   engine_.Detach(attachment);
   if (!run.ok()) return run.status();
-  return std::make_unique<PinnedChain>(*std::move(run));
+  return std::make_unique<PinnedChain>(engine_, *std::move(run));
 }
 
 cluster::ReplicationJob ToReplicationJob(CommittedChain chain) {

@@ -24,6 +24,7 @@
 #include "reprise/v1/shard.grpc.pb.h"
 #include "service/shard/shard_engine.h"
 #include "service/shard/shard_service_server.h"
+#include "tests/support/host_hbm_device.h"
 #include "tests/support/stored_chain.h"
 
 namespace reprise::testing {
@@ -32,6 +33,8 @@ class LoopbackShard {
  public:
   struct Options {
     uint64_t dram_bytes = 64 << 20;
+    uint64_t hbm_bytes = 0;                    // of a device that `hbm` controls
+    std::shared_ptr<HostHbmControl> hbm = {};  // nullptr: nobody does
     shard::AdmissionLimits admission;
     const Clock* clock = nullptr;  // nullptr: the monotonic clock
     // Changes how it is served; may be empty.
@@ -39,8 +42,13 @@ class LoopbackShard {
   };
   LoopbackShard() : LoopbackShard(Options{}) {}
   explicit LoopbackShard(const Options& options) {
+    auto control = options.hbm != nullptr ? options.hbm : std::make_shared<HostHbmControl>();
     auto engine = shard::ShardEngine::Create(
-        {.id = ShardId{"shard-t"}, .dram_bytes = options.dram_bytes, .clock = options.clock});
+        {.id = ShardId{"shard-t"},
+         .dram_bytes = options.dram_bytes,
+         .hbm_bytes = options.hbm_bytes,
+         .hbm_device = std::make_unique<HostHbmDevice>(std::move(control)),
+         .clock = options.clock});
     REPRISE_CHECK(engine.ok());
     engine_ = *std::move(engine);
     shard::ShardServerOptions serving{.id = ShardId{"shard-t"}, .admission = options.admission};

@@ -48,7 +48,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* ReadHandler::Open(grpc::CallbackServ
   hold->ticket = *std::move(ticket);
   hold->token = core_.byte_streams->Add(context);
   hold->token->Belongs(attachment);
-  return lanes::ServeRead(core_.stream_host, *request, std::move(hold));
+  return lanes::ServeRead(core_.stream_host, *request, std::move(hold), core_.staging);
 }
 
 }  // namespace reprise::shard

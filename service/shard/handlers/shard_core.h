@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "cluster/lanes/stream/chunk_pool.h"
 #include "proto/types/ids.h"
 #include "service/shard/admission.h"
 #include "service/shard/counted_host.h"
@@ -45,6 +46,7 @@ struct ShardCore {
   CountedHost stream_host{engine};
   const std::shared_ptr<Admission> admission = Admission::Create();
   const std::shared_ptr<ByteStreams> byte_streams = ByteStreams::Create();
+  const std::shared_ptr<lanes::ChunkPool> staging = lanes::ChunkPool::Create();
   Attachments attachments;
   std::atomic<bool> draining = false;
 };

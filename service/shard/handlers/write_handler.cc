@@ -32,8 +32,9 @@ grpc::ServerReadReactor<grpc::ByteBuffer>* WriteHandler::Open(grpc::CallbackServ
     token->Belongs(attachment);
     return absl::OkStatus();
   };
-  return lanes::ServeWrite(core_.stream_host, response,
-                           {.admit = std::move(admit), .hold = std::move(hold)});
+  return lanes::ServeWrite(
+      core_.stream_host, response,
+      {.admit = std::move(admit), .hold = std::move(hold), .staging = core_.staging});
 }
 
 }  // namespace reprise::shard

@@ -1,0 +1,91 @@
+// A shard with device memory above its host memory, as clients see it: the bytes come by the stream
+// lane wherever they lie. The device memory cannot be touched by the CPU, so that whoever does not
+// copy it through the device dies.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "cluster/peer/replication_source.h"
+#include "service/shard/engine_source.h"
+#include "tests/support/loopback_shard.h"
+
+namespace reprise::testing {
+namespace {
+
+using ::testing::ElementsAre;
+
+class ShardTiersTest : public ::testing::Test {
+ protected:
+  static constexpr uint64_t kMiB = 1 << 20;
+
+  ShardTiersTest() { hbm_->guarded = true; }
+  ~ShardTiersTest() override {
+    link_.reset();
+    EXPECT_TRUE(shard_.AwaitIdle());
+    EXPECT_EQ(shard_.engine().CheckInvariants(), absl::OkStatus());
+  }
+  cluster::AcquiredRun Acquire(const std::vector<BlockKey>& keys) {
+    const cluster::OpenedSpec opened = *link_->OpenSpec(spec_, Soon());
+    return *link_->Acquire(opened.handle, keys, 0, Soon());
+  }
+
+  const std::shared_ptr<HostHbmControl> hbm_ = std::make_shared<HostHbmControl>();
+  LoopbackShard shard_{
+      LoopbackShard::Options{.dram_bytes = 32 * kMiB, .hbm_bytes = 16 * kMiB, .hbm = hbm_}};
+  std::unique_ptr<cluster::ShardLink> link_ = shard_.Connect();
+  const CacheSpec spec_ = SpecOf(3 * kMiB / 2);  // two messages each; eight in hbm
+};
+
+TEST_F(ShardTiersTest, BlocksInDeviceMemoryAreWrittenAndReadWhole) {
+  const std::vector<BlockKey> keys = ChainNamed("hbm", 5);
+  EXPECT_EQ(*StoreChain(*link_, spec_, keys), 5u);
+  EXPECT_THAT(Acquire(keys).tiers, ElementsAre(TierRun{Tier::kHbm, 5}));
+  EXPECT_EQ(*FetchChain(*link_, spec_, keys), 5u);
+}
+
+TEST_F(ShardTiersTest, RunsAcrossTiersAreReadWhole) {
+  const std::vector<BlockKey> keys = ChainNamed("long", 12);
+  EXPECT_EQ(*StoreChain(*link_, spec_, keys), 12u);
+  const cluster::AcquiredRun run = Acquire(keys);
+  ASSERT_EQ(run.tiers.size(), 2u);
+  EXPECT_EQ(run.tiers[0].tier, Tier::kHbm);
+  EXPECT_EQ(run.tiers[1].tier, Tier::kDram);
+  EXPECT_EQ(*FetchChain(*link_, spec_, keys), 12u);
+}
+
+TEST_F(ShardTiersTest, WhatMovedDownIsReadWhole) {
+  const std::vector<BlockKey> first = ChainNamed("first", 6), second = ChainNamed("second", 6);
+  EXPECT_EQ(*StoreChain(*link_, spec_, first), 6u);
+  EXPECT_EQ(*StoreChain(*link_, spec_, second), 6u);
+  EXPECT_EQ(Acquire(first).tiers.back().tier, Tier::kDram);
+  EXPECT_EQ(*FetchChain(*link_, spec_, first), 6u);
+  EXPECT_EQ(*FetchChain(*link_, spec_, second), 6u);
+}
+
+TEST_F(ShardTiersTest, ADeviceThatFailsIsAnErrorOfTheCallAndNotAWrongByte) {
+  const std::vector<BlockKey> keys = ChainNamed("hbm", 2);
+  EXPECT_EQ(*StoreChain(*link_, spec_, keys), 2u);
+  hbm_->refuses = true;
+  EXPECT_TRUE(absl::IsInternal(FetchChain(*link_, spec_, keys).status()));
+  EXPECT_FALSE(StoreChain(*link_, spec_, ChainNamed("other", 2)).ok());
+  hbm_->refuses = false;
+  EXPECT_EQ(*FetchChain(*link_, spec_, keys), 2u);
+}
+
+TEST_F(ShardTiersTest, TheReplicatorReadsDeviceMemoryThroughTheHost) {
+  const std::vector<BlockKey> keys = ChainNamed("hbm", 3);
+  EXPECT_EQ(*StoreChain(*link_, spec_, keys), 3u);
+  shard::EngineSource source(shard_.engine());
+  const auto chain =
+      source.Open({.tenant = Tenant{kDefaultTenant}, .spec = spec_, .keys = keys}, 0);
+  ASSERT_TRUE(chain.ok()) << chain.status();
+  ASSERT_EQ((*chain)->run_blocks(), 3u);
+  for (uint32_t i = 0; i < 3; ++i) {
+    const auto bytes = (*chain)->Bytes(i);
+    ASSERT_TRUE(bytes.ok()) << bytes.status();
+    EXPECT_TRUE(HasContent(keys[i], 0, *bytes)) << i;
+  }
+}
+
+}  // namespace
+}  // namespace reprise::testing
