@@ -12,15 +12,19 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/time/time.h"
 #include "cluster/membership/static_file_membership.h"
 #include "cluster/peer/replicator.h"
+#include "kernels/runtime/device.h"
 #include "proto/types/limits.h"
+#include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 #include "proto/wire/serving.h"
+#include "service/pool/hbm_device.h"
 #include "service/shard/engine_source.h"
 #include "service/shard/shard_engine.h"
 #include "service/shard/shard_lanes.h"
@@ -33,6 +37,8 @@ struct Flags {
   std::string id = "shard-0";
   std::string listen = "127.0.0.1:0";
   uint64_t dram_bytes = 256ull << 20;
+  uint64_t hbm_bytes = 0;
+  int gpu = 0;
   uint32_t replication = 2;
   std::string members;
   std::string output = "text";
@@ -63,6 +69,13 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--dram", flags.dram_bytes, "Host memory for blocks, e.g. 256MiB; taken at start")
       ->transform(CLI::AsSizeValue(false))
       ->default_str("256MiB");
+  app.add_option("--hbm", flags.hbm_bytes,
+                 "GPU memory for blocks, e.g. 8GiB, filled before --dram; taken at start; 0: none")
+      ->transform(CLI::AsSizeValue(false))
+      ->default_str("0");
+  app.add_option("--gpu", flags.gpu, "GPU that --hbm is on")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_option("--replication", flags.replication,
                  "Copies that the cluster keeps of a block, this shard's included")
       ->check(CLI::Range(uint32_t{1}, limits::kReplicationMax))
@@ -151,17 +164,34 @@ absl::StatusOr<Replication> StartReplication(const Flags& flags, ShardEngine& en
   return replication;
 }
 
+// nullptr without --hbm, and then no GPU is looked for.
+absl::StatusOr<std::unique_ptr<HbmDevice>> OpenGpu(const Flags& flags) {
+  if (flags.hbm_bytes == 0) return nullptr;
+  absl::StatusOr<std::unique_ptr<HbmDevice>> device = OpenHbmDevice(flags.gpu);
+  if (device.ok()) return device;
+  const std::string why = kernels::WhyNoDevice();
+  return Refusal(device.status().code(), "GPU_ABSENT",
+                 absl::StrCat("--hbm wants GPU ", flags.gpu, ", which cannot be used (",
+                              why.empty() ? std::string(device.status().message()) : why,
+                              "): leave --hbm out to serve from --dram, or name another --gpu"));
+}
+
 absl::Status Run(const Flags& flags, const sigset_t& stop_signals) {
   REPRISE_RETURN_IF_ERROR(wire::CheckListenAddress(flags.listen, flags.insecure));
+  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<HbmDevice> gpu, OpenGpu(flags));
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<ShardEngine> engine,
                            ShardEngine::Create({.id = ShardId{flags.id},
                                                 .dram_bytes = flags.dram_bytes,
+                                                .hbm_bytes = flags.hbm_bytes,
+                                                .hbm_device = std::move(gpu),
                                                 .replication = flags.replication}));
   REPRISE_ASSIGN_OR_RETURN(
       const std::unique_ptr<ShardLanes> lanes,
-      ShardLanes::Open(
-          {.view = !flags.no_view, .nccl = flags.nccl, .nccl_library = flags.nccl_library},
-          *engine));
+      ShardLanes::Open({.view = !flags.no_view,
+                        .nccl = flags.nccl,
+                        .nccl_library = flags.nccl_library,
+                        .gpu = flags.hbm_bytes > 0 ? std::optional<int>(flags.gpu) : std::nullopt},
+                       *engine));
   Log(lanes->Summary());
   REPRISE_ASSIGN_OR_RETURN(Replication replication, StartReplication(flags, *engine, *lanes));
 

@@ -20,9 +20,46 @@ def documents(path: Path) -> list[dict[str, Any]]:
     return [d for d in yaml.safe_load_all(path.read_text()) if d]
 
 
-def manifests() -> list[dict[str, Any]]:
+def patched(document: Any, operation: dict[str, Any]) -> None:
+    """One operation of a JSON patch (RFC 6902), of the two kinds that the overlays use."""
+    *parents, last = operation["path"].strip("/").split("/")
+    at = document
+    for name in parents:
+        at = at[int(name)] if isinstance(at, list) else at[name]
+    if isinstance(at, list) and operation["op"] == "add":
+        at.insert(len(at) if last == "-" else int(last), operation["value"])
+        return
+    key = int(last) if isinstance(at, list) else last
+    if operation["op"] == "replace":
+        at[key]  # what is replaced exists
+    else:
+        assert operation["op"] == "add", operation
+    at[key] = operation["value"]
+
+
+def manifests(overlay: Path | None = None) -> list[dict[str, Any]]:
     names = yaml.safe_load((BASE / "kustomization.yaml").read_text())["resources"]
-    return [d for name in names for d in documents(BASE / name)]
+    found = [d for name in names for d in documents(BASE / name)]
+    if overlay is None:
+        return found
+    kustomization = yaml.safe_load((overlay / "kustomization.yaml").read_text())
+    assert (overlay / kustomization["resources"][0]).resolve() == BASE
+    for patch in kustomization["patches"]:
+        target = patch["target"]
+        for document in found:
+            if (document["kind"], document["metadata"]["name"]) == (target["kind"],
+                                                                    target["name"]):
+                for operation in yaml.safe_load(patch["patch"]):
+                    patched(document, operation)
+    return found
+
+
+OVERLAYS = sorted(p.parent for p in (DEPLOY / "kustomize/overlays").glob("*/kustomization.yaml"))
+ALL = [None, *OVERLAYS]
+
+
+def name_of(overlay: Path | None) -> str:
+    return overlay.name if overlay else "base"
 
 
 def only(kind: str, name: str) -> dict[str, Any]:
@@ -31,15 +68,15 @@ def only(kind: str, name: str) -> dict[str, Any]:
     return found[0]
 
 
-def containers() -> list[dict[str, Any]]:
-    return [c for m in manifests() if m["kind"] in ("StatefulSet", "Deployment")
+def containers(overlay: Path | None = None) -> list[dict[str, Any]]:
+    return [c for m in manifests(overlay) if m["kind"] in ("StatefulSet", "Deployment")
             for c in m["spec"]["template"]["spec"]["containers"]]
 
 
-@pytest.mark.parametrize("manifest", manifests(),
-                         ids=lambda m: f"{m['kind']}-{m['metadata']['name']}")
-def test_manifest_matches_the_schema(manifest: dict[str, Any]) -> None:
-    kubernetes_validate.validate(manifest, "1.31", strict=True)
+@pytest.mark.parametrize("overlay", ALL, ids=name_of)
+def test_manifests_match_the_schema(overlay: Path | None) -> None:
+    for manifest in manifests(overlay):
+        kubernetes_validate.validate(manifest, "1.31", strict=True)
 
 
 def test_schema_check_can_fail() -> None:
@@ -54,7 +91,9 @@ def test_every_file_of_the_base_is_listed() -> None:
     assert listed == {p.name for p in BASE.glob("*.yaml")} - {"kustomization.yaml"}
 
 
-@pytest.mark.parametrize("container", containers(), ids=lambda c: c["name"])
+@pytest.mark.parametrize(
+    "container", [c for overlay in ALL for c in containers(overlay)],
+    ids=[f"{name_of(overlay)}-{c['name']}" for overlay in ALL for c in containers(overlay)])
 def test_flags_exist(container: dict[str, Any]) -> None:
     program = Path(os.environ["REPRISE_BIN"]) / container["command"][0]
     help_text = subprocess.run(
@@ -74,8 +113,19 @@ def test_members_name_every_replica_at_the_port_it_serves() -> None:
     assert members["shards"] == expected
 
 
-def test_pods_ask_for_no_special_rights() -> None:
-    for manifest in manifests():
+@pytest.mark.parametrize("overlay", ALL, ids=name_of)
+def test_a_shard_has_a_gpu_where_it_asks_for_gpu_memory(overlay: Path | None) -> None:
+    shard = next(c for c in containers(overlay) if c["name"] == "shard")
+    wants = any(a.startswith("--hbm=") for a in shard["args"])
+    limits = shard["resources"]["limits"]
+    assert ("nvidia.com/gpu" in limits) == wants
+    # Kubernetes gives no other number of devices than the limit.
+    assert shard["resources"]["requests"].get("nvidia.com/gpu") == limits.get("nvidia.com/gpu")
+
+
+@pytest.mark.parametrize("overlay", ALL, ids=name_of)
+def test_pods_ask_for_no_special_rights(overlay: Path | None) -> None:
+    for manifest in manifests(overlay):
         pod = manifest.get("spec", {}).get("template", {}).get("spec")
         if pod is None:
             continue
@@ -87,8 +137,9 @@ def test_pods_ask_for_no_special_rights() -> None:
             assert not security.get("privileged")
 
 
-def test_a_shard_fits_its_memory_limit() -> None:
-    shard = next(c for c in containers() if c["name"] == "shard")
+@pytest.mark.parametrize("overlay", ALL, ids=name_of)
+def test_a_shard_fits_its_memory_limit(overlay: Path | None) -> None:
+    shard = next(c for c in containers(overlay) if c["name"] == "shard")
     pool = next(int(a.removeprefix("--dram=").removesuffix("GiB")) for a in shard["args"]
                 if a.startswith("--dram="))
     limit = int(shard["resources"]["limits"]["memory"].removesuffix("Gi"))
