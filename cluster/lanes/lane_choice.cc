@@ -20,7 +20,8 @@ bool Has(const LaneEnd& end, LaneKind kind) {
 
 bool ViewWorks(const LaneEnd& caller, const LaneEnd& shard, const LaneConditions& now) {
   if (caller.host_id.empty() || caller.host_id != shard.host_id) return false;
-  if (!now.view_socket_connected || caller.memory != shard.memory) return false;
+  if (!now.view_socket_connected) return false;
+  // What is mapped serves a caller in either memory; device memory has to be reached first.
   return shard.memory == MemoryKind::kHost || now.device_peer_access;
 }
 

@@ -38,7 +38,7 @@ struct LaneEnd {
 
 struct LaneConditions {
   bool view_socket_connected = false;  // same boot id alone does not mean the same mount namespace
-  bool device_peer_access = false;     // CUDA IPC opened the shard's extents here
+  bool device_peer_access = false;     // the caller's GPU maps the shard's extents (CUDA IPC)
   NcclLinkState nccl_link = NcclLinkState::kIdle;
   LaneRates rates;
   uint64_t job_bytes = 0;  // what is about to move; 0: a large job
