@@ -17,6 +17,7 @@ class RestOfSink final : public BlockSink {
   RestOfSink(BlockSink& sink, uint32_t base, LaneKind kind, std::atomic<LaneKind>& carrying)
       : sink_(sink), base_(base), kind_(kind), carrying_(carrying) {}
   MemoryKind memory() const override { return sink_.memory(); }
+  int device() const override { return sink_.device(); }
   std::span<uint8_t> Buffer(uint32_t i) override { return sink_.Buffer(base_ + i); }
   void CarriedBy(LaneKind kind) override { sink_.CarriedBy(kind); }
   absl::Status Complete(uint32_t i) override {
@@ -60,6 +61,7 @@ class RetriedSource final : public BlockSource {
  public:
   explicit RetriedSource(BlockSource& source) : source_(source) {}
   MemoryKind memory() const override { return source_.memory(); }
+  int device() const override { return source_.device(); }
   absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) override {
     absl::StatusOr<std::span<const uint8_t>> bytes = source_.Bytes(i);
     if (!bytes.ok()) refusal_ = bytes.status();

@@ -88,6 +88,9 @@ class BlockSink {
   // Where the blocks end up. kHost: the sink is never handed device memory, and a lane that has
   // nothing else copies into Buffer.
   virtual MemoryKind memory() const { return MemoryKind::kHost; }
+  // Of a sink in device memory: which of this process's GPUs it is on, and so which one has to
+  // reach the blocks that it is handed.
+  virtual int device() const { return 0; }
   // The next blocks come by this kind of lane. Told by a lane that is several, before the blocks.
   virtual void CarriedBy(LaneKind kind) { carried_by_ = kind; }
   // What was told last; nullopt: the lane that was asked carries them.
@@ -119,6 +122,8 @@ class BlockSource {
   // Where the blocks are. kHost: the source is never asked to fill device memory, and a lane that
   // has nothing else copies from Bytes.
   virtual MemoryKind memory() const { return MemoryKind::kHost; }
+  // As BlockSink::device().
+  virtual int device() const { return 0; }
   // The block's bytes in host memory, valid until the next call on this source or the end of Write.
   virtual absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) = 0;
   // Puts block i into `slot`, host memory: used instead of Bytes where the lane has the slot

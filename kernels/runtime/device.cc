@@ -58,6 +58,13 @@ absl::Status UseDevice(int device) {
   return GpuStatus(GpuSetDevice(device), absl::StrCat("choosing GPU ", device));
 }
 
+int CurrentDevice() {
+  int device = 0;
+  if (GpuCurrentDevice(&device) == kGpuOk) return device;
+  GpuTakeLastError();
+  return 0;
+}
+
 absl::StatusOr<int> DeviceOf(const void* memory) {
   int device = kHostMemory;
   REPRISE_RETURN_IF_ERROR(

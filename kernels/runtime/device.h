@@ -40,6 +40,9 @@ absl::StatusOr<bool> PeerAccessPossible(int device, int peer);
 // Further calls of this thread mean `device`. For threads of our own; on another's, a DeviceScope.
 absl::Status UseDevice(int device);
 
+// What calls of this thread mean: 0 until it chose, and where there is no device.
+int CurrentDevice();
+
 inline constexpr int kHostMemory = -1;
 
 // The device whose memory `memory` points into; kHostMemory for any other address.

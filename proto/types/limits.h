@@ -144,7 +144,7 @@ inline constexpr size_t kViewConnectionsPerLaneMax = 4;  // calls beyond it wait
 inline constexpr size_t kViewMappedExtentsMax = 1024;    // of a caller; the oldest are unmapped
 inline constexpr size_t kViewStatusTextBytesMax = 512;   // each text in a status
 inline constexpr size_t kViewMessageBytesMax =           // largest message either way
-    kPromptBlocksMax * 16                                //   a place per block of a prompt
+    kPromptBlocksMax * 20                                //   a place per block of a prompt
     + (4 << 10);                                         //   everything else
 inline constexpr absl::Duration kViewHelloTimeout = absl::Seconds(1);
 inline constexpr absl::Duration kViewAnswerTimeout =
@@ -154,6 +154,8 @@ inline constexpr absl::Duration kViewOpeningAgeMax =
 inline constexpr absl::Duration kViewIdleMax = absl::Minutes(5);
 inline constexpr absl::Duration kViewRetryAfter =
     absl::Seconds(1);  // of a socket that did not answer
+inline constexpr absl::Duration kViewDeviceRetryAfter =
+    absl::Seconds(10);  // of device memory that could not be mapped
 
 // ---- NCCL lane
 inline constexpr size_t kNcclLinksMax = 64;                 // of a process; each has a thread

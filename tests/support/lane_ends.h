@@ -43,6 +43,7 @@ class CheckingSink final : public lanes::BlockSink {
     uint32_t blocks = 1;
     uint64_t block_bytes = 0;
     int64_t fail_at = -1;  // Complete or Deliver of this block is ABORTED
+    CopyBytes copy = {};   // a sink in device memory: how it gets at the bytes there
   };
   explicit CheckingSink(Options options)
       : options_(options), memory_(options.blocks * options.block_bytes) {}
@@ -54,7 +55,23 @@ class CheckingSink final : public lanes::BlockSink {
   absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override {
     return Take(i, bytes);
   }
+  lanes::MemoryKind memory() const override {
+    return options_.copy ? lanes::MemoryKind::kDevice : lanes::MemoryKind::kHost;
+  }
+  absl::Status DeliverDevice(uint32_t first,
+                             std::span<const std::span<const uint8_t>> blocks) override {
+    device_calls_.push_back(static_cast<uint32_t>(blocks.size()));
+    for (uint32_t i = 0; i < blocks.size(); ++i) {
+      const std::span<uint8_t> buffer = Buffer(first + i);
+      EXPECT_EQ(blocks[i].size(), buffer.size());
+      options_.copy(buffer.data(), blocks[i].data(), buffer.size());
+      if (absl::Status status = Take(first + i, buffer); !status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
 
+  // How many blocks each call of DeliverDevice brought.
+  const std::vector<uint32_t>& device_calls() const { return device_calls_; }
   const std::vector<uint32_t>& completed() const { return completed_; }
   bool all_equal() const { return all_equal_; }
   void Revoke() { memory_.Revoke(); }
@@ -73,6 +90,7 @@ class CheckingSink final : public lanes::BlockSink {
   const Options options_;
   RevocableMemory memory_;
   std::vector<uint32_t> completed_;
+  std::vector<uint32_t> device_calls_;
   bool all_equal_ = true;
 };
 
@@ -80,8 +98,12 @@ class CheckingSink final : public lanes::BlockSink {
 class PatternSource final : public lanes::BlockSource {
  public:
   PatternSource(uint64_t seed, std::vector<uint32_t> blocks, uint64_t block_bytes,
-                int64_t fail_at = -1)
-      : seed_(seed), blocks_(std::move(blocks)), block_bytes_(block_bytes), fail_at_(fail_at) {}
+                int64_t fail_at = -1, CopyBytes copy = nullptr)
+      : seed_(seed),
+        blocks_(std::move(blocks)),
+        block_bytes_(block_bytes),
+        fail_at_(fail_at),
+        copy_(std::move(copy)) {}
 
   absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) override {
     if (fail_at_ == i) return absl::AbortedError("the source has run dry");
@@ -93,12 +115,24 @@ class PatternSource final : public lanes::BlockSource {
     FillPattern(seed_, blocks_[i], slot);
     return absl::OkStatus();
   }
+  lanes::MemoryKind memory() const override {
+    return copy_ ? lanes::MemoryKind::kDevice : lanes::MemoryKind::kHost;
+  }
+  absl::Status FillDevice(uint32_t first, std::span<const std::span<uint8_t>> slots) override {
+    for (uint32_t i = 0; i < slots.size(); ++i) {
+      absl::StatusOr<std::span<const uint8_t>> bytes = Bytes(first + i);
+      if (!bytes.ok()) return bytes.status();
+      copy_(slots[i].data(), bytes->data(), bytes->size());
+    }
+    return absl::OkStatus();
+  }
 
  private:
   const uint64_t seed_;
   const std::vector<uint32_t> blocks_;
   const uint64_t block_bytes_;
   const int64_t fail_at_;
+  const CopyBytes copy_;
   std::vector<uint8_t> scratch_;
 };
 

@@ -35,9 +35,10 @@ struct MemoryLaneHost::PinCount {
   uint64_t held ABSL_GUARDED_BY(mu) = 0;
 };
 
-MemoryLaneHost::MemoryLaneHost(AttachmentId attachment, SlotAllocator allocate)
+MemoryLaneHost::MemoryLaneHost(AttachmentId attachment, SlotAllocator allocate, CopyBytes copy)
     : attachment_(attachment),
       allocate_(std::move(allocate)),
+      copy_(std::move(copy)),
       pins_(std::make_shared<PinCount>()) {}
 
 MemoryLaneHost::~MemoryLaneHost() {
@@ -61,10 +62,10 @@ std::shared_ptr<const void> MemoryLaneHost::NewPin() {
   });
 }
 
-std::span<uint8_t> MemoryLaneHost::NewSlot(uint64_t bytes) {
+HostSlot MemoryLaneHost::NewSlot(uint64_t bytes) {
   if (allocate_) return allocate_(bytes);
   heap_.push_back(std::make_unique<uint8_t[]>(bytes));
-  return {heap_.back().get(), bytes};
+  return HostSlot({heap_.back().get(), bytes});
 }
 
 void MemoryLaneHost::WaitWhileStalled() {
@@ -89,8 +90,10 @@ absl::StatusOr<std::vector<lanes::PinnedBytes>> MemoryLaneHost::OpenRead(Attachm
     return absl::OutOfRangeError("a block is not leased");
   }
   std::vector<lanes::PinnedBytes> opened;
-  for (uint32_t i = 0; i < blocks; ++i)
-    opened.push_back({leased.slots[first - leased.first + i], NewPin()});
+  for (uint32_t i = 0; i < blocks; ++i) {
+    const HostSlot& slot = leased.slots[first - leased.first + i];
+    opened.push_back({slot.bytes, NewPin(), slot.memory});
+  }
   return opened;
 }
 
@@ -106,7 +109,8 @@ absl::StatusOr<lanes::PinnedSlot> MemoryLaneHost::OpenWrite(AttachmentId attachm
   if (block >= it->second.slots.size() || it->second.refused[block]) {
     return absl::FailedPreconditionError("no slot was granted for the block");
   }
-  return lanes::PinnedSlot{it->second.slots[block], NewPin()};
+  const HostSlot& slot = it->second.slots[block];
+  return lanes::PinnedSlot{slot.bytes, NewPin(), slot.memory};
 }
 
 absl::Status MemoryLaneHost::Written(AttachmentId attachment, ReservationId reservation,
@@ -117,7 +121,7 @@ absl::Status MemoryLaneHost::Written(AttachmentId attachment, ReservationId rese
   if (attachment != attachment_ || it == reservations_.end()) {
     return absl::NotFoundError("the reservation is over");
   }
-  if (block >= it->second.slots.size() || bytes > it->second.slots[block].size()) {
+  if (block >= it->second.slots.size() || bytes > it->second.slots[block].bytes.size()) {
     return absl::OutOfRangeError("no such bytes");
   }
   it->second.written[block] = std::max(it->second.written[block], bytes);
@@ -129,7 +133,13 @@ LeaseId MemoryLaneHost::Lease(const LeaseShape& shape) {
   Leased leased{shape.first_block, {}};
   for (uint32_t i = 0; i < shape.blocks; ++i) {
     leased.slots.push_back(NewSlot(shape.block_bytes));
-    FillPattern(shape.seed, shape.first_block + i, leased.slots.back());
+    const std::span<uint8_t> slot = leased.slots.back().bytes;
+    if (leased.slots.back().memory == lanes::MemoryKind::kHost) {
+      FillPattern(shape.seed, shape.first_block + i, slot);
+    } else {
+      const auto block = PatternBlock(shape.seed, shape.first_block + i, shape.block_bytes);
+      copy_(slot.data(), block.data(), block.size());
+    }
   }
   const uint64_t id = next_id_++;
   leases_.emplace(id, std::move(leased));

@@ -51,12 +51,25 @@ class LaneHostControl {
   virtual bool AwaitNoPins(absl::Duration timeout) = 0;
 };
 
+// Copies between any two of host and device memory, and waits.
+using CopyBytes = std::function<void(uint8_t* to, const uint8_t* from, uint64_t bytes)>;
+
+// A slot's memory. It outlives the host.
+struct HostSlot {
+  HostSlot() = default;
+  HostSlot(std::span<uint8_t> slot, lanes::MemoryKind kind = lanes::MemoryKind::kHost)
+      : bytes(slot), memory(kind) {}
+  std::span<uint8_t> bytes;
+  lanes::MemoryKind memory = lanes::MemoryKind::kHost;
+};
+
 class MemoryLaneHost final : public lanes::LaneHost, public LaneHostControl {
  public:
-  // Memory for one slot. It outlives the host.
-  using SlotAllocator = std::function<std::span<uint8_t>(uint64_t bytes)>;
+  using SlotAllocator = std::function<HostSlot(uint64_t bytes)>;
 
-  explicit MemoryLaneHost(AttachmentId attachment, SlotAllocator allocate = nullptr);
+  // `copy` reaches every slot that `allocate` gives; empty: slots are in host memory.
+  explicit MemoryLaneHost(AttachmentId attachment, SlotAllocator allocate = nullptr,
+                          CopyBytes copy = nullptr);
   ~MemoryLaneHost() override;
 
   AttachmentId attachment() const { return attachment_; }
@@ -85,21 +98,22 @@ class MemoryLaneHost final : public lanes::LaneHost, public LaneHostControl {
  private:
   struct Leased {
     uint32_t first = 0;
-    std::vector<std::span<uint8_t>> slots;
+    std::vector<HostSlot> slots;
   };
   struct Reserved {
-    std::vector<std::span<uint8_t>> slots;
+    std::vector<HostSlot> slots;
     std::vector<uint64_t> written;
     std::vector<bool> refused;
   };
   struct PinCount;
 
-  std::span<uint8_t> NewSlot(uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  HostSlot NewSlot(uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::shared_ptr<const void> NewPin();
   void WaitWhileStalled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const AttachmentId attachment_;
   const SlotAllocator allocate_;
+  const CopyBytes copy_;
   const std::shared_ptr<PinCount> pins_;
   mutable absl::Mutex mu_;
   bool stalled_ ABSL_GUARDED_BY(mu_) = false;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "cluster/lanes/lane_status.h"
 #include "cluster/lanes/monotonic_deadline.h"
+#include "kernels/runtime/device.h"
 #include "proto/types/limits.h"
 #include "proto/types/status_macros.h"
 
@@ -15,6 +16,13 @@ namespace {
 
 absl::Status Over() {
   return absl::DeadlineExceededError("view lane: the deadline is over");
+}
+
+// The places from `first` on that lie in device memory one after the other.
+std::span<const view::Place> DeviceRun(const std::vector<view::Place>& places, size_t first) {
+  size_t end = first;
+  while (end < places.size() && places[end].memory == MemoryKind::kDevice) ++end;
+  return {places.data() + first, end - first};
 }
 
 // A peer that speaks nonsense is as good as none.
@@ -63,7 +71,7 @@ class ViewLane::Conversation {
     return status;
   }
 
-  // The memory of one place, mapping its extent when it is new.
+  // The memory of one place in host memory, mapping its extent when it is new.
   absl::StatusOr<uint8_t*> At(const view::Place& place, uint64_t block_bytes, bool writable) {
     std::shared_ptr<const view::Mapping>& mapping = mapped_[place.extent];
     if (mapping == nullptr) mapping = lane_.extents_.Find(place.extent, writable);
@@ -75,22 +83,50 @@ class ViewLane::Conversation {
       REPRISE_ASSIGN_OR_RETURN(mapping, view::Mapping::Create(file, extent.extent_bytes, writable));
       lane_.extents_.Add(place.extent, writable, mapping);
     }
-    if (block_bytes > mapping->size_bytes() ||
-        place.offset_bytes > mapping->size_bytes() - block_bytes) {
-      return LaneDown("view lane: a place lies outside its extent");
-    }
+    REPRISE_RETURN_IF_ERROR(CheckWithin(place, block_bytes, mapping->size_bytes()));
     return const_cast<uint8_t*>(mapping->data()) + place.offset_bytes;
+  }
+
+  // The same of places in device memory, as `device` reaches them: as many as there are before the
+  // first that is out of reach, and why that one is.
+  absl::Status AtDevice(std::span<const view::Place> places, uint64_t block_bytes, int device,
+                        std::vector<uint8_t*>& at) {
+    for (const view::Place& place : places) {
+      std::shared_ptr<const view::DeviceMapping>& mapping = device_mapped_[place.extent];
+      if (mapping == nullptr) mapping = lane_.device_extents_.Find(place.extent, device);
+      if (mapping == nullptr) {
+        REPRISE_RETURN_IF_ERROR(lane_.device_extents_.Possible(device));
+        view::Descriptor tether;
+        absl::StatusOr<view::Extent> answer =
+            Ask<view::Extent>(view::MapExtent{place.extent}, &tether);
+        REPRISE_ASSIGN_OR_RETURN(
+            mapping,
+            lane_.device_extents_.Map(place.extent, device, std::move(answer), std::move(tether)));
+      }
+      REPRISE_RETURN_IF_ERROR(CheckWithin(place, block_bytes, mapping->size_bytes()));
+      at.push_back(mapping->data() + place.offset_bytes);
+    }
+    return absl::OkStatus();
   }
 
   bool over() const { return deadline_.over(); }
 
  private:
+  static absl::Status CheckWithin(const view::Place& place, uint64_t block_bytes,
+                                  uint64_t extent_bytes) {
+    if (block_bytes <= extent_bytes && place.offset_bytes <= extent_bytes - block_bytes) {
+      return absl::OkStatus();
+    }
+    return LaneDown("view lane: a place lies outside its extent");
+  }
+
   ViewLane& lane_;
   const MonotonicDeadline deadline_;
   std::optional<view::ViewSocket> socket_;
   bool in_step_ = true;
   // By extent; keeps what this call uses mapped.
   absl::flat_hash_map<uint64_t, std::shared_ptr<const view::Mapping>> mapped_;
+  absl::flat_hash_map<uint64_t, std::shared_ptr<const view::DeviceMapping>> device_mapped_;
 };
 
 absl::StatusOr<std::unique_ptr<ViewLane>> ViewLane::Connect(Options options, absl::Time deadline) {
@@ -109,17 +145,46 @@ absl::Status ViewLane::Read(const ReadJob& job, BlockSink& sink, absl::Time dead
   absl::Status status = opened.status;
   if (status.ok() && opened.places.size() != job.blocks)
     status = LaneDown("view lane: places are missing");
-  for (uint32_t i = 0; status.ok() && i < job.blocks; ++i) {
+  for (uint32_t i = 0; status.ok() && i < job.blocks;) {
     if (conversation.over()) {
       status = Over();
       break;
     }
+    if (const auto run = DeviceRun(opened.places, i); !run.empty()) {
+      status = ReadDevice(conversation, job, run, i, sink);
+      i += static_cast<uint32_t>(run.size());
+      continue;
+    }
     const absl::StatusOr<uint8_t*> block =
         conversation.At(opened.places[i], job.block_bytes, /*writable=*/false);
     status = block.ok() ? sink.Deliver(i, {*block, job.block_bytes}) : block.status();
+    ++i;
   }
   conversation.Finish();
   return status;
+}
+
+absl::Status ViewLane::ReadDevice(Conversation& conversation, const ReadJob& job,
+                                  std::span<const view::Place> places, uint32_t first,
+                                  BlockSink& sink) {
+  const bool direct = sink.memory() == MemoryKind::kDevice;
+  const int device = direct ? sink.device() : kernels::CurrentDevice();
+  std::vector<uint8_t*> at;
+  const absl::Status reached = conversation.AtDevice(places, job.block_bytes, device, at);
+  if (direct && !at.empty()) {
+    std::vector<std::span<const uint8_t>> blocks;
+    for (const uint8_t* block : at) blocks.emplace_back(block, job.block_bytes);
+    if (conversation.over()) return Over();
+    REPRISE_RETURN_IF_ERROR(sink.DeliverDevice(first, blocks));
+    return reached;
+  }
+  for (uint32_t i = 0; i < at.size(); ++i) {
+    if (conversation.over()) return Over();
+    const std::span<uint8_t> buffer = sink.Buffer(first + i);
+    REPRISE_RETURN_IF_ERROR(device_extents_.Copy(device, buffer.data(), at[i], job.block_bytes));
+    REPRISE_RETURN_IF_ERROR(sink.Complete(first + i));
+  }
+  return reached;
 }
 
 absl::Status ViewLane::Write(const WriteJob& job, BlockSource& source, absl::Time deadline) {
@@ -130,12 +195,19 @@ absl::Status ViewLane::Write(const WriteJob& job, BlockSource& source, absl::Tim
                                view::OpenWrite{job.reservation, job.block_bytes, job.blocks}));
   absl::Status status;
   uint32_t filled = 0;
-  for (; filled < opened.places.size() && filled < job.blocks.size(); ++filled) {
+  while (filled < opened.places.size() && filled < job.blocks.size()) {
     if (conversation.over()) return conversation.Abandon(Over());
+    if (const auto run = DeviceRun(opened.places, filled); !run.empty()) {
+      status = WriteDevice(conversation, job, run, source, filled);
+      if (status.ok()) continue;
+      if (conversation.over()) return conversation.Abandon(status);
+      break;
+    }
     const absl::StatusOr<uint8_t*> slot =
         conversation.At(opened.places[filled], job.block_bytes, /*writable=*/true);
     status = slot.ok() ? source.Fill(filled, {*slot, job.block_bytes}) : slot.status();
     if (!status.ok()) break;
+    ++filled;
   }
   const absl::StatusOr<view::Outcome> told = conversation.Ask<view::Outcome>(view::Written{filled});
   if (!status.ok()) return status;
@@ -143,6 +215,37 @@ absl::Status ViewLane::Write(const WriteJob& job, BlockSource& source, absl::Tim
   REPRISE_RETURN_IF_ERROR(told->status);
   if (!opened.status.ok()) return opened.status;
   return filled == job.blocks.size() ? absl::OkStatus() : LaneDown("view lane: places are missing");
+}
+
+absl::Status ViewLane::WriteDevice(Conversation& conversation, const WriteJob& job,
+                                   std::span<const view::Place> places, BlockSource& source,
+                                   uint32_t& filled) {
+  const bool direct = source.memory() == MemoryKind::kDevice;
+  const int device = direct ? source.device() : kernels::CurrentDevice();
+  std::vector<uint8_t*> at;
+  const absl::Status reached = conversation.AtDevice(places, job.block_bytes, device, at);
+  std::vector<std::span<uint8_t>> slots;
+  for (uint8_t* slot : at) slots.emplace_back(slot, job.block_bytes);
+  if (direct && !slots.empty() && source.FillDevice(filled, slots).ok()) {
+    filled += static_cast<uint32_t>(slots.size());
+    return reached;
+  }
+  // One by one for a source in host memory; and for one that failed for the run, so that the blocks
+  // before its failure are written.
+  for (const std::span<uint8_t>& slot : slots) {
+    if (conversation.over()) return Over();
+    if (direct) {
+      REPRISE_RETURN_IF_ERROR(source.FillDevice(filled, {&slot, 1}));
+    } else {
+      REPRISE_ASSIGN_OR_RETURN(const std::span<const uint8_t> bytes, source.Bytes(filled));
+      if (bytes.size() != slot.size()) {
+        return absl::InvalidArgumentError("view lane: the source's block has another size");
+      }
+      REPRISE_RETURN_IF_ERROR(device_extents_.Copy(device, slot.data(), bytes.data(), slot.size()));
+    }
+    ++filled;
+  }
+  return reached;
 }
 
 absl::StatusOr<view::ViewSocket> ViewLane::Dial(MonotonicDeadline deadline) {

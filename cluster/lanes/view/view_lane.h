@@ -1,6 +1,16 @@
 // The caller's end of the view lane: on the shard's own machine, sinks read leased blocks and
-// sources fill reserved slots where they lie. One message each way per call (a write tells once
-// more when it is done), none per block.
+// sources fill reserved slots where they lie, in host memory or in a GPU's. One message each way
+// per call (a write tells once more when it is done), none per block.
+//
+// Blocks in device memory go to a sink in device memory, and are filled by a source in device
+// memory, a consecutive run of them at a time. For a sink or source in host memory they are copied,
+// one at a time. Where this process cannot map the shard's device memory (device_extents.h), a call
+// ends with LANE_DOWN at the first such block, and the next lane goes on from there.
+//
+// Order of memory between two processes on a GPU: a source has waited for its GPU when FillDevice
+// returns (lane.h), and Written is said after that; the shard hears Written before it commits, and
+// only a kernel launched after that, its checksum's, reads the slot. The other way round the shard
+// has waited for its GPU before a block can be leased.
 //
 // Invariants: blocks of one call stay pinned at the shard until the call is over; when the socket
 // cannot be reached or says nonsense, every call is UNAVAILABLE (LANE_DOWN) at once, and it is
@@ -9,12 +19,14 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "cluster/lanes/lane.h"
+#include "cluster/lanes/view/device_extents.h"
 #include "cluster/lanes/view/extent_map.h"
 #include "cluster/lanes/view/view_socket.h"
 
@@ -44,8 +56,15 @@ class ViewLane final : public Lane {
   void GiveBack(view::ViewSocket* healthy);
   bool MayBorrow() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
+  absl::Status ReadDevice(Conversation& conversation, const ReadJob& job,
+                          std::span<const view::Place> places, uint32_t first, BlockSink& sink);
+  absl::Status WriteDevice(Conversation& conversation, const WriteJob& job,
+                           std::span<const view::Place> places, BlockSource& source,
+                           uint32_t& filled);
+
   const Options options_;
   view::ExtentMap extents_;
+  view::DeviceExtents device_extents_;
   mutable absl::Mutex mu_;
   std::vector<view::ViewSocket> idle_ ABSL_GUARDED_BY(mu_);
   size_t borrowed_ ABSL_GUARDED_BY(mu_) = 0;

@@ -49,8 +49,11 @@ struct Opening {
 // Runs the conversation of one caller on a thread of its own.
 class ViewServer::Connection {
  public:
-  Connection(const Options& options, view::Descriptor socket)
-      : options_(options), socket_(std::move(socket)), thread_([this] { Run(); }) {}
+  Connection(const Options& options, view::DeviceShares& shares, view::Descriptor socket)
+      : options_(options),
+        shares_(shares),
+        socket_(std::move(socket)),
+        thread_([this] { Run(); }) {}
   ~Connection() {
     Shutdown();
     thread_.join();
@@ -127,11 +130,12 @@ class ViewServer::Connection {
   absl::Status Open(std::span<const uint8_t> bytes, MemoryKind memory, uint32_t block,
                     view::Places& places) {
     REPRISE_RETURN_IF_ERROR(CheckBlockBytes(block, bytes.size(), opening_.block_bytes));
-    if (memory != MemoryKind::kHost) return LaneDown("view lane: the block is in device memory");
     const std::optional<ExtentView> extent = options_.exporter->Export(bytes.data());
-    if (!extent.has_value()) return LaneDown("view lane: the block's memory cannot be shared");
+    if (!extent.has_value() || extent->memory != memory) {
+      return LaneDown("view lane: the block's memory cannot be shared");
+    }
     opening_.extents.emplace(extent->id, *extent);
-    places.places.push_back({extent->id, extent->offset_bytes});
+    places.places.push_back({extent->id, extent->offset_bytes, memory});
     return absl::OkStatus();
   }
 
@@ -142,6 +146,7 @@ class ViewServer::Connection {
           absl::PermissionDeniedError("view lane: no block of this extent is open here")});
     }
     const ExtentView& extent = it->second;
+    if (extent.memory == MemoryKind::kDevice) return Share(extent);
     // A read-only file, not just a promise to map it read-only.
     const std::string path = absl::StrCat("/proc/self/fd/", extent.fd);
     const view::Descriptor file(opening_.writable ? ::fcntl(extent.fd, F_DUPFD_CLOEXEC, 0)
@@ -149,6 +154,13 @@ class ViewServer::Connection {
     if (!file)
       return Answer(view::Extent{LaneDown("view lane: the extent cannot be opened again")});
     return Answer(view::Extent{absl::OkStatus(), extent.extent_bytes}, file.get());
+  }
+
+  absl::Status Share(const ExtentView& extent) {
+    absl::StatusOr<view::DeviceShares::Grant> grant = shares_.Share(extent, attachment());
+    if (!grant.ok()) return Answer(view::Extent{.status = grant.status()});
+    return Answer(view::Extent{absl::OkStatus(), extent.extent_bytes, grant->handle},
+                  grant->tether.get());
   }
 
   absl::Status Handle(const view::Written& request) {
@@ -180,6 +192,7 @@ class ViewServer::Connection {
   }
 
   const Options& options_;
+  view::DeviceShares& shares_;
   view::ViewSocket socket_;
   Opening opening_;  // of the thread
   std::atomic<uint64_t> attachment_{0};
@@ -204,6 +217,7 @@ absl::StatusOr<std::unique_ptr<ViewServer>> ViewServer::Create(Options options) 
 
 ViewServer::ViewServer(Options options, view::Descriptor listener, std::string address)
     : options_(options),
+      shares_(*options.exporter),
       listener_(std::move(listener)),
       address_(std::move(address)),
       acceptor_([this] { Accept(); }) {}
@@ -223,16 +237,33 @@ ViewServer::~ViewServer() {
   for (const auto& connection : connections) connection->Shutdown();
 }
 
+// Until a caller, the end of a tether, or kPollMax.
+void ViewServer::Wait() const {
+  std::vector<pollfd> waiting{{listener_.get(), POLLIN, 0}};
+  for (const int tether : shares_.Awaited()) waiting.push_back({tether, 0, 0});
+  const auto wait = absl::ToTimespec(limits::kPollMax);
+  ::ppoll(waiting.data(), waiting.size(), &wait, nullptr);
+}
+
+void ViewServer::Sweep() {
+  shares_.Sweep([this](AttachmentId attachment) {
+    absl::MutexLock lock(&mu_);
+    return std::any_of(connections_.begin(), connections_.end(), [&](const auto& connection) {
+      return connection->attachment() == attachment && !connection->finished();
+    });
+  });
+}
+
 void ViewServer::Accept() {
   const auto wait = absl::ToTimespec(limits::kPollMax);
   while (true) {
-    pollfd waiting{listener_.get(), POLLIN, 0};
-    ::ppoll(&waiting, 1, &wait, nullptr);
+    Wait();
     {
       absl::MutexLock lock(&mu_);
       if (stopping_) return;
       connections_.remove_if([](const auto& connection) { return connection->finished(); });
     }
+    Sweep();
     view::Descriptor socket(
         ::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (socket) {
@@ -248,10 +279,11 @@ void ViewServer::Accept() {
 void ViewServer::Admit(view::Descriptor socket) {
   absl::MutexLock lock(&mu_);
   if (stopping_ || connections_.size() >= limits::kViewConnectionsMax) return;
-  connections_.push_back(std::make_unique<Connection>(options_, std::move(socket)));
+  connections_.push_back(std::make_unique<Connection>(options_, shares_, std::move(socket)));
 }
 
 void ViewServer::EndAttachment(AttachmentId attachment) {
+  shares_.End(attachment);
   absl::MutexLock lock(&mu_);
   for (const auto& connection : connections_) {
     if (connection->attachment() == attachment) connection->HangUp();

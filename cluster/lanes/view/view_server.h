@@ -5,12 +5,14 @@
 //   - only processes of our own user are answered, and only with the attachment id of a living
 //     attachment;
 //   - an extent goes only to a connection that has a block or slot of it open: no memory of another
-//     key space;
+//     key space. One in device memory is shared with its attachment until no process can have it
+//     mapped (device_shares.h);
 //   - what a caller has open stays pinned until it says so, its connection ends, or
 //     limits::kViewOpeningAgeMax is over;
 //   - connections are bounded; one that says nothing, nonsense or too much is closed.
 // Trust: a mapping outlives its opening, and callers of our own user could write where they may
-// only read. What a caller scribbles is found by the block checksum, where the bytes are used.
+// only read; device memory is mapped writable in any case. What a caller scribbles is found by the
+// block checksum, where the bytes are used.
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
@@ -22,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "cluster/lanes/lane.h"
+#include "cluster/lanes/view/device_shares.h"
 #include "cluster/lanes/view/extent_exporter.h"
 #include "cluster/lanes/view/view_socket.h"
 
@@ -54,9 +57,12 @@ class ViewServer {
 
   ViewServer(Options options, view::Descriptor listener, std::string address);
   void Accept();
+  void Wait() const;
+  void Sweep();
   void Admit(view::Descriptor socket);
 
   const Options options_;
+  view::DeviceShares shares_;
   view::Descriptor listener_;
   const std::string address_;
   mutable absl::Mutex mu_;

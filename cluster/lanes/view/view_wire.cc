@@ -1,5 +1,6 @@
 #include "cluster/lanes/view/view_wire.h"
 
+#include <array>
 #include <cstring>
 #include <type_traits>
 #include <utility>
@@ -12,7 +13,9 @@
 namespace reprise::lanes::view {
 namespace {
 
-constexpr uint32_t kMagic = 0x31565052;  // "RPV1"
+constexpr uint32_t kMagic = 0x32565052;  // "RPV2"
+
+constexpr size_t kPlaceBytes = 2 * sizeof(uint64_t) + sizeof(uint32_t);
 
 absl::Status Malformed(absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("view message: ", what));
@@ -26,6 +29,10 @@ class Writer {
     text = text.substr(0, limits::kViewStatusTextBytesMax);
     U32(static_cast<uint32_t>(text.size()));
     Raw(text.data(), text.size());
+  }
+  template <size_t kBytes>
+  void Bytes(const std::array<uint8_t, kBytes>& bytes) {
+    Raw(bytes.data(), kBytes);
   }
   void StatusOf(const absl::Status& status) {
     U32(static_cast<uint32_t>(status.raw_code()));
@@ -54,6 +61,15 @@ class Reader {
     in_ = in_.subspan(bytes);
     return text;
   }
+  template <size_t kBytes>
+  std::array<uint8_t, kBytes> Bytes() {
+    return Number<std::array<uint8_t, kBytes>>();
+  }
+  MemoryKind Memory() {
+    const uint32_t memory = U32();
+    if (memory > static_cast<uint32_t>(MemoryKind::kDevice)) ok_ = false;
+    return static_cast<MemoryKind>(memory);
+  }
   absl::Status StatusOf() {
     const uint32_t code = U32();
     const std::string reason = Text();
@@ -78,10 +94,10 @@ class Reader {
  private:
   template <typename T>
   T Number() {
-    T value = 0;
+    T value{};
     if (in_.size() < sizeof(T)) {
       ok_ = false;
-      return 0;
+      return T{};
     }
     std::memcpy(&value, in_.data(), sizeof(T));
     in_ = in_.subspan(sizeof(T));
@@ -120,11 +136,16 @@ void Put(Writer& w, const Places& m) {
   for (const Place& place : m.places) {
     w.U64(place.extent);
     w.U64(place.offset_bytes);
+    w.U32(static_cast<uint32_t>(place.memory));
   }
 }
 void Put(Writer& w, const Extent& m) {
   w.StatusOf(m.status);
   w.U64(m.extent_bytes);
+  w.U32(static_cast<uint32_t>(m.device ? MemoryKind::kDevice : MemoryKind::kHost));
+  if (!m.device) return;
+  w.Bytes(m.device->ipc);
+  w.Bytes(m.device->device_uuid);
 }
 void Put(Writer& w, const Outcome& m) {
   w.StatusOf(m.status);
@@ -154,15 +175,20 @@ void Get(Reader& r, Written& m) {
 void Get(Reader&, Done&) {}
 void Get(Reader& r, Places& m) {
   m.status = r.StatusOf();
-  m.places.resize(r.Count(2 * sizeof(uint64_t)));
+  m.places.resize(r.Count(kPlaceBytes));
   for (Place& place : m.places) {
     place.extent = r.U64();
     place.offset_bytes = r.U64();
+    place.memory = r.Memory();
   }
 }
 void Get(Reader& r, Extent& m) {
   m.status = r.StatusOf();
   m.extent_bytes = r.U64();
+  if (r.Memory() == MemoryKind::kHost) return;
+  m.device.emplace();
+  m.device->ipc = r.Bytes<sizeof(m.device->ipc)>();
+  m.device->device_uuid = r.Bytes<sizeof(m.device->device_uuid)>();
 }
 void Get(Reader& r, Outcome& m) {
   m.status = r.StatusOf();

@@ -5,9 +5,9 @@
 //   Hello{attachment}                     ->
 //                                         <-   Outcome
 //   OpenRead{lease, first, blocks, size}  ->                    one opening at a time
-//                                         <-   Places{status, extent and offset per block}
+//                                         <-   Places{status, extent, offset, memory per block}
 //   MapExtent{extent}                     ->                    only for extents of the opening
-//                                         <-   Extent{status, size} and a descriptor
+//                                         <-   Extent{status, size, handle} and a descriptor
 //   Done{}                                ->                    ends the opening; no answer
 //   OpenWrite{reservation, size, blocks}  ->
 //                                         <-   Places{status, ...}, as many as could be opened
@@ -18,6 +18,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <variant>
@@ -25,6 +26,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "cluster/lanes/lane.h"
+#include "cluster/lanes/view/extent_exporter.h"
 #include "proto/types/ids.h"
 
 namespace reprise::lanes::view {
@@ -54,14 +57,19 @@ struct Done {};
 struct Place {
   uint64_t extent = 0;
   uint64_t offset_bytes = 0;
+  MemoryKind memory = MemoryKind::kHost;
 };
 struct Places {
   absl::Status status;
   std::vector<Place> places;
 };
+// OK: with this message comes a descriptor. Of host memory it is a file of extent_bytes. Of device
+// memory it is a tether: the shard takes the extent for mapped until every copy of the descriptor
+// is closed, which a process that dies does like one that unmaps.
 struct Extent {
   absl::Status status;
-  uint64_t extent_bytes = 0;  // OK: the descriptor of so many bytes comes with this message
+  uint64_t extent_bytes = 0;
+  std::optional<DeviceHandle> device;  // of device memory
 };
 struct Outcome {
   absl::Status status;

@@ -28,6 +28,8 @@ class LaneUnderTest {
   virtual lanes::Lane& lane() = 0;
   // False for a lane that calls its host on the caller's own thread and so cannot leave it.
   virtual bool leaves_a_stalled_host() const { return true; }
+  // Not empty: the suite's sinks and sources are in device memory, which this reaches.
+  virtual CopyBytes device_copy() const { return nullptr; }
 };
 
 struct LaneCase {
@@ -46,15 +48,23 @@ class LaneConformance : public ::testing::TestWithParam<LaneCase> {
   }
   LaneHostControl& host() { return under_test_->host(); }
   lanes::Lane& lane() { return under_test_->lane(); }
+  CheckingSink Sink(CheckingSink::Options options) const {
+    options.copy = under_test_->device_copy();
+    return CheckingSink(std::move(options));
+  }
+  PatternSource Source(uint64_t seed, std::vector<uint32_t> blocks, uint64_t block_bytes,
+                       int64_t fail_at = -1) const {
+    return PatternSource(seed, std::move(blocks), block_bytes, fail_at, under_test_->device_copy());
+  }
   static absl::Time Soon() { return absl::Now() + absl::Seconds(30); }
 
   // Leases `shape`, reads all of it and expects the right bytes in order.
   void ExpectReadable(const LeaseShape& shape) {
     const LeaseId lease = host().Lease(shape);
-    CheckingSink sink({.seed = shape.seed,
-                       .first = shape.first_block,
-                       .blocks = shape.blocks,
-                       .block_bytes = shape.block_bytes});
+    CheckingSink sink = Sink({.seed = shape.seed,
+                              .first = shape.first_block,
+                              .blocks = shape.blocks,
+                              .block_bytes = shape.block_bytes});
     const absl::Status status =
         lane().Read({lease, shape.first_block, shape.blocks, shape.block_bytes}, sink, Soon());
     EXPECT_TRUE(status.ok()) << status;
@@ -76,7 +86,7 @@ TEST_P(LaneConformance, BlocksOfEverySizeArriveWholeAndInOrder) {
 TEST_P(LaneConformance, APartOfALeaseIsReadByKeyIndex) {
   const LeaseId lease =
       host().Lease({.seed = 9, .first_block = 10, .blocks = 8, .block_bytes = 5000});
-  CheckingSink sink({.seed = 9, .first = 12, .blocks = 3, .block_bytes = 5000});
+  CheckingSink sink = Sink({.seed = 9, .first = 12, .blocks = 3, .block_bytes = 5000});
   const absl::Status status = lane().Read({lease, 12, 3, 5000}, sink, Soon());
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_EQ(sink.completed(), Iota(3));
@@ -86,7 +96,7 @@ TEST_P(LaneConformance, APartOfALeaseIsReadByKeyIndex) {
 TEST_P(LaneConformance, BlocksOutsideTheLeaseAreOutOfRange) {
   const LeaseId lease = host().Lease({.first_block = 2, .blocks = 4, .block_bytes = 512});
   for (const auto& [first, blocks] : {std::pair{0u, 1u}, {1u, 3u}, {5u, 2u}, {6u, 1u}}) {
-    CheckingSink sink({.first = first, .blocks = blocks, .block_bytes = 512});
+    CheckingSink sink = Sink({.first = first, .blocks = blocks, .block_bytes = 512});
     EXPECT_EQ(lane().Read({lease, first, blocks, 512}, sink, Soon()).code(),
               absl::StatusCode::kOutOfRange);
     EXPECT_THAT(sink.completed(), ::testing::IsEmpty());
@@ -96,7 +106,7 @@ TEST_P(LaneConformance, BlocksOutsideTheLeaseAreOutOfRange) {
 TEST_P(LaneConformance, ALeaseThatIsOverIsNotFound) {
   const LeaseId lease = host().Lease({.block_bytes = 512});
   host().EndLease(lease);
-  CheckingSink sink({.block_bytes = 512});
+  CheckingSink sink = Sink({.block_bytes = 512});
   EXPECT_EQ(lane().Read({lease, 0, 1, 512}, sink, Soon()).code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(sink.completed(), ::testing::IsEmpty());
   ExpectReadable({.blocks = 2, .block_bytes = 512});
@@ -105,7 +115,7 @@ TEST_P(LaneConformance, ALeaseThatIsOverIsNotFound) {
 TEST_P(LaneConformance, AReservationThatIsOverIsNotFound) {
   const ReservationId reservation = host().Reserve(2, 512);
   host().EndReservation(reservation);
-  PatternSource source(1, Iota(2), 512);
+  PatternSource source = Source(1, Iota(2), 512);
   EXPECT_EQ(lane().Write({reservation, Iota(2), 512}, source, Soon()).code(),
             absl::StatusCode::kNotFound);
 }
@@ -115,11 +125,11 @@ TEST_P(LaneConformance, WhatIsWrittenIsRead) {
     SCOPED_TRACE(bytes);
     const uint32_t blocks = bytes < 100'000 ? 19 : 3;
     const ReservationId reservation = host().Reserve(blocks, bytes);
-    PatternSource source(bytes, Iota(blocks), bytes);
+    PatternSource source = Source(bytes, Iota(blocks), bytes);
     const absl::Status written = lane().Write({reservation, Iota(blocks), bytes}, source, Soon());
     ASSERT_TRUE(written.ok()) << written;
     for (uint32_t i = 0; i < blocks; ++i) EXPECT_EQ(host().BytesWritten(reservation, i), bytes);
-    CheckingSink sink({.seed = bytes, .blocks = blocks, .block_bytes = bytes});
+    CheckingSink sink = Sink({.seed = bytes, .blocks = blocks, .block_bytes = bytes});
     const absl::Status read =
         lane().Read({host().LeaseWritten(reservation), 0, blocks, bytes}, sink, Soon());
     ASSERT_TRUE(read.ok()) << read;
@@ -131,20 +141,20 @@ TEST_P(LaneConformance, WhatIsWrittenIsRead) {
 TEST_P(LaneConformance, BlocksAreWrittenByKeyIndexAndOthersStayUntouched) {
   const ReservationId reservation = host().Reserve(6, 777);
   const std::vector<uint32_t> blocks = {1, 4, 5};
-  PatternSource source(3, blocks, 777);
+  PatternSource source = Source(3, blocks, 777);
   const absl::Status status = lane().Write({reservation, blocks, 777}, source, Soon());
   ASSERT_TRUE(status.ok()) << status;
   for (uint32_t i = 0; i < 6; ++i) {
     EXPECT_EQ(host().BytesWritten(reservation, i), i == 1 || i >= 4 ? 777u : 0u) << i;
   }
-  CheckingSink sink({.seed = 3, .first = 4, .blocks = 2, .block_bytes = 777});
+  CheckingSink sink = Sink({.seed = 3, .first = 4, .blocks = 2, .block_bytes = 777});
   ASSERT_TRUE(lane().Read({host().LeaseWritten(reservation), 4, 2, 777}, sink, Soon()).ok());
   EXPECT_TRUE(sink.all_equal());
 }
 
 TEST_P(LaneConformance, ASinkThatRefusesEndsTheReadWithItsOwnStatus) {
   const LeaseId lease = host().Lease({.seed = 4, .blocks = 12, .block_bytes = 70'000});
-  CheckingSink sink({.seed = 4, .blocks = 12, .block_bytes = 70'000, .fail_at = 5});
+  CheckingSink sink = Sink({.seed = 4, .blocks = 12, .block_bytes = 70'000, .fail_at = 5});
   const absl::Status status = lane().Read({lease, 0, 12, 70'000}, sink, Soon());
   sink.Revoke();
   EXPECT_EQ(status.code(), absl::StatusCode::kAborted) << status;
@@ -156,7 +166,7 @@ TEST_P(LaneConformance, ASinkThatRefusesEndsTheReadWithItsOwnStatus) {
 
 TEST_P(LaneConformance, ASourceThatFailsLeavesTheBlocksBeforeItWrittenAndNoneAfter) {
   const ReservationId reservation = host().Reserve(6, 5000);
-  PatternSource source(6, Iota(6), 5000, /*fail_at=*/3);
+  PatternSource source = Source(6, Iota(6), 5000, /*fail_at=*/3);
   const absl::Status status = lane().Write({reservation, Iota(6), 5000}, source, Soon());
   EXPECT_EQ(status.code(), absl::StatusCode::kAborted) << status;
   EXPECT_EQ(status.message(), "the source has run dry");
@@ -167,7 +177,7 @@ TEST_P(LaneConformance, ASourceThatFailsLeavesTheBlocksBeforeItWrittenAndNoneAft
 TEST_P(LaneConformance, ABlockThatCannotBeWrittenEndsTheWriteThere) {
   const ReservationId reservation = host().Reserve(5, 3000);
   host().RefuseWrites(reservation, 2);
-  PatternSource source(6, Iota(5), 3000);
+  PatternSource source = Source(6, Iota(5), 3000);
   const absl::Status status = lane().Write({reservation, Iota(5), 3000}, source, Soon());
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
   for (uint32_t i = 0; i < 5; ++i)
@@ -177,7 +187,7 @@ TEST_P(LaneConformance, ABlockThatCannotBeWrittenEndsTheWriteThere) {
 TEST_P(LaneConformance, ABlockOfAnotherSizeThanTheSlotIsRefused) {
   const LeaseId lease = host().Lease({.blocks = 2, .block_bytes = 4096});
   for (const uint64_t bytes : {4095ull, 4097ull, 8192ull}) {
-    CheckingSink sink({.blocks = 2, .block_bytes = bytes});
+    CheckingSink sink = Sink({.blocks = 2, .block_bytes = bytes});
     EXPECT_FALSE(lane().Read({lease, 0, 2, bytes}, sink, Soon()).ok()) << bytes;
     EXPECT_THAT(sink.completed(), ::testing::IsEmpty()) << bytes;
   }
@@ -185,12 +195,12 @@ TEST_P(LaneConformance, ABlockOfAnotherSizeThanTheSlotIsRefused) {
 
 TEST_P(LaneConformance, ADeadlineThatIsOverMovesNothing) {
   const LeaseId lease = host().Lease({.blocks = 2, .block_bytes = 4096});
-  CheckingSink sink({.blocks = 2, .block_bytes = 4096});
+  CheckingSink sink = Sink({.blocks = 2, .block_bytes = 4096});
   EXPECT_EQ(lane().Read({lease, 0, 2, 4096}, sink, absl::Now() - absl::Seconds(1)).code(),
             absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(sink.completed(), ::testing::IsEmpty());
   const ReservationId reservation = host().Reserve(1, 4096);
-  PatternSource source(1, Iota(1), 4096);
+  PatternSource source = Source(1, Iota(1), 4096);
   EXPECT_EQ(lane().Write({reservation, Iota(1), 4096}, source, absl::InfinitePast()).code(),
             absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(host().BytesWritten(reservation, 0), 0u);
@@ -202,7 +212,7 @@ TEST_P(LaneConformance, AReadReturnsByItsDeadlineWhenTheHostStallsAndTouchesNoth
     GTEST_SKIP() << "SKIPPED: this lane runs its host on the caller's thread";
   }
   const LeaseId lease = host().Lease({.seed = 7, .blocks = 3, .block_bytes = 100'000});
-  CheckingSink sink({.seed = 7, .blocks = 3, .block_bytes = 100'000});
+  CheckingSink sink = Sink({.seed = 7, .blocks = 3, .block_bytes = 100'000});
   host().Stall();
   const absl::Status status =
       lane().Read({lease, 0, 3, 100'000}, sink, absl::Now() + absl::Milliseconds(150));
@@ -219,7 +229,7 @@ TEST_P(LaneConformance, AWriteReturnsByItsDeadlineWhenTheHostStalls) {
     GTEST_SKIP() << "SKIPPED: this lane runs its host on the caller's thread";
   }
   const ReservationId reservation = host().Reserve(2, 9000);
-  PatternSource source(1, Iota(2), 9000);
+  PatternSource source = Source(1, Iota(2), 9000);
   host().Stall();
   const absl::Status status =
       lane().Write({reservation, Iota(2), 9000}, source, absl::Now() + absl::Milliseconds(150));
@@ -232,10 +242,10 @@ TEST_P(LaneConformance, AWriteReturnsByItsDeadlineWhenTheHostStalls) {
 TEST_P(LaneConformance, NoPinOutlivesItsCall) {
   ExpectReadable({.seed = 2, .blocks = 9, .block_bytes = 5000});
   const ReservationId reservation = host().Reserve(4, 5000);
-  PatternSource source(6, Iota(4), 5000, /*fail_at=*/2);
+  PatternSource source = Source(6, Iota(4), 5000, /*fail_at=*/2);
   EXPECT_FALSE(lane().Write({reservation, Iota(4), 5000}, source, Soon()).ok());
   const LeaseId lease = host().Lease({.blocks = 4, .block_bytes = 5000});
-  CheckingSink sink({.blocks = 4, .block_bytes = 5000, .fail_at = 1});
+  CheckingSink sink = Sink({.blocks = 4, .block_bytes = 5000, .fail_at = 1});
   EXPECT_FALSE(lane().Read({lease, 0, 4, 5000}, sink, Soon()).ok());
   EXPECT_TRUE(host().AwaitNoPins(absl::Seconds(30)));
 }
@@ -254,10 +264,10 @@ TEST_P(LaneConformance, CallsRunInParallel) {
           continue;
         }
         const ReservationId reservation = host().Reserve(5, bytes);
-        PatternSource source(seed, Iota(5), bytes);
+        PatternSource source = Source(seed, Iota(5), bytes);
         const absl::Status written = lane().Write({reservation, Iota(5), bytes}, source, Soon());
         EXPECT_TRUE(written.ok()) << written;
-        CheckingSink sink({.seed = seed, .blocks = 5, .block_bytes = bytes});
+        CheckingSink sink = Sink({.seed = seed, .blocks = 5, .block_bytes = bytes});
         EXPECT_TRUE(
             lane().Read({host().LeaseWritten(reservation), 0, 5, bytes}, sink, Soon()).ok());
         EXPECT_TRUE(sink.all_equal());

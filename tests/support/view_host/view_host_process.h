@@ -1,6 +1,7 @@
 // A LaneHostControl whose host and view server are in another process.
 #pragma once
 
+#include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -9,7 +10,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "proto/types/status_macros.h"
@@ -19,20 +22,30 @@ namespace reprise::testing {
 
 class ViewHostProcess final : public LaneHostControl {
  public:
-  explicit ViewHostProcess(AttachmentId attachment) {
+  struct Options {
+    std::string program = REPRISE_VIEW_HOST;
+    std::string memory;    // of its slots, for a program that has several
+    std::string fake_gpu;  // its REPRISE_FAKE_GPU; ours is not inherited
+  };
+
+  explicit ViewHostProcess(AttachmentId attachment) : ViewHostProcess(attachment, Options()) {}
+  ViewHostProcess(AttachmentId attachment, Options options) {
     int to[2], from[2];
-    REPRISE_CHECK(::pipe(to) == 0 && ::pipe(from) == 0);
+    REPRISE_CHECK(::pipe2(to, O_CLOEXEC) == 0 && ::pipe2(from, O_CLOEXEC) == 0);
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
     ::posix_spawn_file_actions_adddup2(&actions, to[0], 0);
     ::posix_spawn_file_actions_adddup2(&actions, from[1], 1);
-    for (const int fd : {to[0], to[1], from[0], from[1]}) {
-      ::posix_spawn_file_actions_addclose(&actions, fd);
-    }
     std::string id = absl::StrCat(attachment.value);
-    char program[] = REPRISE_VIEW_HOST;
-    char* argv[] = {program, id.data(), nullptr};
-    REPRISE_CHECK(::posix_spawn(&pid_, program, &actions, nullptr, argv, environ) == 0);
+    char* argv[] = {options.program.data(), id.data(), options.memory.data(), nullptr};
+    std::string fake_gpu = absl::StrCat("REPRISE_FAKE_GPU=", options.fake_gpu);
+    std::vector<char*> environment = {fake_gpu.data()};
+    for (char** variable = environ; *variable != nullptr; ++variable) {
+      if (!absl::StartsWith(*variable, "REPRISE_FAKE_GPU=")) environment.push_back(*variable);
+    }
+    environment.push_back(nullptr);
+    REPRISE_CHECK(::posix_spawn(&pid_, options.program.c_str(), &actions, nullptr, argv,
+                                environment.data()) == 0);
     ::posix_spawn_file_actions_destroy(&actions);
     ::close(to[0]);
     ::close(from[1]);
@@ -53,6 +66,9 @@ class ViewHostProcess final : public LaneHostControl {
     ::waitpid(pid_, nullptr, 0);
     pid_ = -1;
   }
+  void EndAttachment() { Ask("end_attachment"); }
+  uint64_t Shares() { return Ask("shares"); }
+  uint64_t Unshared() { return Ask("unshared"); }
   void Pause() { ::kill(pid_, SIGSTOP); }
   void Resume() { ::kill(pid_, SIGCONT); }
 

@@ -22,6 +22,15 @@ absl::StatusOr<Message> Decode(const std::string& frame) {
   return DecodeBody(*header, AsBytes(frame).subspan(kHeaderBytes));
 }
 
+Extent AnExtentOf(MemoryKind memory) {
+  Extent extent{.extent_bytes = 1 << 30};
+  if (memory == MemoryKind::kHost) return extent;
+  extent.device.emplace();
+  extent.device->ipc.fill(0xAB);
+  extent.device->device_uuid.fill(0xCD);
+  return extent;
+}
+
 std::vector<Message> EveryMessage() {
   return {Hello{AttachmentId(0xfeedfacecafebeef)},
           OpenRead{LeaseId(7), 3, 65536, 4194304},
@@ -30,8 +39,8 @@ std::vector<Message> EveryMessage() {
           Written{17},
           Done{},
           Places{Refusal(absl::StatusCode::kOutOfRange, "BLOCK", "block 4 is not leased"),
-                 {{1, 2}, {3, 4}}},
-          Extent{absl::OkStatus(), 1 << 30},
+                 {{1, 2}, {3, 4, MemoryKind::kDevice}}},
+          AnExtentOf(MemoryKind::kHost),
           Outcome{absl::NotFoundError("the lease is over")}};
 }
 
@@ -53,6 +62,22 @@ TEST(ViewWireTest, AStatusKeepsCodeReasonAndSentence) {
   EXPECT_EQ(back.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(RefusalReason(back), "LANE_DOWN");
   EXPECT_EQ(back.message(), "gone");
+}
+
+TEST(ViewWireTest, DeviceMemoryComesWithItsHandleAndHostMemoryWithNone) {
+  const Extent device = AnExtentOf(MemoryKind::kDevice);
+  EXPECT_EQ(std::get<Extent>(*Decode(Encode(device))).device, device.device);
+  EXPECT_FALSE(std::get<Extent>(*Decode(Encode(AnExtentOf(MemoryKind::kHost)))).device);
+  std::string frame = Encode(device);
+  // A handle that is cut, one that is too long, and memory of no kind that we know.
+  EXPECT_FALSE(Decode(frame.substr(0, frame.size() - 1)).ok());
+  EXPECT_FALSE(Decode(frame + "x").ok());
+  frame[frame.size() - 80 - 4] = '\2';
+  EXPECT_FALSE(Decode(frame).ok());
+  std::string places = Encode(Places{absl::OkStatus(), {{1, 2, MemoryKind::kDevice}}});
+  ASSERT_TRUE(Decode(places).ok());
+  places[places.size() - 4] = '\2';
+  EXPECT_FALSE(Decode(places).ok());
 }
 
 TEST(ViewWireTest, ALongSentenceIsCut) {
