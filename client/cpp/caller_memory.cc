@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/cpp/device_memory.h"
 #include "kernels/checksum/checksum.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
@@ -13,6 +14,13 @@ namespace {
 
 absl::Status Misuse(absl::string_view reason, absl::string_view sentence) {
   return Refusal(absl::StatusCode::kInvalidArgument, reason, sentence);
+}
+
+// Host memory is taken at its word.
+absl::Status CheckWhere(const CallerMemory& memory, uint32_t blocks) {
+  if (memory.device != kernels::kHostMemory) return CheckDeviceMemory(memory, blocks);
+  if (memory.gpu_plan == nullptr) return absl::OkStatus();
+  return Misuse("MEMORY_DEVICE", "memory has a GPU's plan and no device: name the plan's");
 }
 
 }  // namespace
@@ -34,7 +42,7 @@ absl::Status CallerMemory::Check(const BlockLayout& layout, uint32_t blocks) con
                       absl::StrCat("buffers[", i, "] is null: give the block's memory"));
       }
     }
-    return absl::OkStatus();
+    return CheckWhere(*this, blocks);
   }
   if (plan->block_bytes != layout.block_bytes) {
     return Misuse("MEMORY_PLAN", absl::StrCat("plan is for blocks of ", plan->block_bytes,
@@ -52,7 +60,7 @@ absl::Status CallerMemory::Check(const BlockLayout& layout, uint32_t blocks) con
                     absl::StrCat("pages[", i, "] is ", pages[i], ": a page index is not negative"));
     }
   }
-  return absl::OkStatus();
+  return CheckWhere(*this, blocks);
 }
 
 std::span<const int64_t> CallerMemory::PagesOf(uint32_t block) const {
@@ -112,6 +120,13 @@ Checksum128 ChecksumOf(const BlockLayout& layout, std::span<const uint8_t> block
   return checksum;
 }
 
+absl::Status CheckChecksum(uint32_t block, const Checksum128& found, const Checksum128& expected) {
+  if (found == expected) return absl::OkStatus();
+  return Refusal(absl::StatusCode::kDataLoss, "BLOCK_CORRUPT",
+                 absl::StrCat("block ", block, " arrived with checksum ", ToHex(found),
+                              " instead of ", ToHex(expected), ": it counts as a miss"));
+}
+
 // ---- Sink
 
 VerifyingSink::VerifyingSink(BlockTransfer transfer, std::span<const Checksum128> checksums,
@@ -155,14 +170,6 @@ absl::Status VerifyingSink::Deliver(uint32_t i, std::span<const uint8_t> bytes) 
     kernels::ScatterBlock(*memory.plan, memory.PagesOf(transfer_.first + i), bytes.data());
   }
   return on_block_(i);
-}
-
-absl::Status VerifyingSink::Verify(uint32_t i, const Checksum128& found) const {
-  if (found == checksums_[i]) return absl::OkStatus();
-  return Refusal(
-      absl::StatusCode::kDataLoss, "BLOCK_CORRUPT",
-      absl::StrCat("block ", transfer_.first + i, " arrived with checksum ", ToHex(found),
-                   " instead of ", ToHex(checksums_[i]), ": it counts as a miss"));
 }
 
 // ---- Source

@@ -3,7 +3,8 @@
 // stored.
 //
 // Memory is one buffer per block in the canonical layout, or an engine's paged tensors by a plan
-// that is made once.
+// that is made once; in host memory, or all of it on one GPU (device_memory.h, which has sinks and
+// sources of its own).
 //
 // Thread safety: CallerMemory is a value; a sink or source is used by one thread at a time.
 #pragma once
@@ -20,6 +21,9 @@
 #include "client/cpp/staging.h"
 #include "cluster/lanes/lane.h"
 #include "kernels/block_copy/block_copy.h"
+#include "kernels/block_copy/block_copy_cuda.h"
+#include "kernels/runtime/device.h"
+#include "kernels/runtime/stream.h"
 #include "proto/types/cache_spec.h"
 #include "proto/types/checksum128.h"
 
@@ -30,7 +34,15 @@ struct CallerMemory {
   std::shared_ptr<const kernels::PagedPlan> plan;
   std::vector<int64_t> pages;  // plan->PagesPerBlock() per block, in token order
 
-  // INVALID_ARGUMENT unless exactly one form is given, for at least `blocks` blocks of `layout`.
+  // Which GPU's memory it is.
+  int device = kernels::kHostMemory;
+  std::shared_ptr<const kernels::GpuPlan> gpu_plan;  // on a GPU: `plan` there (MakeDevicePlan)
+  // On a GPU: what the caller gave to its own stream before (MarkStream); the memory is not touched
+  // before it is done. nullptr: the memory is still.
+  std::shared_ptr<const kernels::Event> after;
+
+  // INVALID_ARGUMENT unless exactly one form is given, for at least `blocks` blocks of `layout`, of
+  // the memory that `device` says; UNAVAILABLE without that GPU.
   absl::Status Check(const BlockLayout& layout, uint32_t blocks) const;
   std::span<const int64_t> PagesOf(uint32_t block) const;
 };
@@ -43,6 +55,9 @@ absl::StatusOr<std::shared_ptr<const kernels::PagedPlan>> MakePagedPlan(
 // REQUIRES: both have layout.block_bytes bytes and do not overlap.
 Checksum128 CopyAndChecksum(const BlockLayout& layout, const uint8_t* from, uint8_t* to);
 Checksum128 ChecksumOf(const BlockLayout& layout, std::span<const uint8_t> block);
+
+// DATA_LOSS, reason BLOCK_CORRUPT, unless the two are equal. `block`: the caller's, for people.
+absl::Status CheckChecksum(uint32_t block, const Checksum128& found, const Checksum128& expected);
 
 // What sink and source share.
 struct BlockTransfer {
@@ -70,7 +85,9 @@ class VerifyingSink final : public lanes::BlockSink {
   absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override;
 
  private:
-  absl::Status Verify(uint32_t i, const Checksum128& found) const;
+  absl::Status Verify(uint32_t i, const Checksum128& found) const {
+    return CheckChecksum(transfer_.first + i, found, checksums_[i]);
+  }
 
   BlockTransfer transfer_;
   std::span<const Checksum128> checksums_;

@@ -9,6 +9,7 @@ namespace reprise::client {
 ClientCore::ClientCore(ClientOptions client_options, ClientSeams seams)
     : options(std::move(client_options)),
       staging(options.threads),
+      device_workspaces(options.threads),
       queries(std::move(seams.queries)),
       shards({.client_name = options.name,
               .lanes = options.lanes,

@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "client/cpp/client.h"
+#include "client/cpp/device_workspace.h"
 #include "client/cpp/executor.h"
 #include "client/cpp/operation.h"
 #include "client/cpp/prefetched_runs.h"
@@ -31,6 +32,7 @@ struct ClientCore {
   ClientOptions options;
   Counters counters;
   Staging staging;
+  DeviceWorkspaces device_workspaces;
   absl::Mutex store_start_mu;
   StoreOrder store_order;
   std::unique_ptr<ShardQueries> queries;

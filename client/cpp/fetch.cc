@@ -7,7 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/call_policy.h"
 #include "client/cpp/client_core.h"
+#include "client/cpp/device_sink.h"
 #include "client/cpp/fetch_plan.h"
+#include "kernels/runtime/gpu_status.h"
 #include "proto/types/limits.h"
 #include "proto/types/status_macros.h"
 
@@ -30,6 +32,7 @@ class Reader {
         call_(call),
         context_(context),
         layout_(run.origin().spec->layout),
+        on_device_(call.memory.device != kernels::kHostMemory),
         segments_(run.segments()),
         usable_(segments_.size(), true),
         delivered_(call.count) {}
@@ -45,9 +48,9 @@ class Reader {
   }
 
  private:
-  // A wrong checksum ends the run; so do the caller and the clock.
+  // A wrong checksum ends the run; so do the caller, its GPU and the clock.
   bool Continue() {
-    if (corrupt_ > 0) return false;
+    if (corrupt_ > 0 || gpu_failed_) return false;
     const absl::Status status = context_.Check();
     if (!status.ok()) Note(status);
     return status.ok();
@@ -78,6 +81,7 @@ class Reader {
       if (statuses[i].ok()) continue;
       Note(statuses[i]);
       if (RefusalReason(statuses[i]) == "BLOCK_CORRUPT") ++corrupt_;
+      if (kernels::IsGpuFailure(statuses[i])) gpu_failed_ = true;
       usable_[plan[i].source] = false;
     }
     return true;
@@ -85,10 +89,9 @@ class Reader {
 
   // In chunks, so that a shard that hangs is told from one that has much to send.
   absl::Status ReadPiece(const FetchPiece& piece) {
-    const uint32_t chunk = std::max<uint32_t>(
-        1, static_cast<uint32_t>(limits::kTransferChunkBytes / layout_.block_bytes));
     for (uint32_t at = piece.first; at < piece.end;) {
       REPRISE_RETURN_IF_ERROR(context_.Check());
+      const uint32_t chunk = ChunkBlocks(segments_[piece.source]);
       uint32_t progress = 0;
       const absl::Status status =
           ReadChunk(piece.source, at, std::min(chunk, piece.end - at), progress);
@@ -99,39 +102,74 @@ class Reader {
     return absl::OkStatus();
   }
 
+  // Device memory is moved faster than many small calls are answered.
+  uint32_t ChunkBlocks(const Segment& segment) const {
+    const bool may_be_device = on_device_ && segment.link->lane().kind() != LaneKind::kStream;
+    const uint64_t bytes = may_be_device ? limits::kDeviceChunkBytes : limits::kTransferChunkBytes;
+    return static_cast<uint32_t>(std::max<uint64_t>(1, bytes / layout_.block_bytes));
+  }
+
   // Sets `progress` to the number of blocks that are in place and verified.
   absl::Status ReadChunk(uint32_t source, uint32_t first, uint32_t blocks, uint32_t& progress) {
     const Segment& segment = segments_[source];
     const absl::Time started = absl::Now();
+    const uint64_t bytes = uint64_t{blocks} * layout_.block_bytes;
     const absl::Time deadline =
-        std::min(context_.deadline, started + StallLimit(uint64_t{blocks} * layout_.block_bytes));
+        std::min(context_.deadline,
+                 started + StallLimit(std::min<uint64_t>(bytes, limits::kTransferChunkBytes)));
+    const absl::Status status = ReadInto(source,
+                                         {.lease = segment.lease,
+                                          .first = first,
+                                          .blocks = blocks,
+                                          .block_bytes = layout_.block_bytes},
+                                         deadline, progress);
+    // Late, but sending: the caller's deadline was short, and nothing is wrong with the shard. Nor
+    // is when the caller's GPU fails.
+    const bool sending = absl::IsDeadlineExceeded(status) && progress > 0;
+    const bool blameless =
+        sending || kernels::IsGpuFailure(status) || RefusalReason(status) == "CALLER_STREAM_BUSY";
+    core_->shards.Report(segment.address, segment.link,
+                         blameless ? absl::CancelledError("") : status, deadline - started);
+    return status;
+  }
+
+  absl::Status ReadInto(uint32_t source, const lanes::ReadJob& job, absl::Time deadline,
+                        uint32_t& progress) {
+    const Segment& segment = segments_[source];
+    const BlockTransfer transfer{.memory = &call_.memory,
+                                 .layout = &layout_,
+                                 .staging = &core_->staging,
+                                 .first = job.first - call_.first,
+                                 .deadline = on_device_ ? context_.deadline : deadline};
+    const auto checksums =
+        std::span(segment.checksums).subspan(job.first - segment.first, job.blocks);
     lanes::Lane& lane = segment.link->lane();
     const lanes::BlockSink* asked = nullptr;
-    VerifyingSink sink({.memory = &call_.memory,
-                        .layout = &layout_,
-                        .staging = &core_->staging,
-                        .first = first - call_.first,
-                        .deadline = deadline},
-                       std::span(segment.checksums).subspan(first - segment.first, blocks),
-                       [&](uint32_t i) {
-                         ++progress;
-                         Delivered& block = delivered_[first - call_.first + i];
-                         block = {true, asked->carried_by().value_or(lane.kind()),
-                                  segment.TierOf(first + i), source};
-                         return context_.Check();
-                       });
+    const auto verified = [&](uint32_t i) {
+      delivered_[transfer.first + i] = {false, asked->carried_by().value_or(lane.kind()),
+                                        segment.TierOf(job.first + i), source};
+      return context_.Check();
+    };
+    const auto placed = [&](uint32_t i) {
+      delivered_[transfer.first + i].verified = true;
+      ++progress;
+    };
+    if (!on_device_) {
+      VerifyingSink sink(transfer, checksums, [&](uint32_t i) {
+        absl::Status status = verified(i);
+        placed(i);
+        return status;
+      });
+      asked = &sink;
+      REPRISE_RETURN_IF_ERROR(sink.Prepare());
+      return lane.Read(job, sink, deadline);
+    }
+    DeviceSink sink(transfer, core_->device_workspaces, checksums, {verified, placed});
     asked = &sink;
     REPRISE_RETURN_IF_ERROR(sink.Prepare());
-    absl::Status status = lane.Read({.lease = segment.lease,
-                                     .first = first,
-                                     .blocks = blocks,
-                                     .block_bytes = layout_.block_bytes},
-                                    sink, deadline);
-    // Late, but sending: the caller's deadline was short, and nothing is wrong with the shard.
-    const bool sending = absl::IsDeadlineExceeded(status) && progress > 0;
-    core_->shards.Report(segment.address, segment.link, sending ? absl::CancelledError("") : status,
-                         deadline - started);
-    return status;
+    const absl::Status status = lane.Read(job, sink, deadline);
+    const absl::Status finished = sink.Finish();
+    return finished.ok() ? status : finished;
   }
 
   // Leases what is missing from a shard that did not fail yet.
@@ -199,11 +237,13 @@ class Reader {
   const FetchCall& call_;
   const CallContext& context_;
   const BlockLayout& layout_;
+  const bool on_device_;
   std::vector<Segment> segments_;
   std::vector<bool> usable_;
   std::vector<Delivered> delivered_;  // by block of the call
   uint32_t first_rescued_ = ~uint32_t{0};
   uint32_t corrupt_ = 0;
+  bool gpu_failed_ = false;
   absl::Status status_;
 };
 

@@ -4,6 +4,9 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/call_policy.h"
 #include "client/cpp/client_core.h"
+#include "client/cpp/device_memory.h"
+#include "client/cpp/device_source.h"
+#include "kernels/runtime/gpu_status.h"
 #include "proto/types/limits.h"
 #include "proto/types/status_macros.h"
 
@@ -25,6 +28,7 @@ class Writer {
         call_(call),
         context_(context),
         layout_(call.spec->layout),
+        on_device_(call.memory.device != kernels::kHostMemory),
         shard_(std::move(shard)) {}
 
   // OK when every block is stored, here, by this writer or another one. `result` is filled in every
@@ -35,9 +39,14 @@ class Writer {
                      absl::StrCat("shard ", shard_.address, " is about to stop"));
     }
     REPRISE_RETURN_IF_ERROR(CheckParents());
+    REPRISE_RETURN_IF_ERROR(AwaitCaller());
     REPRISE_RETURN_IF_ERROR(Reserve(result));
-    const uint32_t batch = std::max<uint32_t>(
-        1, static_cast<uint32_t>(limits::kStoreBatchBytes / layout_.block_bytes));
+    // Device memory is moved faster than many small calls are answered.
+    const bool may_be_device = on_device_ && shard_.link->lane().kind() != LaneKind::kStream;
+    const uint64_t batch_bytes =
+        may_be_device ? limits::kDeviceStoreBatchBytes : limits::kStoreBatchBytes;
+    const auto batch =
+        static_cast<uint32_t>(std::max<uint64_t>(1, batch_bytes / layout_.block_bytes));
     for (size_t at = 0; at < granted_.size(); at += batch) {
       const size_t blocks = std::min<size_t>(batch, granted_.size() - at);
       REPRISE_RETURN_IF_ERROR(StoreBatch(std::span(granted_).subspan(at, blocks), result));
@@ -63,6 +72,13 @@ class Writer {
                  started));
     return found == call_.first ? absl::OkStatus()
                                 : ParentsMissing(shard_.address, found, call_.first);
+  }
+
+  // Before slots are reserved and a lane's time runs.
+  absl::Status AwaitCaller() {
+    if (!on_device_) return absl::OkStatus();
+    REPRISE_ASSIGN_OR_RETURN(const auto scope, kernels::DeviceScope::Create(call_.memory.device));
+    return AwaitStream(call_.memory, context_.deadline);
   }
 
   absl::Status Reserve(StoreResult& result) {
@@ -117,26 +133,48 @@ class Writer {
     const absl::Time started = absl::Now();
     const absl::Time deadline =
         std::min(context_.deadline, started + StallLimit(blocks.size() * layout_.block_bytes));
-    ChecksummingSource source({.memory = &call_.memory,
-                               .layout = &layout_,
-                               .staging = &core_.staging,
-                               .first = 0,
-                               .deadline = deadline},
-                              own, [this] { return context_.Check(); });
-    const absl::Status status = shard_.link->lane().Write({.reservation = reservation_,
-                                                           .blocks = {blocks.begin(), blocks.end()},
-                                                           .block_bytes = layout_.block_bytes},
-                                                          source, deadline);
-    const bool sending = absl::IsDeadlineExceeded(status) && source.checksums().size() > 1;
-    core_.shards.Report(shard_.address, shard_.link, sending ? absl::CancelledError("") : status,
+    std::vector<Checksum128> checksums;
+    const absl::Status status = WriteFrom(own,
+                                          {.reservation = reservation_,
+                                           .blocks = {blocks.begin(), blocks.end()},
+                                           .block_bytes = layout_.block_bytes},
+                                          deadline, checksums);
+    // Late, but sending: nothing is wrong with the shard. Nor is when the caller's GPU fails.
+    const bool sending = absl::IsDeadlineExceeded(status) && checksums.size() > 1;
+    const bool blameless =
+        sending || kernels::IsGpuFailure(status) || RefusalReason(status) == "CALLER_STREAM_BUSY";
+    core_.shards.Report(shard_.address, shard_.link, blameless ? absl::CancelledError("") : status,
                         deadline - started);
     REPRISE_RETURN_IF_ERROR(status);
     result.bytes += blocks.size() * layout_.block_bytes;
-    REPRISE_ASSIGN_OR_RETURN(const cluster::CommittedRun committed,
-                             Commit(blocks, source.checksums()));
+    REPRISE_ASSIGN_OR_RETURN(const cluster::CommittedRun committed, Commit(blocks, checksums));
     result.stored += committed.committed;
     result.present += committed.duplicate;
     return absl::OkStatus();
+  }
+
+  // Sets `checksums` to those of the blocks that the lane took; `own` is their place in the
+  // caller's memory.
+  absl::Status WriteFrom(std::span<const uint32_t> own, const lanes::WriteJob& job,
+                         absl::Time deadline, std::vector<Checksum128>& checksums) {
+    const BlockTransfer transfer{.memory = &call_.memory,
+                                 .layout = &layout_,
+                                 .staging = &core_.staging,
+                                 .first = 0,
+                                 .deadline = deadline};
+    const auto check = [this] { return context_.Check(); };
+    if (!on_device_) {
+      ChecksummingSource source(transfer, own, check);
+      const absl::Status status = shard_.link->lane().Write(job, source, deadline);
+      checksums.assign(source.checksums().begin(), source.checksums().end());
+      return status;
+    }
+    DeviceSource source(transfer, core_.device_workspaces, own, check);
+    REPRISE_RETURN_IF_ERROR(source.Prepare());
+    const absl::Status status = shard_.link->lane().Write(job, source, deadline);
+    const absl::Status finished = source.Finish();
+    checksums.assign(source.checksums().begin(), source.checksums().end());
+    return finished.ok() ? status : finished;
   }
 
   // Waits a little for parents that another writer is about to commit.
@@ -159,6 +197,7 @@ class Writer {
   const StoreCall& call_;
   const CallContext& context_;
   const BlockLayout& layout_;
+  const bool on_device_;
   const OpenShard shard_;
   ReservationId reservation_;
   std::vector<uint32_t> granted_;
@@ -245,7 +284,7 @@ StoreResult StoreChain(const CorePtr& core, const StoreCall& call, const CallCon
       result.present = at_shard.present;
       result.bytes += at_shard.bytes;
       result.status = status;
-      if (status.ok() || !TryNext(status)) break;
+      if (status.ok() || kernels::IsGpuFailure(status) || !TryNext(status)) break;
       core->routes.Forget({call.session, call.spec->fingerprint, call.keys});
     }
   }

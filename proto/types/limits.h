@@ -209,6 +209,16 @@ inline constexpr uint64_t kTransferChunkBytes =
 inline constexpr absl::Duration kTransferStallMax = absl::Seconds(1);  //   a shard has this time
 inline constexpr uint64_t kTransferRateMin =
     32 << 20;  //   and what the bytes take at this rate a second
+// Transfers from and to a GPU's memory.
+inline constexpr uint64_t kDeviceTableBytes = 1 << 20;    // pinned: addresses, pages and checksums
+inline constexpr uint64_t kDeviceScratchBytes = 4 << 20;  // of one launch's checksums
+inline constexpr uint64_t kDeviceGroupBytes = 2 << 20;    // blocks staged and copied together
+inline constexpr uint32_t kDeviceGroups = 3;              //   and groups under way at once
+inline constexpr uint64_t kDeviceChunkBytes =
+    256 << 20;  // read in one call of a lane that may reach device memory
+inline constexpr uint64_t kDeviceStoreBatchBytes = 64 << 20;  // written in one, and committed
+inline constexpr absl::Duration kDevicePollMin = absl::Microseconds(5);  // of the caller's stream
+inline constexpr absl::Duration kDevicePollMax = absl::Microseconds(200);
 inline constexpr size_t kFetchPieceBlocksMin = 8;  // fewer are not worth a second shard
 inline constexpr size_t kStoreTargetsMax = 3;      // shards tried for one store
 inline constexpr absl::Duration kCommitRetryMax =

@@ -1,0 +1,170 @@
+#include "client/cpp/device_sink.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/runtime/memory.h"
+#include "proto/types/limits.h"
+#include "proto/types/status_macros.h"
+
+namespace reprise::client {
+
+DeviceSink::DeviceSink(const BlockTransfer& transfer, DeviceWorkspaces& workspaces,
+                       std::span<const Checksum128> checksums, Callbacks callbacks)
+    : transfer_(transfer),
+      device_(transfer, workspaces),
+      checksums_(checksums),
+      callbacks_(std::move(callbacks)) {}
+
+absl::Status DeviceSink::Prepare() {
+  return Failed(device_.Prepare());
+}
+
+absl::Status DeviceSink::Failed(absl::Status status) {
+  if (failure_.ok()) failure_ = std::move(status);
+  return failure_;
+}
+
+// ---- Host bytes
+
+std::span<uint8_t> DeviceSink::Buffer(uint32_t) {
+  if (!Failed(HaveRoom()).ok()) {
+    nowhere_.resize(device_.layout().block_bytes);
+    return nowhere_;
+  }
+  return {device_.HostSlot(filling_, groups_[filling_].blocks), device_.layout().block_bytes};
+}
+
+absl::Status DeviceSink::Complete(uint32_t i) {
+  REPRISE_RETURN_IF_ERROR(failure_);
+  const std::span<const uint8_t> block(device_.HostSlot(filling_, groups_[filling_].blocks),
+                                       device_.layout().block_bytes);
+  return Staged(i, ChecksumOf(device_.layout(), block));
+}
+
+absl::Status DeviceSink::Deliver(uint32_t i, std::span<const uint8_t> bytes) {
+  if (bytes.size() != device_.layout().block_bytes) {
+    return absl::InternalError(absl::StrCat("a lane delivered a block of ", bytes.size(),
+                                            " bytes instead of ", device_.layout().block_bytes));
+  }
+  REPRISE_RETURN_IF_ERROR(Failed(HaveRoom()));
+  uint8_t* slot = device_.HostSlot(filling_, groups_[filling_].blocks);
+  return Staged(i, CopyAndChecksum(device_.layout(), bytes.data(), slot));
+}
+
+absl::Status DeviceSink::HaveRoom() {
+  REPRISE_RETURN_IF_ERROR(failure_);
+  Group& group = groups_[filling_];
+  if (group.blocks > 0 && !group.under_way) return absl::OkStatus();
+  REPRISE_ASSIGN_OR_RETURN(const auto scope, device_.Enter());
+  if (!group.under_way) return device_.HaveStaging();
+  // The oldest of all that are under way.
+  REPRISE_RETURN_IF_ERROR(device_.workspace().GroupEvent(filling_).Synchronize());
+  Placed(group);
+  return absl::OkStatus();
+}
+
+// Block i is in the next slot of the group that is being filled.
+absl::Status DeviceSink::Staged(uint32_t i, const Checksum128& found) {
+  REPRISE_RETURN_IF_ERROR(Verify(i, found));
+  Group& group = groups_[filling_];
+  if (group.blocks == 0) group.first = i;
+  uint8_t* to =
+      device_.workspace().DeviceGroup(filling_) + group.blocks * device_.layout().block_bytes;
+  device_.Tabulate(filling_, group.blocks, to, transfer_.first + i);
+  ++group.blocks;
+  const absl::Status verified = callbacks_.verified(i);
+  if (group.blocks == device_.group_blocks()) REPRISE_RETURN_IF_ERROR(Failed(Send()));
+  return verified;
+}
+
+absl::Status DeviceSink::Send() {
+  Group& group = groups_[filling_];
+  if (group.blocks == 0 || group.under_way) return absl::OkStatus();
+  REPRISE_ASSIGN_OR_RETURN(const auto scope, device_.Enter());
+  REPRISE_RETURN_IF_ERROR(device_.AwaitCaller());
+  DeviceWorkspace& workspace = device_.workspace();
+  REPRISE_RETURN_IF_ERROR(
+      kernels::CopyAsync(workspace.DeviceGroup(filling_), workspace.HostGroup(filling_),
+                         group.blocks * device_.layout().block_bytes, workspace.stream()));
+  REPRISE_RETURN_IF_ERROR(device_.Scatter(filling_, group.blocks));
+  REPRISE_RETURN_IF_ERROR(workspace.GroupEvent(filling_).Record(workspace.stream()));
+  group.under_way = true;
+  filling_ = (filling_ + 1) % limits::kDeviceGroups;
+  return absl::OkStatus();
+}
+
+absl::Status DeviceSink::Settle() {
+  REPRISE_ASSIGN_OR_RETURN(const auto scope, device_.Enter());
+  REPRISE_RETURN_IF_ERROR(device_.workspace().Synchronize());
+  // In the order in which they were sent: the next one to fill is the oldest.
+  for (uint32_t k = 0; k < limits::kDeviceGroups; ++k) {
+    Group& group = groups_[(filling_ + k) % limits::kDeviceGroups];
+    if (group.under_way) Placed(group);
+  }
+  return absl::OkStatus();
+}
+
+void DeviceSink::Placed(Group& group) {
+  for (uint32_t k = 0; k < group.blocks; ++k) callbacks_.placed(group.first + k);
+  group = {};
+}
+
+// ---- Device bytes
+
+absl::Status DeviceSink::DeliverDevice(uint32_t first,
+                                       std::span<const std::span<const uint8_t>> blocks) {
+  while (!blocks.empty()) {
+    const size_t count = std::min<size_t>(device_.launch_blocks(), blocks.size());
+    REPRISE_RETURN_IF_ERROR(PlaceDirect(first, blocks.first(count)));
+    blocks = blocks.subspan(count);
+    first += static_cast<uint32_t>(count);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DeviceSink::PlaceDirect(uint32_t first,
+                                     std::span<const std::span<const uint8_t>> blocks) {
+  constexpr uint32_t kRegion = DeviceWorkspace::kDirectRegion;
+  const auto count = static_cast<uint32_t>(blocks.size());
+  REPRISE_RETURN_IF_ERROR(Failed(Send()));
+  REPRISE_ASSIGN_OR_RETURN(const auto scope, device_.Enter());
+  for (uint32_t k = 0; k < count; ++k) {
+    if (blocks[k].size() != device_.layout().block_bytes ||
+        reinterpret_cast<uintptr_t>(blocks[k].data()) % limits::kRowAlignBytes != 0) {
+      return absl::InternalError(absl::StrCat(
+          "a lane delivered a block of ", blocks[k].size(), " bytes in device memory instead of ",
+          device_.layout().block_bytes, " aligned to ", limits::kRowAlignBytes));
+    }
+    // The kernels that read a block take it by the same table as those that write one.
+    device_.Tabulate(kRegion, k, const_cast<uint8_t*>(blocks[k].data()),
+                     transfer_.first + first + k);
+  }
+  REPRISE_RETURN_IF_ERROR(Failed(device_.Checksum(kRegion, count)));
+  REPRISE_RETURN_IF_ERROR(Failed(Settle()));
+  uint32_t good = 0;
+  while (good < count && device_.Digest(kRegion, good) == checksums_[first + good]) ++good;
+  if (good > 0) {
+    REPRISE_RETURN_IF_ERROR(Failed(device_.AwaitCaller()));
+    REPRISE_RETURN_IF_ERROR(Failed(device_.Scatter(kRegion, good)));
+    REPRISE_RETURN_IF_ERROR(Failed(device_.workspace().Synchronize()));
+  }
+  absl::Status ended;
+  for (uint32_t k = 0; k < good; ++k) {
+    const absl::Status verified = callbacks_.verified(first + k);
+    if (ended.ok()) ended = verified;
+    callbacks_.placed(first + k);
+  }
+  return good < count ? Verify(first + good, device_.Digest(kRegion, good)) : ended;
+}
+
+// ---- The end
+
+absl::Status DeviceSink::Finish() {
+  if (failure_.ok()) failure_ = Send();
+  if (failure_.ok()) failure_ = Settle();
+  return Failed(device_.Finish());
+}
+
+}  // namespace reprise::client

@@ -1,0 +1,108 @@
+#include "client/cpp/device_transfer.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "client/cpp/device_memory.h"
+#include "kernels/checksum/checksum_cuda.h"
+#include "kernels/runtime/gpu_status.h"
+#include "proto/types/status_macros.h"
+
+namespace reprise::client {
+
+DeviceTransfer::DeviceTransfer(const BlockTransfer& transfer, DeviceWorkspaces& workspaces)
+    : transfer_(transfer), workspaces_(workspaces) {}
+
+DeviceTransfer::~DeviceTransfer() {
+  (void)Finish();
+}
+
+absl::Status DeviceTransfer::Prepare() {
+  const CallerMemory& memory = *transfer_.memory;
+  REPRISE_ASSIGN_OR_RETURN(const auto scope, Enter());
+  if (memory.plan != nullptr) {
+    plan_ = memory.gpu_plan;
+    pages_per_block_ = memory.plan->PagesPerBlock();
+  } else {
+    REPRISE_ASSIGN_OR_RETURN(plan_,
+                             workspaces_.WholeBlocksPlan(memory.device, layout().block_bytes));
+  }
+  launch_blocks_ = DeviceWorkspace::LaunchBlocks(
+      pages_per_block_,
+      kernels::ChecksumScratchBytes(1, layout().block_bytes, layout().layer_bytes));
+  group_blocks_ = DeviceWorkspace::GroupBlocks(layout().block_bytes, launch_blocks_);
+  REPRISE_ASSIGN_OR_RETURN(workspace_, workspaces_.Get(memory.device, transfer_.deadline));
+  return absl::OkStatus();
+}
+
+absl::Status DeviceTransfer::Finish() {
+  if (!workspace_) return absl::OkStatus();
+  const auto scope = Enter();
+  const absl::Status done = scope.ok() ? workspace_->Synchronize() : scope.status();
+  workspace_.Return(/*broken=*/!done.ok());
+  return done;
+}
+
+absl::Status DeviceTransfer::AwaitCaller() {
+  if (caller_done_) return absl::OkStatus();
+  REPRISE_RETURN_IF_ERROR(AwaitStream(*transfer_.memory, transfer_.deadline));
+  caller_done_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status DeviceTransfer::HaveStaging() {
+  return workspace_->HaveStaging(group_blocks_ * layout().block_bytes);
+}
+
+void DeviceTransfer::Tabulate(uint32_t region, uint32_t at, uint8_t* address, uint32_t block) {
+  const LaunchTables tables = TablesOf(region);
+  tables.blocks[at] = address;
+  const CallerMemory& memory = *transfer_.memory;
+  int64_t* pages = tables.pages + size_t{at} * pages_per_block_;
+  if (memory.plan == nullptr) {
+    *pages = DeviceWorkspaces::PageOfWholeBlock(memory.buffers[block]);
+  } else {
+    const std::span<const int64_t> own = memory.PagesOf(block);
+    std::copy(own.begin(), own.end(), pages);
+  }
+}
+
+kernels::BlockRun DeviceTransfer::RunOf(uint32_t region, uint32_t blocks) const {
+  const LaunchTables tables = TablesOf(region);
+  kernels::BlockRun run;
+  run.page_table = tables.pages;
+  run.block_table = tables.blocks;
+  run.block_count = blocks;
+  return run;
+}
+
+absl::Status DeviceTransfer::Gather(uint32_t region, uint32_t blocks) {
+  return kernels::GatherRun(*plan_, RunOf(region, blocks), workspace_->stream());
+}
+
+absl::Status DeviceTransfer::Scatter(uint32_t region, uint32_t blocks) {
+  return kernels::ScatterRun(*plan_, RunOf(region, blocks), workspace_->stream());
+}
+
+absl::Status DeviceTransfer::Checksum(uint32_t region, uint32_t blocks) {
+  const LaunchTables tables = TablesOf(region);
+  const kernels::ChecksumBatch batch{.block_table = tables.blocks,
+                                     .block_count = blocks,
+                                     .block_bytes = layout().block_bytes,
+                                     .section_bytes = layout().layer_bytes,
+                                     .aligned = true,
+                                     .scratch = workspace_->scratch(),
+                                     .digests = tables.digests};
+  return kernels::GpuStatus(kernels::ChecksumBlocksOnGpu(batch, workspace_->stream()),
+                            absl::StrCat("checksumming ", blocks, " blocks"));
+}
+
+Checksum128 DeviceTransfer::Digest(uint32_t region, uint32_t at) const {
+  Checksum128 digest;
+  std::memcpy(digest.bytes.data(), TablesOf(region).digests + at * kernels::kChecksumDigestBytes,
+              kernels::kChecksumDigestBytes);
+  return digest;
+}
+
+}  // namespace reprise::client
