@@ -10,6 +10,7 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "client/c/handles.h"
 #include "client/c/json_options.h"
 #include "client/cpp/client.h"
 #include "client/cpp/explain_json.h"
@@ -22,61 +23,17 @@
 
 namespace rc = reprise::client;
 
-struct reprise_client {
-  std::unique_ptr<rc::Client> client;
-};
-struct reprise_spec {
-  std::shared_ptr<const rc::ClientSpec> spec;
-};
-struct reprise_plan {
-  std::shared_ptr<const reprise::kernels::PagedPlan> plan;
-};
-struct reprise_run {
-  rc::Client* client;
-  std::shared_ptr<rc::Run> run;
-};
-struct reprise_op {
-  rc::Client* client;
-  std::variant<rc::Operation<rc::AcquireResult>, rc::Operation<rc::FetchResult>,
-               rc::Operation<rc::StoreResult>>
-      operation;
-};
-
 namespace {
 
 using reprise::Refusal;
+using reprise::abi::Fail;
+using reprise::abi::Guard;
+using reprise::abi::Memory;
+using reprise::abi::OnHost;
+using reprise::abi::Unset;
 
 // reprise_block_keys writes keys where they belong, without a copy.
 static_assert(sizeof(reprise::BlockKey) == reprise::kDigestBytes);
-
-reprise_code Fail(const absl::Status& status, reprise_error* error) {
-  const auto code = static_cast<reprise_code>(status.code());
-  if (error != nullptr) {
-    error->code = code;
-    const absl::string_view text = status.message();
-    const size_t bytes = std::min(text.size(), sizeof(error->message) - 1);
-    std::memcpy(error->message, text.data(), bytes);
-    error->message[bytes] = '\0';
-  }
-  return code;
-}
-
-// Runs `body` and turns its status, or what it threw, into a code.
-template <typename Body>
-reprise_code Guard(reprise_error* error, Body body) {
-  try {
-    return Fail(body(), error);
-  } catch (const std::bad_alloc&) {
-    return Fail(absl::ResourceExhaustedError("out of memory"), error);
-  } catch (const std::exception& e) {
-    return Fail(absl::InternalError(e.what()), error);
-  }
-}
-
-absl::Status Unset(absl::string_view name) {
-  return Refusal(absl::StatusCode::kInvalidArgument, "ARGUMENT_NULL",
-                 absl::StrCat(name, " is NULL: it must be given"));
-}
 
 absl::Duration Timeout(int64_t timeout_us) {
   return timeout_us > 0 ? absl::Microseconds(timeout_us) : absl::ZeroDuration();
@@ -86,22 +43,6 @@ std::vector<reprise::BlockKey> Keys(const uint8_t* keys, size_t count) {
   std::vector<reprise::BlockKey> copied(count);
   if (count > 0) std::memcpy(copied.data(), keys, count * reprise::kDigestBytes);
   return copied;
-}
-
-absl::StatusOr<rc::CallerMemory> Memory(const reprise_memory* memory, uint32_t blocks) {
-  if (memory == nullptr) return Unset("memory");
-  rc::CallerMemory out;
-  if (blocks == 0) return out;
-  if (memory->buffers != nullptr) {
-    for (uint32_t i = 0; i < blocks; ++i)
-      out.buffers.push_back(static_cast<uint8_t*>(memory->buffers[i]));
-  }
-  if (memory->plan != nullptr) {
-    if (memory->pages == nullptr) return Unset("memory.pages");
-    out.plan = memory->plan->plan;
-    out.pages.assign(memory->pages, memory->pages + size_t{blocks} * out.plan->PagesPerBlock());
-  }
-  return out;
 }
 
 // The text that a function with a `const char*` result hands out.
@@ -254,31 +195,6 @@ void reprise_checksum(const void* block, uint64_t block_bytes, uint64_t section_
   reprise::kernels::ChecksumBlock(block, block_bytes, section_bytes, checksum);
 }
 
-reprise_code reprise_plan_create(const reprise_spec* spec, const reprise_plane* planes,
-                                 size_t plane_count, uint32_t page_tokens, reprise_plan** plan,
-                                 reprise_error* error) {
-  return Guard(error, [&]() -> absl::Status {
-    if (spec == nullptr) return Unset("spec");
-    if (planes == nullptr) return Unset("planes");
-    if (plan == nullptr) return Unset("plan");
-    std::vector<reprise::kernels::PagedPlane> copied;
-    for (size_t i = 0; i < plane_count; ++i) {
-      copied.push_back({.base = static_cast<uint8_t*>(planes[i].base),
-                        .page_stride_bytes = planes[i].page_stride,
-                        .head_stride_bytes = planes[i].head_stride,
-                        .token_stride_bytes = planes[i].token_stride});
-    }
-    REPRISE_ASSIGN_OR_RETURN(auto made,
-                             rc::MakePagedPlan(spec->spec->layout, std::move(copied), page_tokens));
-    *plan = new reprise_plan{std::move(made)};
-    return absl::OkStatus();
-  });
-}
-
-void reprise_plan_free(reprise_plan* plan) {
-  delete plan;
-}
-
 int32_t reprise_op_done(reprise_op* op) {
   return std::visit([](auto& operation) { return operation.Done() ? 1 : 0; }, op->operation);
 }
@@ -339,16 +255,9 @@ void reprise_run_release(reprise_run* run) {
 reprise_code reprise_fetch_start(reprise_run* run, uint32_t first, uint32_t count,
                                  const reprise_memory* memory, int64_t timeout_us, reprise_op** op,
                                  reprise_error* error) {
-  return Guard(error, [&]() -> absl::Status {
-    if (run == nullptr || run->run == nullptr) return Unset("run");
-    if (op == nullptr) return Unset("op");
-    rc::FetchCall call{
-        .first = first, .count = count, .memory = {}, .timeout = Timeout(timeout_us)};
-    REPRISE_ASSIGN_OR_RETURN(call.memory, Memory(memory, count));
-    REPRISE_ASSIGN_OR_RETURN(auto started, run->client->StartFetch(run->run, std::move(call)));
-    *op = new reprise_op{run->client, std::move(started)};
-    return absl::OkStatus();
-  });
+  if (memory == nullptr) return Fail(Unset("memory"), error);
+  const reprise_device_memory on_host = OnHost(*memory);
+  return reprise_fetch_start_on(run, first, count, &on_host, timeout_us, op, error);
 }
 
 reprise_code reprise_fetch_result_take(reprise_op* op, reprise_fetch_result* result,
@@ -380,30 +289,10 @@ reprise_code reprise_store_start(reprise_client* client, reprise_spec* spec, con
                                  const uint32_t* tokens, size_t token_count,
                                  const reprise_memory* memory, int64_t timeout_us, reprise_op** op,
                                  reprise_error* error) {
-  return Guard(error, [&]() -> absl::Status {
-    if (client == nullptr) return Unset("client");
-    if (spec == nullptr) return Unset("spec");
-    if (keys == nullptr && key_count > 0) return Unset("keys");
-    if (tokens == nullptr && token_count > 0) return Unset("tokens");
-    if (op == nullptr) return Unset("op");
-    if (first > key_count) {
-      return Refusal(absl::StatusCode::kInvalidArgument, "STORE_FIRST",
-                     absl::StrCat("first ", first, " lies beyond the ", key_count,
-                                  " keys: give the whole chain of keys from its first block"));
-    }
-    rc::StoreCall call{.spec = spec->spec,
-                       .keys = Keys(keys, key_count),
-                       .first = first,
-                       .tokens = {},
-                       .session = session != nullptr ? session : "",
-                       .memory = {},
-                       .timeout = Timeout(timeout_us)};
-    if (token_count > 0) call.tokens.assign(tokens, tokens + token_count);
-    REPRISE_ASSIGN_OR_RETURN(call.memory, Memory(memory, static_cast<uint32_t>(key_count - first)));
-    REPRISE_ASSIGN_OR_RETURN(auto started, client->client->StartStore(std::move(call)));
-    *op = new reprise_op{client->client.get(), std::move(started)};
-    return absl::OkStatus();
-  });
+  if (memory == nullptr) return Fail(Unset("memory"), error);
+  const reprise_device_memory on_host = OnHost(*memory);
+  return reprise_store_start_on(client, spec, session, keys, key_count, first, tokens, token_count,
+                                &on_host, timeout_us, op, error);
 }
 
 reprise_code reprise_store_result_take(reprise_op* op, reprise_store_result* result,
@@ -450,6 +339,57 @@ reprise_code reprise_explain(reprise_client* client, reprise_spec* spec, const u
     if (token_count > 0) call.tokens.assign(tokens, tokens + token_count);
     REPRISE_ASSIGN_OR_RETURN(const auto explanations, client->client->Explain(call));
     *json = Keep(rc::ExplainJson(explanations));
+    return absl::OkStatus();
+  });
+}
+
+// ---- Memory on a GPU
+
+reprise_code reprise_fetch_start_on(reprise_run* run, uint32_t first, uint32_t count,
+                                    const reprise_device_memory* memory, int64_t timeout_us,
+                                    reprise_op** op, reprise_error* error) {
+  return Guard(error, [&]() -> absl::Status {
+    if (run == nullptr || run->run == nullptr) return Unset("run");
+    if (memory == nullptr) return Unset("memory");
+    if (op == nullptr) return Unset("op");
+    rc::FetchCall call{
+        .first = first, .count = count, .memory = {}, .timeout = Timeout(timeout_us)};
+    REPRISE_ASSIGN_OR_RETURN(call.memory, Memory(*memory, count));
+    REPRISE_ASSIGN_OR_RETURN(auto started, run->client->StartFetch(run->run, std::move(call)));
+    *op = new reprise_op{run->client, std::move(started)};
+    return absl::OkStatus();
+  });
+}
+
+reprise_code reprise_store_start_on(reprise_client* client, reprise_spec* spec, const char* session,
+                                    const uint8_t* keys, size_t key_count, uint32_t first,
+                                    const uint32_t* tokens, size_t token_count,
+                                    const reprise_device_memory* memory, int64_t timeout_us,
+                                    reprise_op** op, reprise_error* error) {
+  return Guard(error, [&]() -> absl::Status {
+    if (client == nullptr) return Unset("client");
+    if (spec == nullptr) return Unset("spec");
+    if (keys == nullptr && key_count > 0) return Unset("keys");
+    if (tokens == nullptr && token_count > 0) return Unset("tokens");
+    if (memory == nullptr) return Unset("memory");
+    if (op == nullptr) return Unset("op");
+    if (first > key_count) {
+      return Refusal(absl::StatusCode::kInvalidArgument, "STORE_FIRST",
+                     absl::StrCat("first ", first, " lies beyond the ", key_count,
+                                  " keys: give the whole chain of keys from its first block"));
+    }
+    rc::StoreCall call{.spec = spec->spec,
+                       .keys = Keys(keys, key_count),
+                       .first = first,
+                       .tokens = {},
+                       .session = session != nullptr ? session : "",
+                       .memory = {},
+                       .timeout = Timeout(timeout_us)};
+    if (token_count > 0) call.tokens.assign(tokens, tokens + token_count);
+    REPRISE_ASSIGN_OR_RETURN(call.memory,
+                             Memory(*memory, static_cast<uint32_t>(key_count - first)));
+    REPRISE_ASSIGN_OR_RETURN(auto started, client->client->StartStore(std::move(call)));
+    *op = new reprise_op{client->client.get(), std::move(started)};
     return absl::OkStatus();
   });
 }

@@ -185,6 +185,46 @@ REPRISE_EXPORT reprise_code reprise_explain(reprise_client* client, reprise_spec
                                             int64_t timeout_us, const char** json,
                                             reprise_error* error);
 
+/* ---- Memory on a GPU. Buffers and planes are device addresses of this process, in the memory of
+ * one device; blocks are verified and moved there by the GPU. A call is done when the memory is
+ * right for every stream. */
+
+/* GPUs that this library can use; 0 with the reason in `error` (UNAVAILABLE): the library was built
+ * without CUDA, or there is no driver or no device. */
+REPRISE_EXPORT int32_t reprise_gpu_count(reprise_error* error);
+/* The device that `address` is of; -1: host memory. */
+REPRISE_EXPORT reprise_code reprise_device_of(const void* address, int32_t* device,
+                                              reprise_error* error);
+
+/* As reprise_plan_create, over planes on `device`; -1: in host memory. Once per engine: it is
+ * uploaded here. INVALID_ARGUMENT for a plane that is not on that device, UNAVAILABLE without it.
+ */
+REPRISE_EXPORT reprise_code reprise_plan_create_on(const reprise_spec* spec,
+                                                   const reprise_plane* planes, size_t plane_count,
+                                                   uint32_t page_tokens, int32_t device,
+                                                   reprise_plan** plan, reprise_error* error);
+
+/* REPRISE_STREAM_NONE: nothing that was given to the GPU has to be waited for. */
+enum { REPRISE_STREAM_NONE = 0, REPRISE_STREAM_LEGACY = 1, REPRISE_STREAM_PER_THREAD = 2 };
+typedef struct reprise_device_memory { /* set `buffers`, or `plan` and `pages` */
+  void* const* buffers; /* one per block, at a multiple of 16, reprise_spec_block_bytes() each */
+  const reprise_plan* plan; /* of reprise_plan_create_on with the same device */
+  const int64_t* pages;
+  uint64_t stream; /* a cudaStream_t, or REPRISE_STREAM_*: the memory is not touched before what was
+                      given to this stream by now is done */
+  int32_t device;  /* -1: host memory; `stream` is not looked at */
+} reprise_device_memory;
+
+/* As reprise_fetch_start and reprise_store_start; their results are taken by the same functions. */
+REPRISE_EXPORT reprise_code reprise_fetch_start_on(reprise_run* run, uint32_t first, uint32_t count,
+                                                   const reprise_device_memory* memory,
+                                                   int64_t timeout_us, reprise_op** op,
+                                                   reprise_error* error);
+REPRISE_EXPORT reprise_code reprise_store_start_on(
+    reprise_client* client, reprise_spec* spec, const char* session, const uint8_t* keys,
+    size_t key_count, uint32_t first, const uint32_t* tokens, size_t token_count,
+    const reprise_device_memory* memory, int64_t timeout_us, reprise_op** op, reprise_error* error);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

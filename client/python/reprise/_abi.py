@@ -57,6 +57,18 @@ class Memory(ctypes.Structure):
     _fields_ = [("buffers", POINTER(c_void_p)), ("plan", c_void_p), ("pages", POINTER(c_int64))]
 
 
+class DeviceMemory(ctypes.Structure):
+    """reprise_device_memory."""
+
+    _fields_ = [
+        ("buffers", POINTER(c_void_p)),
+        ("plan", c_void_p),
+        ("pages", POINTER(c_int64)),
+        ("stream", c_uint64),
+        ("device", c_int32),
+    ]
+
+
 class FetchResult(ctypes.Structure):
     """reprise_fetch_result."""
 
@@ -183,6 +195,33 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
             c_size_t,
             c_int64,
             POINTER(c_char_p),
+            _error,
+        ),
+    ),  # fmt: skip
+    "reprise_gpu_count": (c_int32, (_error,)),
+    "reprise_device_of": (c_int32, (c_void_p, POINTER(c_int32), _error)),
+    "reprise_plan_create_on": (
+        c_int32,
+        (_handle, POINTER(Plane), c_size_t, c_uint32, c_int32, POINTER(_handle), _error),
+    ),
+    "reprise_fetch_start_on": (
+        c_int32,
+        (_handle, c_uint32, c_uint32, POINTER(DeviceMemory), c_int64, POINTER(_handle), _error),
+    ),
+    "reprise_store_start_on": (
+        c_int32,
+        (
+            _handle,
+            _handle,
+            c_char_p,
+            _bytes,
+            c_size_t,
+            c_uint32,
+            _tokens,
+            c_size_t,
+            POINTER(DeviceMemory),
+            c_int64,
+            POINTER(_handle),
             _error,
         ),
     ),  # fmt: skip

@@ -136,6 +136,40 @@ static void FetchPaged(reprise_run* run, const reprise_spec* spec, void* const* 
   reprise_plan_free(plan);
 }
 
+/* What holds with and without a GPU: -1 is host memory, and host memory is none of a GPU's. */
+static void TestDeviceMemory(reprise_run* run, const reprise_spec* spec, void* const* buffers) {
+  const int32_t gpus = reprise_gpu_count(&error);
+  static uint8_t tensor[BLOCK_TOKENS * HEADS * ROW_BYTES];
+  reprise_plane planes[LAYERS * 2];
+  reprise_plan* plan = NULL;
+  reprise_device_memory memory = {NULL, NULL, NULL, REPRISE_STREAM_NONE, -1};
+  reprise_op* op = NULL;
+  reprise_fetch_result fetched;
+  int plane;
+  EXPECT(gpus >= 0 && (gpus > 0) == (error.code == REPRISE_OK));
+  for (plane = 0; plane < LAYERS * 2; ++plane) {
+    planes[plane].base = tensor;
+    planes[plane].page_stride = sizeof(tensor);
+    planes[plane].head_stride = ROW_BYTES;
+    planes[plane].token_stride = HEADS * ROW_BYTES;
+  }
+  EXPECT(reprise_plan_create_on(spec, planes, LAYERS * 2, BLOCK_TOKENS, 0, &plan, &error) ==
+         (gpus > 0 ? 3 : 14));
+  EXPECT(strstr(error.message, "GPU 0") != NULL && plan == NULL);
+  EXPECT(reprise_plan_create_on(spec, planes, LAYERS * 2, BLOCK_TOKENS, -1, &plan, &error) ==
+         REPRISE_OK);
+  reprise_plan_free(plan);
+  memory.buffers = buffers;
+  memory.device = 0;
+  EXPECT(reprise_fetch_start_on(run, 0, BLOCKS, &memory, 0, &op, &error) == (gpus > 0 ? 3 : 14));
+  memory.device = -1;
+  EXPECT(reprise_fetch_start_on(run, 0, BLOCKS, &memory, 0, &op, &error) == REPRISE_OK);
+  EXPECT(reprise_op_wait(op, WAIT_US) == 1);
+  EXPECT(reprise_fetch_result_take(op, &fetched, &error) == REPRISE_OK);
+  EXPECT(fetched.blocks == BLOCKS);
+  reprise_op_free(op);
+}
+
 int main(int argc, char** argv) {
   char options[256];
   reprise_client* client = NULL;
@@ -169,6 +203,8 @@ int main(int argc, char** argv) {
   }
   for (b = 0; b < BLOCKS; ++b) EXPECT(memcmp(buffers[b], back[b], bytes) == 0);
   FetchPaged(run, spec, buffers);
+  TestDeviceMemory(run, spec, back);
+  for (b = 0; b < BLOCKS; ++b) EXPECT(memcmp(buffers[b], back[b], bytes) == 0);
   reprise_run_release(run);
   EXPECT(reprise_prefetch(client, spec, "abi", keys, BLOCKS, &error) == REPRISE_OK);
   EXPECT(reprise_explain(client, spec, keys, BLOCKS, tokens, TOKENS, 0, &json, &error) ==

@@ -33,6 +33,7 @@ STRUCTS = {
     "reprise_error": _abi.Error,
     "reprise_plane": _abi.Plane,
     "reprise_memory": _abi.Memory,
+    "reprise_device_memory": _abi.DeviceMemory,
     "reprise_fetch_result": _abi.FetchResult,
     "reprise_store_result": _abi.StoreResult,
 }
