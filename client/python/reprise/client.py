@@ -353,11 +353,13 @@ class Client:
             self._specs[spec] = handle.value or 0
             return self._specs[spec]
 
-    def _open_plan(self, spec: CacheSpec, planes: Sequence[_abi.Plane], page_tokens: int) -> int:
+    def _open_plan(
+        self, spec: CacheSpec, planes: Sequence[_abi.Plane], page_tokens: int, device: int
+    ) -> int:
         spec_handle = self._spec(spec)
         handle, error = ctypes.c_void_p(), _abi.Error()
-        code = _abi.library().reprise_plan_create(
-            spec_handle, (_abi.Plane * len(planes))(*planes), len(planes), page_tokens,
+        code = _abi.library().reprise_plan_create_on(
+            spec_handle, (_abi.Plane * len(planes))(*planes), len(planes), page_tokens, device,
             ctypes.byref(handle), ctypes.byref(error),
         )  # fmt: skip
         _abi.check(code, error)
@@ -380,7 +382,7 @@ class Client:
         if count == 0:
             return Operation.finished(self, StoreResult(stored=0, present=0))
         handle, error = ctypes.c_void_p(), _abi.Error()
-        code = _abi.library().reprise_store_start(
+        code = _abi.library().reprise_store_start_on(
             self._handle, spec_handle, _text(session), keys_pointer(keys), len(keys), first,
             tokens_pointer(ids), ids.size, ctypes.byref(loan.struct), limit,
             ctypes.byref(handle), ctypes.byref(error),

@@ -31,6 +31,7 @@ CODE_NAMES: tuple[str, ...] = (
 CANCELLED = 1
 FAILED_PRECONDITION = 9
 UNIMPLEMENTED = 12
+UNAVAILABLE = 14
 
 #: Codes with which a call that was right may be turned away: the cache's state, not the caller's
 #: mistake.

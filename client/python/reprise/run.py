@@ -162,7 +162,7 @@ class Run:
         if not self._handle:
             raise ValueError("this run is released")
         handle, error = ctypes.c_void_p(), _abi.Error()
-        code = _abi.library().reprise_fetch_start(
+        code = _abi.library().reprise_fetch_start_on(
             self._handle, first, count, ctypes.byref(loan.struct), limit,
             ctypes.byref(handle), ctypes.byref(error),
         )  # fmt: skip

@@ -13,8 +13,9 @@ latent. Sliding-window, chunked, indexed, hybrid and linear-state layers, encode
 quantized caches and position encodings that depend on the prompt's length are refused by name when
 `PrefixCache` is made.
 
-One sequence at a time: a batch of two or more is refused. The bytes go from and to the cache's own
-tensors for models in host memory; on a GPU they pass through one host tensor.
+One sequence at a time: a batch of two or more is refused. The bytes go straight from and to the
+cache's own tensors, in host memory and on a GPU; without CUDA in the library, and for a model that
+is spread over devices, through one host tensor.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from reprise.client import Client, StoreResult
 from reprise.keys import TokensLike, as_tokens, block_keys, checksum
-from reprise.memory import PagedPlan, Plane
+from reprise.memory import HOST, PagedPlan, Plane, gpu_count
 from reprise.operation import Operation
 from reprise.run import FetchResult
 from reprise.spec import CacheSpec
@@ -167,7 +168,7 @@ class PrefixCache:
             ) as run:
                 fetched = FetchResult(blocks=0, error=run.error)
                 if run.blocks:
-                    memory = _HostMemory.empty(self._shape, run.tokens)
+                    memory = _Memory.empty(self._shape, run.tokens, _place(self._model.device))
                     plan = memory.plan(self._client, self.spec)
                     fetched = run.fetch_paged(plan, np.arange(run.blocks), timeout=self._timeout)
                     memory.fill(cache, fetched.blocks * self.spec.block_tokens, self._model.device)
@@ -203,7 +204,7 @@ class PrefixCache:
             return Operation.finished(self._client, StoreResult(stored=0, present=0))
         covered = blocks * self.spec.block_tokens
         keys = block_keys(tokens[:covered], self.spec.block_tokens, salt=self._salt)
-        plan = _HostMemory.of(cache, self._shape, covered).plan(self._client, self.spec)
+        plan = _Memory.of(cache, self._shape, covered).plan(self._client, self.spec)
         return self._client.store_paged_async(
             self.spec, keys, plan, np.arange(blocks),
             tokens=tokens[:covered], session=session, timeout=self._timeout,
@@ -320,8 +321,14 @@ def _require_full_attention(cache: DynamicCache, config: Any) -> None:
             )
 
 
-class _HostMemory:
-    """K/V of one prompt in host memory, as planes of a `PagedPlan` with a block per page."""
+def _place(device: torch.device) -> torch.device:
+    """Where blocks of K/V on `device` are taken from and put: there, if the library reaches it."""
+    reached = device.type == "cuda" and (device.index or 0) < gpu_count()
+    return device if reached else torch.device("cpu")
+
+
+class _Memory:
+    """K/V of one prompt, all on one device, as planes of a `PagedPlan` with a block per page."""
 
     def __init__(
         self, shape: _CacheShape, planes: list[torch.Tensor], whole: torch.Tensor | None
@@ -333,25 +340,25 @@ class _HostMemory:
         self._whole = whole
 
     @classmethod
-    def empty(cls, shape: _CacheShape, tokens: int) -> _HostMemory:
+    def empty(cls, shape: _CacheShape, tokens: int, device: torch.device) -> _Memory:
         """Uninitialised memory for `tokens` tokens: one allocation."""
-        whole = torch.empty(
-            (shape.layers, shape.planes, shape.heads, tokens, shape.row), dtype=shape.dtype
-        )
+        sizes = (shape.layers, shape.planes, shape.heads, tokens, shape.row)
+        whole = torch.empty(sizes, dtype=shape.dtype, device=device)
         return cls(shape, list(whole.flatten(0, 1)), whole)
 
     @classmethod
-    def of(cls, cache: Cache, shape: _CacheShape, tokens: int) -> _HostMemory:
+    def of(cls, cache: Cache, shape: _CacheShape, tokens: int) -> _Memory:
         """The first `tokens` tokens of a cache: its tensors, or a copy where those do not do."""
         pairs = [_layer_tensors(index, layer, shape) for index, layer in enumerate(cache.layers)]
         if len(pairs) != shape.layers:
             raise ValueError(f"the cache has {len(pairs)} layers: this model has {shape.layers}")
-        if not shape.latent and all(
-            tensor.device.type == "cpu" for pair in pairs for tensor in pair
-        ):
+        devices = {tensor.device for pair in pairs for tensor in pair}
+        device = next(iter(devices)) if len(devices) == 1 else torch.device("cpu")
+        place = _place(device)
+        if not shape.latent and devices == {place}:
             lent = [t if t.stride(-1) == 1 else t.contiguous() for pair in pairs for t in pair]
             return cls(shape, lent, None)
-        memory = cls.empty(shape, tokens)
+        memory = cls.empty(shape, tokens, place)
         assert memory._whole is not None
         for layer, (keys, values) in zip(memory._whole, pairs):
             if shape.latent:
@@ -368,10 +375,13 @@ class _HostMemory:
         for tensor in self._planes:
             head, token, _ = (stride * tensor.element_size() for stride in tensor.stride())
             planes.append(Plane(tensor.data_ptr(), token * spec.block_tokens, head, token))
-        return PagedPlan(client, spec, planes, spec.block_tokens, owners=self._planes)
+        place = self._planes[0].device
+        device = HOST if place.type == "cpu" else place.index or 0
+        owners = self._planes
+        return PagedPlan(client, spec, planes, spec.block_tokens, owners=owners, device=device)
 
     def fill(self, cache: DynamicCache, tokens: int, device: torch.device) -> None:
-        """Gives the first `tokens` tokens to an empty cache, without copying on the host."""
+        """Gives the first `tokens` tokens to an empty cache; a copy only to another device."""
         if tokens == 0:
             return
         assert self._whole is not None

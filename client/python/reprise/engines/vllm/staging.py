@@ -1,7 +1,9 @@
-"""K/V that lies on a device: gathered into host blocks of the canonical layout, and scattered back.
+"""K/V that lies on a device. Where the library reaches the device, plans move it there, in the
+order that `DeviceOrder` keeps; on any other, `Stager` gathers it into host blocks of the canonical
+layout and scatters it back.
 
-Tensors in host memory never come here: fragments reach them without a copy. The gather runs on its
-own stream behind the step that wrote the blocks, so that it costs the model no time.
+Tensors in host memory need neither. What is moved is moved on a stream of its own behind the step
+that wrote the blocks, so that it costs the model no time.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -11,9 +13,41 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from reprise.memory import gpu_count
+
 from .spec_from_engine import Part, Planes
 
 ROW_ALIGNMENT = 16
+
+
+def plan_device(owners: Any) -> int | None:
+    """The GPU whose memory holds all of `owners`, where the library can use it; else None."""
+    devices = {tensor.device for tensor in owners}
+    if {device.type for device in devices} != {"cuda"} or len(devices) != 1:
+        return None
+    index = int(next(iter(devices)).index or 0)
+    return index if index < gpu_count() else None
+
+
+class DeviceOrder:
+    """Puts transfers behind what the engine has submitted. Thread-safe."""
+
+    def __init__(self, device: int) -> None:
+        import torch
+
+        self._torch = torch
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+
+    def behind_engine(self) -> None:
+        """Transfers that begin from now on wait for what the calling thread's stream was given.
+        Never waits itself.
+        """
+        self._stream.wait_stream(self._torch.cuda.current_stream(self._device))
+
+    def stream(self) -> Any:
+        """A context in which calls of the client wait for that, and for nothing newer."""
+        return self._torch.cuda.stream(self._stream)
 
 
 class Stager:

@@ -9,6 +9,7 @@ load that began is reported once.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -18,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from reprise import PagedPlan
+from reprise.memory import HOST
 
 from . import keys
 from .messages import GroupBlocks, Load, Save, SaveOutcome, WorkerReport
 from .metrics import RepriseStats
 from .settings import Settings
 from .spec_from_engine import Part, Planes
-from .staging import Stager
+from .staging import DeviceOrder, Stager, plan_device
 
 logger = logging.getLogger("vllm.reprise")
 
@@ -44,12 +46,15 @@ class Place:
     def __init__(self, client: Any, part: Part, planes: Planes, spec: Any) -> None:
         self.part = part
         self.spec = spec
-        on_device = any(tensor.device.type != "cpu" for tensor in planes.owners)
-        self.stager = Stager(part, planes) if on_device else None
+        on_host = all(tensor.device.type == "cpu" for tensor in planes.owners)
+        device = HOST if on_host else plan_device(planes.owners)
+        self.stager = Stager(part, planes) if device is None else None
         self.plan = (
             None
-            if on_device
-            else PagedPlan(client, spec, planes.rows, part.page_tokens, owners=planes.owners)
+            if device is None
+            else PagedPlan(
+                client, spec, planes.rows, part.page_tokens, owners=planes.owners, device=device
+            )
         )
         self.lock = threading.Lock()  # of the stager: one copy at a time
 
@@ -75,6 +80,7 @@ class WorkerSide:
         self._running: dict[str, Any] = {}  # request -> the operation to cancel, None between two
         self._cancelled: set[str] = set()
         self._one_group = True
+        self._order: DeviceOrder | None = None  # where plans are on a device
         self._loaders = concurrent.futures.ThreadPoolExecutor(settings.load_threads, "reprise-load")
         self._savers = concurrent.futures.ThreadPoolExecutor(settings.load_threads, "reprise-save")
 
@@ -84,6 +90,9 @@ class WorkerSide:
         """
         self._parts = parts
         self._one_group = groups == 1
+        devices = [plan_device(planes.owners) for _, planes in parts]
+        on_device = next((device for device in devices if device is not None), None)
+        self._order = None if on_device is None else DeviceOrder(on_device)
         for number in range(len(parts)):
             self._place(number, "", "")
 
@@ -100,7 +109,11 @@ class WorkerSide:
     # ---- Loads
 
     def start_loads(self, loads: list[Load], cancelled: set[str]) -> None:
-        """Hands loads to the threads; cancels those that no one needs any more. Never waits."""
+        """Hands loads to the threads, behind everything that the engine has submitted; cancels
+        those that no one needs any more. Never waits.
+        """
+        if self._order and loads:
+            self._order.behind_engine()
         with self._lock:
             for load in loads:
                 self._running[load.request_id] = None
@@ -183,9 +196,10 @@ class WorkerSide:
     ) -> Any:
         pages = place.pages(blocks.block_ids[:count])
         if place.stager is None:
-            operation = run.fetch_paged_async(
-                place.plan, pages, first=blocks.first, count=count, timeout=self._left(deadline)
-            )
+            with self._stream():
+                operation = run.fetch_paged_async(
+                    place.plan, pages, first=blocks.first, count=count, timeout=self._left(deadline)
+                )
             with self._await(load.request_id, operation, deadline) as result:
                 return result
         with place.lock:
@@ -201,6 +215,9 @@ class WorkerSide:
 
     def _await(self, request_id: str, operation: Any, deadline: float) -> "_Awaited":
         return _Awaited(self, request_id, operation, deadline)
+
+    def _stream(self) -> Any:
+        return self._order.stream() if self._order else contextlib.nullcontext()
 
     def _left(self, deadline: float) -> float:
         return float(max(deadline - self._clock(), 0.001))
@@ -221,6 +238,8 @@ class WorkerSide:
         """Hands saves to the threads, behind everything that the engine has computed. Never
         waits.
         """
+        if self._order and saves:
+            self._order.behind_engine()
         for save in saves:
             marks = {
                 place.part.group.index: place.stager.after()
@@ -257,9 +276,10 @@ class WorkerSide:
             common["tokens"] = np.frombuffer(save.tokens, dtype=np.uint32)
         packed, pages = keys.as_array(blocks.keys), place.pages(blocks.block_ids)
         if place.stager is None:
-            result = self._client.store_paged(
-                place.spec, packed, place.plan, pages, timeout=self._left(deadline), **common
-            )
+            with self._stream():
+                result = self._client.store_paged(
+                    place.spec, packed, place.plan, pages, timeout=self._left(deadline), **common
+                )
         else:
             with place.lock:
                 host = place.stager.buffers(len(blocks.block_ids))
