@@ -3,22 +3,16 @@
 // Thread safety: all methods may be called from any thread; they return when the device is done.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "proto/types/checksum128.h"
+#include "service/pool/extent_place.h"
 #include "service/pool/pool.h"
 
 namespace reprise::shard {
-
-// What another process needs to map an extent (CUDA IPC), and which device it is on.
-struct HbmHandle {
-  std::array<uint8_t, 64> ipc{};
-  std::array<uint8_t, 16> device_uuid{};
-};
 
 class HbmDevice {
  public:

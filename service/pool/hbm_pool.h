@@ -31,12 +31,8 @@ class HbmPool final : public Pool {
   Tier tier() const override { return Tier::kHbm; }
   bool on_device() const override { return true; }
 
-  // What a process on this machine needs to map the extent at `address`, which `attachment` then
-  // has until Unshared. UNAVAILABLE or INTERNAL where the driver refuses. REQUIRES: Export(address)
-  // has a place, and the slot at `address` stays in use meanwhile.
-  absl::StatusOr<HbmHandle> Share(uint32_t extent, AttachmentId attachment);
-  // The attachment is over, and its process has unmapped what it had or never looks at it again.
-  void Unshared(AttachmentId attachment);
+  absl::StatusOr<HbmHandle> Share(uint32_t extent, AttachmentId attachment) override;
+  void Unshared(AttachmentId attachment) override;
 
  private:
   HbmPool(std::unique_ptr<HbmDevice> device, std::vector<uint8_t*> extents, uint64_t extent_bytes);

@@ -92,6 +92,10 @@ std::optional<ExtentPlace> Pool::Export(const uint8_t* address) {
   return std::nullopt;
 }
 
+absl::StatusOr<HbmHandle> Pool::Share(uint32_t, AttachmentId) {
+  return absl::UnavailableError("memory of this tier is not shared by CUDA IPC");
+}
+
 SpaceUse Pool::Use(KeySpaceId space) const {
   absl::MutexLock lock(&mu_);
   return slots_.Use(space);

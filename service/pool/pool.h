@@ -79,6 +79,13 @@ class Pool {
   // the answer is used.
   std::optional<ExtentPlace> Export(const uint8_t* address);
 
+  // What a process on this machine needs to map an extent in device memory, which `attachment` then
+  // has until Unshared. UNAVAILABLE or INTERNAL where the driver refuses; UNAVAILABLE of other
+  // memory. REQUIRES: Export has a place in it, and the slot there stays in use meanwhile.
+  virtual absl::StatusOr<HbmHandle> Share(uint32_t extent, AttachmentId attachment);
+  // The attachment is over, and its process has unmapped what it had or never looks at it again.
+  virtual void Unshared(AttachmentId) {}
+
   SpaceUse Use(KeySpaceId space) const;
   std::vector<uint32_t> ExtentsOf(KeySpaceId space) const;
   uint32_t used_slots(uint32_t extent) const;

@@ -217,6 +217,12 @@ class ShardEngine : public lanes::LaneHost {
   // blocks of this tenant and spec alone, and its next owner gets other memory. Hold the pin while
   // the answer's fd is used.
   virtual std::optional<ExtentPlace> Export(const uint8_t* address) = 0;
+  // What the process of `attachment` needs to map an extent in device memory, whole and writable,
+  // that it has a slot of. Until Unshared the extent goes to no other key space. UNAVAILABLE or
+  // INTERNAL where the driver refuses. Hold the pin meanwhile.
+  virtual absl::StatusOr<HbmHandle> Share(uint32_t extent, AttachmentId attachment) = 0;
+  // The attachment is over and no process has anything mapped that was shared with it.
+  virtual void Unshared(AttachmentId attachment) = 0;
 
   // Recomputes all accounting from nothing. OK, or INTERNAL naming the first thing that is wrong.
   virtual absl::Status CheckInvariants() const = 0;

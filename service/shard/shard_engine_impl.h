@@ -74,6 +74,10 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   std::optional<ExtentPlace> Export(const uint8_t* address) override {
     return pool_->Export(address);
   }
+  absl::StatusOr<HbmHandle> Share(uint32_t extent, AttachmentId attachment) override {
+    return pool_->Share(extent, attachment);
+  }
+  void Unshared(AttachmentId attachment) override { pool_->Unshared(attachment); }
   absl::Status CopyToHost(std::span<const uint8_t> from, std::span<uint8_t> to) override {
     return pool_->CopyToHost(from, to);
   }

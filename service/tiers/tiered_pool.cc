@@ -129,6 +129,15 @@ std::optional<ExtentPlace> TieredPool::Export(const uint8_t* address) {
   return std::nullopt;
 }
 
+absl::StatusOr<HbmHandle> TieredPool::Share(uint32_t extent, AttachmentId attachment) {
+  const auto [pool, number] = Find(extent);
+  return pool->Share(number, attachment);
+}
+
+void TieredPool::Unshared(AttachmentId attachment) {
+  for (const Part& part : pools_) part.pool->Unshared(attachment);
+}
+
 absl::Status TieredPool::CheckInvariants(const absl::flat_hash_set<SlotRef>& in_use) const {
   std::vector<absl::flat_hash_set<SlotRef>> by_level(levels());
   for (const SlotRef& slot : in_use) {

@@ -76,6 +76,8 @@ class TieredPool {
   absl::Status CopyFromHost(std::span<const uint8_t> from, std::span<uint8_t> to);
 
   std::optional<ExtentPlace> Export(const uint8_t* address);
+  absl::StatusOr<HbmHandle> Share(uint32_t extent, AttachmentId attachment);
+  void Unshared(AttachmentId attachment);
   absl::Status CheckInvariants(const absl::flat_hash_set<SlotRef>& in_use) const;
 
  private:
