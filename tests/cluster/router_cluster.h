@@ -46,7 +46,12 @@ inline bool Eventually(const std::function<bool()>& holds) {
 
 class RouterCluster {
  public:
-  explicit RouterCluster(int replication = 2) : replication_(replication) {
+  // `shard` is the executable of the shards, `arguments` what it is given beside the usual.
+  explicit RouterCluster(int replication = 2, std::string shard = "reprise-shard",
+                         std::vector<std::string> arguments = {})
+      : replication_(replication),
+        shard_executable_(std::move(shard)),
+        arguments_(std::move(arguments)) {
     std::string name = ::testing::TempDir() + "/reprise-cluster.XXXXXX";
     REPRISE_CHECK(mkdtemp(name.data()) != nullptr);
     folder_ = name;
@@ -55,10 +60,22 @@ class RouterCluster {
 
   // A shard that is no member until WriteMembers.
   void StartShard(const std::string& id) {
-    auto process = std::make_unique<Process>(std::vector<std::string>{
-        BinFolder() + "/reprise-shard", "--id", id, "--listen", "127.0.0.1:0", "--dram", "16MiB",
-        "--replication", absl::StrCat(replication_), "--members", members_path(), "--no-view", "-o",
-        "json"});
+    std::vector<std::string> command = {BinFolder() + "/" + shard_executable_,
+                                        "--id",
+                                        id,
+                                        "--listen",
+                                        "127.0.0.1:0",
+                                        "--dram",
+                                        "16MiB",
+                                        "--replication",
+                                        absl::StrCat(replication_),
+                                        "--members",
+                                        members_path(),
+                                        "--no-view",
+                                        "-o",
+                                        "json"};
+    command.insert(command.end(), arguments_.begin(), arguments_.end());
+    auto process = std::make_unique<Process>(command);
     addresses_[id] = AddressOf(*process);
     shards_[id] = std::move(process);
   }
@@ -183,6 +200,8 @@ class RouterCluster {
   }
 
   const int replication_;
+  const std::string shard_executable_;
+  const std::vector<std::string> arguments_;
   std::string folder_;
   std::map<std::string, std::string> addresses_;
   std::map<std::string, std::unique_ptr<Process>> shards_;
