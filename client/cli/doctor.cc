@@ -12,6 +12,7 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "client/cli/child_process.h"
 #include "client/cli/cluster_view.h"
@@ -19,6 +20,7 @@
 #include "client/cli/terminal.h"
 #include "client/cpp/client.h"
 #include "client/cpp/prefix_hasher.h"
+#include "kernels/runtime/device.h"
 #include "nlohmann/json.hpp"
 #include "proto/types/status_macros.h"
 
@@ -110,6 +112,20 @@ Finding CheckMemlock() {
   if (limit.rlim_cur == RLIM_INFINITY) return {"memlock", Verdict::kGood, found, ""};
   return {"memlock", Verdict::kAbsent, found,
           "only matters with a GPU, whose pinned pools need it: ulimit -l unlimited"};
+}
+
+// Every GPU by name, and what is free on it.
+Finding CheckGpus() {
+  std::vector<std::string> gpus;
+  for (int device = 0; device < kernels::DeviceCount(); ++device) {
+    const absl::StatusOr<kernels::DeviceInfo> info = kernels::DescribeDevice(device);
+    gpus.push_back(info.ok()
+                       ? absl::StrCat(device, ": ", info->name, ", ", HumanBytes(info->free_bytes),
+                                      " of ", HumanBytes(info->memory_bytes), " free")
+                       : absl::StrCat(device, ": ", info.status().message()));
+  }
+  if (!gpus.empty()) return {"GPUs", Verdict::kGood, absl::StrJoin(gpus, "; "), ""};
+  return {"GPUs", Verdict::kAbsent, kernels::WhyNoDevice(), "blocks are kept in host memory"};
 }
 
 Finding CheckLibrary(const std::string& name, const char* library, const std::string& without) {
@@ -211,8 +227,7 @@ ExitCode Doctor(const DoctorOptions& options) {
       CheckUnixSockets(),
       CheckMemory(options),
       CheckMemlock(),
-      CheckLibrary("CUDA driver", "libcuda.so.1",
-                   "no GPU here: shards keep blocks in host memory (dram)"),
+      CheckGpus(),
       CheckLibrary("NCCL", "libnccl.so.2", "without it blocks move by the stream and view lanes"),
       CheckClock(),
   };

@@ -47,6 +47,7 @@ class DeviceSink final : public lanes::BlockSink {
   absl::Status Finish();
 
   lanes::MemoryKind memory() const override { return lanes::MemoryKind::kDevice; }
+  int device() const override { return device_.device(); }
   std::span<uint8_t> Buffer(uint32_t i) override;
   absl::Status Complete(uint32_t i) override;
   absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override;

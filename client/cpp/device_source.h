@@ -39,6 +39,7 @@ class DeviceSource final : public lanes::BlockSource {
   absl::Status Finish() { return device_.Finish(); }
 
   lanes::MemoryKind memory() const override { return lanes::MemoryKind::kDevice; }
+  int device() const override { return device_.device(); }
   absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) override;
   absl::Status Fill(uint32_t i, std::span<uint8_t> slot) override;
   absl::Status FillDevice(uint32_t first, std::span<const std::span<uint8_t>> slots) override;

@@ -42,6 +42,7 @@ class DeviceTransfer {
   // AwaitStream, once, until the transfer's deadline.
   absl::Status AwaitCaller();
 
+  int device() const { return transfer_.memory->device; }
   DeviceWorkspace& workspace() const { return *workspace_; }
   const BlockLayout& layout() const { return *transfer_.layout; }
   uint32_t launch_blocks() const { return launch_blocks_; }

@@ -15,7 +15,7 @@ namespace reprise::cluster {
 namespace {
 
 // nullptr when the shard's socket is out of reach.
-std::unique_ptr<lanes::Lane> OpenView(const LaneOffer& offer) {
+std::unique_ptr<lanes::ViewLane> OpenView(const LaneOffer& offer) {
   if (offer.view_socket.empty()) return nullptr;
   absl::StatusOr<std::unique_ptr<lanes::ViewLane>> view =
       lanes::ViewLane::Connect({.socket = offer.view_socket, .attachment = offer.attachment},
@@ -30,15 +30,16 @@ bool Offers(const LaneOffer& offer, LaneKind kind) {
 // Both ends as lane choice sees them for one job. A view socket is offered to callers on the
 // shard's own machine alone. Which of a shard's blocks are in device memory only the shard knows:
 // a caller in device memory takes it that they are, and a lane that finds otherwise gives way to
-// the next one.
-lanes::FallbackLane::Order OrderOver(std::vector<LaneKind> offered, bool view,
+// the next one. Where device memory cannot be mapped (containers), NCCL is wanted instead.
+lanes::FallbackLane::Order OrderOver(std::vector<LaneKind> offered, const lanes::ViewLane* view,
                                      lanes::LinkedLane* nccl) {
   return [end = lanes::LaneEnd{.lanes = std::move(offered), .host_id = lanes::ThisHostId()}, view,
           nccl](const lanes::LaneJob& job, const lanes::LaneRates& rates) {
     lanes::LaneEnd both = end;
     both.memory = job.caller;
-    lanes::LaneConditions now{.view_socket_connected = view,
-                              .device_peer_access = view,
+    const bool mapped = view != nullptr && (nccl == nullptr || !view->device_memory_refused());
+    lanes::LaneConditions now{.view_socket_connected = view != nullptr,
+                              .device_peer_access = mapped,
                               .rates = rates,
                               .job_bytes = job.bytes};
     if (nccl != nullptr) {
@@ -53,9 +54,10 @@ lanes::FallbackLane::Order OrderOver(std::vector<LaneKind> offered, bool view,
 
 std::unique_ptr<lanes::Lane> MakeLane(const LaneOffer& offer) {
   std::vector<std::unique_ptr<lanes::Lane>> all;
-  std::unique_ptr<lanes::Lane> view = Offers(offer, LaneKind::kView) ? OpenView(offer) : nullptr;
-  const bool has_view = view != nullptr;
-  if (has_view) all.push_back(std::move(view));
+  std::unique_ptr<lanes::ViewLane> opened =
+      Offers(offer, LaneKind::kView) ? OpenView(offer) : nullptr;
+  const lanes::ViewLane* view = opened.get();
+  if (opened != nullptr) all.push_back(std::move(opened));
   lanes::LinkedLane* nccl = nullptr;
   if (offer.nccl != nullptr && Offers(offer, LaneKind::kNccl)) {
     std::unique_ptr<lanes::LinkedLane> made = offer.nccl->MakeLane(offer.channel, offer.attachment);
@@ -65,8 +67,7 @@ std::unique_ptr<lanes::Lane> MakeLane(const LaneOffer& offer) {
   if (all.empty() || Offers(offer, LaneKind::kStream)) {
     all.push_back(std::make_unique<lanes::StreamLane>(offer.channel, offer.attachment));
   }
-  return std::make_unique<lanes::FallbackLane>(std::move(all),
-                                               OrderOver(offer.lanes, has_view, nccl));
+  return std::make_unique<lanes::FallbackLane>(std::move(all), OrderOver(offer.lanes, view, nccl));
 }
 
 }  // namespace reprise::cluster

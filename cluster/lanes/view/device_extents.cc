@@ -1,5 +1,7 @@
 #include "cluster/lanes/view/device_extents.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "cluster/lanes/lane_status.h"
 #include "kernels/runtime/device.h"
@@ -52,6 +54,13 @@ absl::Status DeviceExtents::Possible(int device) {
   if (kernels::DeviceCount() > device) return absl::OkStatus();
   refused_until_[device] = MonotonicClock().Now() + limits::kViewDeviceRetryAfter;
   return LaneDown("view lane: the blocks are in device memory and this process has no such GPU");
+}
+
+bool DeviceExtents::Refused() const {
+  const absl::Time now = MonotonicClock().Now();
+  absl::MutexLock lock(&mu_);
+  return std::any_of(refused_until_.begin(), refused_until_.end(),
+                     [&](const auto& refused) { return now < refused.second; });
 }
 
 std::shared_ptr<const DeviceMapping> DeviceExtents::Find(uint64_t extent, int device) const {

@@ -57,6 +57,8 @@ class DeviceExtents {
  public:
   // OK, or LANE_DOWN when nothing can be mapped for `device` now.
   absl::Status Possible(int device);
+  // Whether it is not possible now, for some device that was tried.
+  bool Refused() const;
   // nullptr when the extent is not mapped for `device` yet.
   std::shared_ptr<const DeviceMapping> Find(uint64_t extent, int device) const;
   // Maps what the shard answered; LANE_DOWN when that is not possible here. The shard's own status

@@ -47,6 +47,9 @@ class ViewLane final : public Lane {
   absl::Status Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) override;
   absl::Status Write(const WriteJob& job, BlockSource& source, absl::Time deadline) override;
 
+  // The shard's device memory could not be mapped lately.
+  bool device_memory_refused() const { return device_extents_.Refused(); }
+
  private:
   class Conversation;
 
