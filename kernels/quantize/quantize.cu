@@ -38,12 +38,12 @@ __global__ void __launch_bounds__(kScaledThreads) EncodeScaledKernel(QuantLaunch
 }
 
 // The same where a thread's share fits its registers: the engine is read once.
-template <typename Element, uint32_t kVector>
+template <typename Element, uint32_t kVector, uint32_t kHeld>
 __global__ void __launch_bounds__(kScaledThreads) EncodeHeldKernel(QuantLaunch launch) {
   const uint32_t block = blockIdx.x / launch.shape.heads;
   const uint32_t head = blockIdx.x - block * launch.shape.heads;
   const PlaneWork work = WorkOn(launch, block, launch.run.first_plane + blockIdx.y);
-  HeldShare<Element, kVector, kScaledHeld> share;
+  HeldShare<Element, kVector, kHeld> share;
   const float largest = LargestOfBlock(share.Load(launch, work, head, threadIdx.x, kScaledThreads));
   EncodeHeldThread(launch, work, head, largest, threadIdx.x, kScaledThreads, share);
 }
@@ -84,8 +84,11 @@ uint32_t Tiles(uint32_t items, uint32_t items_per_tile) {
 template <typename Element, uint32_t kVector>
 void LaunchScaledEncode(const QuantLaunch& launch, dim3 grid, GpuStream stream) {
   const uint32_t vectors = launch.shape.tokens * launch.row_vectors.divisor();
-  if (vectors <= kScaledHeld * kScaledThreads) {
-    EncodeHeldKernel<Element, kVector><<<grid, kScaledThreads, 0, stream>>>(launch);
+  if (vectors <= kScaledHeld / 2 * kScaledThreads) {
+    EncodeHeldKernel<Element, kVector, kScaledHeld / 2>
+        <<<grid, kScaledThreads, 0, stream>>>(launch);
+  } else if (vectors <= kScaledHeld * kScaledThreads) {
+    EncodeHeldKernel<Element, kVector, kScaledHeld><<<grid, kScaledThreads, 0, stream>>>(launch);
   } else {
     EncodeScaledKernel<Element, kVector><<<grid, kScaledThreads, 0, stream>>>(launch);
   }

@@ -25,9 +25,12 @@ def demo(bundle: Bundle) -> int:
         "--turns", "2", "--answer-tokens", str(ANSWER_TOKENS), "--shards", "2",
         "--dram", "256MiB", "--hbm", "3GiB",
     ]  # fmt: skip
+    # The engine's cache grows with every token, and torch's allocator asks the driver each time
+    # unless its segments may grow too.
+    allocator = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
     done = subprocess.run(
         command,
-        env=bundle.environment(),
+        env={**bundle.environment(), **allocator},
         stdout=subprocess.PIPE,
         timeout=LIMIT_SECONDS,
         check=False,

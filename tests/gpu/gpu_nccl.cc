@@ -339,7 +339,7 @@ void Measure(Rig& rig, Peer& peer, const cluster::NcclContext& nccl) {
     rounds();
     const std::string id = Must(NewBareId(nccl));
     peer.Tell(absl::StrCat("bare ", id, " ", shape, " ", kRounds));
-    const auto bare = RunBare(
+    const absl::StatusOr<BareEnd> bare = RunBare(
         nccl,
         {.id = id, .rank = 0, .shape = shape, .rounds = kRounds, .amount = rig.options().amount});
     const std::string answer = peer.Answer();
@@ -353,8 +353,8 @@ void Measure(Rig& rig, Peer& peer, const cluster::NcclContext& nccl) {
     const double bytes = static_cast<double>(rig.blocks(shape) * s.block_bytes);
     std::printf("| %s, %u of %llu bytes | %.0f | %.2f | %.2f | %.2f |\n", s.name, rig.blocks(shape),
                 static_cast<unsigned long long>(s.block_bytes), bytes / (1 << 20),
-                bytes / Median(lane) / 1e9, bytes / Median(*bare) / 1e9,
-                Median(*bare) / Median(lane));
+                bytes / Median(lane) / 1e9, bytes / Median(bare->seconds) / 1e9,
+                Median(bare->seconds) / Median(lane));
     std::fflush(stdout);
   }
   std::printf("\n");

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <utility>
 
@@ -45,15 +46,19 @@ absl::Status Copy(uint8_t* to, const uint8_t* from, uint64_t bytes) {
   return stream.Synchronize();
 }
 
-// "bare HEX SHAPE ROUNDS"
-std::string Obey(const cluster::NcclContext& nccl, Amount amount, const std::string& line) {
+// "bare HEX SHAPE ROUNDS". `kept`: this end, until the next command.
+std::string Obey(const cluster::NcclContext& nccl, Amount amount, const std::string& line,
+                 std::optional<BareEnd>& kept) {
+  kept.reset();
   std::istringstream in(line);
   std::string word;
   BareRun run{.rank = 1, .amount = amount};
   in >> word >> run.id >> run.shape >> run.rounds;
   if (word != "bare" || !in) return absl::StrCat("no such command: ", line);
-  const auto seconds = RunBare(nccl, run);
-  return seconds.ok() ? "done" : absl::StrCat("failed: ", seconds.status().ToString());
+  absl::StatusOr<BareEnd> end = RunBare(nccl, run);
+  if (!end.ok()) return absl::StrCat("failed: ", end.status().ToString());
+  kept.emplace(*std::move(end));
+  return "done";
 }
 
 }  // namespace
@@ -136,17 +141,16 @@ absl::StatusOr<std::string> NewBareId(const cluster::NcclContext& nccl) {
   return absl::BytesToHexString(absl::string_view(id.internal, sizeof(id.internal)));
 }
 
-absl::StatusOr<std::vector<double>> RunBare(const cluster::NcclContext& nccl, const BareRun& run) {
+absl::StatusOr<BareEnd> RunBare(const cluster::NcclContext& nccl, const BareRun& run) {
   const std::string id = absl::HexStringToBytes(run.id);
   if (run.shape >= kShapeCount || id.size() != sizeof(ncclUniqueId::internal)) {
     return absl::InvalidArgumentError("a bare run of no such shape, or with no such id");
   }
-  REPRISE_ASSIGN_OR_RETURN(const DeviceBlocks blocks,
-                           DeviceBlocks::Create(run.amount, run.shape, true));
+  REPRISE_ASSIGN_OR_RETURN(DeviceBlocks blocks, DeviceBlocks::Create(run.amount, run.shape, true));
   lanes::NcclCommunicator::Options options{
       .nccl = nccl.parts().nccl, .device = nccl.parts().device, .rank = run.rank};
   std::memcpy(options.id.internal, id.data(), id.size());
-  REPRISE_ASSIGN_OR_RETURN(const auto communicator, lanes::NcclCommunicator::Create(options));
+  REPRISE_ASSIGN_OR_RETURN(auto communicator, lanes::NcclCommunicator::Create(options));
   REPRISE_RETURN_IF_ERROR(AwaitBare(*communicator));
   lanes::NcclGroup group;
   for (uint32_t i = 0; i < run.amount.blocks(run.shape); ++i) {
@@ -159,7 +163,7 @@ absl::StatusOr<std::vector<double>> RunBare(const cluster::NcclContext& nccl, co
     REPRISE_RETURN_IF_ERROR(AwaitBare(*communicator));
     if (round > 0) seconds.push_back(absl::ToDoubleSeconds(absl::Now() - start));
   }
-  return seconds;
+  return BareEnd{std::move(blocks), std::move(communicator), std::move(seconds)};
 }
 
 int ServePeer(Amount amount, const std::string& listen, const std::string& commands,
@@ -179,8 +183,9 @@ int ServePeer(Amount amount, const std::string& listen, const std::string& comma
   std::fflush(stdout);
   std::ifstream in(commands);
   std::string line;
+  std::optional<BareEnd> kept;
   while (std::getline(in, line)) {
-    std::printf("%s\n", Obey(*nccl, amount, line).c_str());
+    std::printf("%s\n", Obey(*nccl, amount, line, kept).c_str());
     std::fflush(stdout);
   }
   serving.server->Shutdown();

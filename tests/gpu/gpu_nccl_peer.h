@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "cluster/lanes/lane.h"
+#include "cluster/lanes/nccl/nccl_communicator.h"
 #include "cluster/link/nccl_context.h"
 #include "kernels/runtime/memory.h"
 
@@ -97,8 +98,7 @@ class DeviceHost final : public lanes::LaneHost {
   std::vector<DeviceBlocks> written_;
 };
 
-// One end of a two-rank communicator that nothing of ours is around. Times in seconds, one per
-// round.
+// One end of a two-rank communicator that nothing of ours is around.
 struct BareRun {
   std::string id;  // hex of ncclUniqueId
   int rank = 0;    // 0 receives, 1 sends
@@ -107,7 +107,14 @@ struct BareRun {
   Amount amount;
 };
 absl::StatusOr<std::string> NewBareId(const cluster::NcclContext& nccl);
-absl::StatusOr<std::vector<double>> RunBare(const cluster::NcclContext& nccl, const BareRun& run);
+// What it came to. The sender is done when its bytes are on their way: it keeps its end until the
+// receiver has said that it is done too, or the receiver would see a peer that went away.
+struct BareEnd {
+  DeviceBlocks blocks;
+  std::unique_ptr<lanes::NcclCommunicator> communicator;
+  std::vector<double> seconds;  // one per round
+};
+absl::StatusOr<BareEnd> RunBare(const cluster::NcclContext& nccl, const BareRun& run);
 
 // The process that has the blocks: serves them, prints its address, and takes part in bare runs
 // that come as lines of the file `commands`, until it is killed.

@@ -60,10 +60,10 @@ class _Reader(threading.Thread):
         self.lanes: dict[str, int] = {}
         self._run_of = lambda: client.acquire(spec, keys)
         self._into = into
-        self._stop = threading.Event()
+        self._enough = threading.Event()
 
     def run(self) -> None:
-        while not self._stop.is_set():
+        while not self._enough.is_set():
             with self._run_of() as run:
                 fetched = run.fetch(self._into)
             self.blocks += fetched.blocks
@@ -73,7 +73,7 @@ class _Reader(threading.Thread):
                 return
 
     def end(self) -> None:
-        self._stop.set()
+        self._enough.set()
         self.join()
 
 

@@ -1,6 +1,6 @@
 // The view lane on a real GPU: a shard's hbm pool in one process, a caller in another, one GPU.
 // Blocks of Llama-3-8B go both ways through mapped extents and are compared, to and from device and
-// host memory; the lane is timed beside the same scatter from memory of our own (goal H6); and the
+// host memory; the lane is timed beside the same scatter from memory of our own; and the
 // shard is killed while its memory is mapped.
 //   reprise-gpu-view [--skip-exit=N]
 // Without a GPU, or where CUDA IPC is refused, it says SKIPPED and why.
@@ -50,7 +50,6 @@ constexpr uint32_t kBlocks = 128;
 constexpr uint32_t kWritten = 16;
 constexpr uint64_t kPoolBytes = 1ull << 30;
 constexpr int kRounds = 25;
-constexpr double kGoal = 1.1;
 constexpr AttachmentId kAttachment(606);
 
 int failures = 0;
@@ -171,12 +170,12 @@ void TimeLane(lanes::Lane& lane, LeaseId lease) {
   });
   const double gigabytes = 1e-9 * static_cast<double>(kBlocks * kBlockBytes);
   std::printf("\nView lane: scatter of %u blocks of 2 MiB, median of %d\n\n", kBlocks, kRounds);
-  std::printf("| goal | case | ms | GB/s | times the control | wanted |\n");
-  std::printf("|---|---|---:|---:|---:|---:|\n");
-  std::printf("| | from memory of our own (control) | %.3f | %.0f | | |\n", alone,
+  std::printf("| case | ms | GB/s | times the control |\n");
+  std::printf("|---|---:|---:|---:|\n");
+  std::printf("| from memory of our own (control) | %.3f | %.0f | |\n", alone,
               1e3 * gigabytes / alone);
-  std::printf("| H6 | leased and read through the view lane | %.3f | %.0f | %.2f | <= %.1f |\n\n",
-              lane_ms, 1e3 * gigabytes / lane_ms, lane_ms / alone, kGoal);
+  std::printf("| through the view lane, with what one call of it costs | %.3f | %.0f | %.2f |\n\n",
+              lane_ms, 1e3 * gigabytes / lane_ms, lane_ms / alone);
 }
 
 void ReadAll(lanes::Lane& lane, LeaseId lease, uint64_t seed, uint32_t blocks, bool device,

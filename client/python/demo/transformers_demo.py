@@ -40,6 +40,7 @@ TOLERANCE = {"cpu": 0.0, "cuda": 2.0**-8}
 COLD_TOLERANCE = {"cpu": 1e-4, "cuda": 5e-2}  # fp32, bf16
 
 REPLICA_SECONDS = 30.0
+EARLIER_ANSWER_TOKENS = 32
 
 
 def run(options: Options, console: Console) -> Report:
@@ -122,7 +123,7 @@ class _Story:
                 "control: the whole conversation with the engine's own K/V cache"
             ):
                 self._own = [
-                    worker.ask("own", prompt, self._count, cached=answer["cached_tokens"])
+                    worker.ask("own", prompt, len(answer["tokens"]), cached=answer["cached_tokens"])
                     for prompt, answer in zip(self._prompts, self._answers)
                 ]
             with self._console.doing("control: the last prompt computed from nothing"):
@@ -142,6 +143,11 @@ class _Story:
     def _count(self) -> int:
         return self._options.answer_tokens
 
+    def _count_of(self, turn: int) -> int:
+        """Tokens of an answer: only the last one is measured, the others need not be long."""
+        last = turn == len(self._turns) - 1
+        return self._count if last else min(self._count, EARLIER_ANSWER_TOKENS)
+
     def _start(self, name: str, router: str | None) -> WorkerProcess:
         with self._console.doing(f"starting worker {name}: Python, torch, weights"):
             return WorkerProcess(name, {**self._setup, "router": router}, self._folder)
@@ -149,7 +155,7 @@ class _Story:
     def _turn(self, worker: WorkerProcess, turn: int) -> None:
         prompt = self._history + self._turns[turn]
         with self._console.doing(f"turn {turn + 1}: worker {worker.name} answers"):
-            answer = worker.ask("reprise", prompt, self._count, session=SESSION)
+            answer = worker.ask("reprise", prompt, self._count_of(turn), session=SESSION)
         self._history = prompt + answer["tokens"]
         self._prompts.append(prompt)
         self._answers.append({**answer, "worker": worker.name})
@@ -165,7 +171,9 @@ class _Story:
 
     def _stored_tokens(self) -> int:
         """Tokens in full blocks that worker A left; the last token it gave was never an input."""
-        before = len(self._prompts[-2]) + self._count - 1 if len(self._prompts) > 1 else 0
+        if len(self._prompts) < 2:
+            return 0
+        before = len(self._prompts[-2]) + len(self._answers[-2]["tokens"]) - 1
         return before // self._block_tokens * self._block_tokens
 
     def _await_replicas(self, worker: WorkerProcess) -> None:
