@@ -46,6 +46,11 @@ void SetLimits(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
 
+void SetHealth(grpc::Server& server, const std::string& name, bool serving) {
+  grpc::HealthCheckServiceInterface* const health = server.GetHealthCheckService();
+  if (health != nullptr) health->SetServingStatus(name, serving);
+}
+
 }  // namespace
 
 absl::Status CheckListenAddress(const std::string& listen, bool insecure) {
@@ -68,7 +73,8 @@ absl::Status CheckListenAddress(const std::string& listen, bool insecure) {
 }
 
 absl::StatusOr<Listening> Listen(const std::string& listen,
-                                 const std::vector<grpc::Service*>& services) {
+                                 const std::vector<grpc::Service*>& services,
+                                 const std::string& name) {
   InitPlugins();
   grpc::ServerBuilder builder;
   int port = 0;
@@ -81,8 +87,16 @@ absl::StatusOr<Listening> Listen(const std::string& listen,
         absl::StatusCode::kUnavailable, "LISTEN_FAILED",
         absl::StrCat("--listen ", listen, " cannot be bound: is another process using the port?"));
   }
+  // gRPC itself answers for "" alone, and NOT_FOUND for every other name.
+  SetHealth(*listening.server, name, true);
+  SetHealth(*listening.server, kLivenessName, true);
   listening.address = absl::StrCat(listen.substr(0, listen.rfind(':')), ":", port);
   return listening;
+}
+
+void SetNotServing(grpc::Server& server, const std::string& name) {
+  SetHealth(server, "", false);
+  SetHealth(server, name, false);
 }
 
 }  // namespace reprise::wire

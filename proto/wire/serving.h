@@ -25,9 +25,17 @@ struct Listening {
   std::string address;  // host:port as bound
 };
 
-// Serves `services` in plaintext. UNAVAILABLE (reason LISTEN_FAILED) when it cannot be bound.
-// REQUIRES: CheckListenAddress was OK.
+// The name under which health tells whether the process is well: SERVING until it ends, also while
+// it drains. Whether to send it calls is told by "" and by the main service's own name.
+inline constexpr char kLivenessName[] = "liveness";
+
+// Serves `services` in plaintext; `name` is the main one's full name in the proto. UNAVAILABLE
+// (reason LISTEN_FAILED) when it cannot be bound. REQUIRES: CheckListenAddress was OK.
 absl::StatusOr<Listening> Listen(const std::string& listen,
-                                 const std::vector<grpc::Service*>& services);
+                                 const std::vector<grpc::Service*>& services,
+                                 const std::string& name);
+
+// Health says from now on that no calls are to be sent. Those that come are answered all the same.
+void SetNotServing(grpc::Server& server, const std::string& name);
 
 }  // namespace reprise::wire

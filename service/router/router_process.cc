@@ -1,7 +1,5 @@
 #include "service/router/router_process.h"
 
-#include <grpcpp/health_check_service_interface.h>
-
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,7 +26,8 @@ absl::StatusOr<std::unique_ptr<RouterProcess>> RouterProcess::Start(RouterProces
   process->watch_ = process->options_.membership->Watch(
       [process = process.get()](const auto& members) { process->OnMembers(members); });
   REPRISE_ASSIGN_OR_RETURN(wire::Listening listening,
-                           wire::Listen(process->options_.listen, {&process->service_}));
+                           wire::Listen(process->options_.listen, {&process->service_},
+                                        v1::RouterService::service_full_name()));
   process->server_ = std::move(listening.server);
   process->address_ = std::move(listening.address);
   process->ticker_ = std::thread([process = process.get()] { process->TickLoop(); });
@@ -48,9 +47,7 @@ void RouterProcess::Stop(absl::Duration grace) {
   }
   const absl::Time end = absl::Now() + grace;
   if (server_ != nullptr) {
-    if (grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService()) {
-      health->SetServingStatus(false);
-    }
+    wire::SetNotServing(*server_, v1::RouterService::service_full_name());
     service_.EndStreams(Refusal(absl::StatusCode::kUnavailable, "ROUTER_STOPS",
                                 "this router stops: ask another one"));
     server_->Shutdown(absl::ToChronoTime(std::max(end, absl::Now() + limits::kStopFlush)));

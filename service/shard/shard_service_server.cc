@@ -1,7 +1,5 @@
 #include "service/shard/shard_service_server.h"
 
-#include <grpcpp/health_check_service_interface.h>
-
 #include <random>
 #include <utility>
 
@@ -58,7 +56,9 @@ absl::Status ShardServer::Listen(const ShardServerOptions& options) {
         });
   }
   for (const auto& service : more_services_) services.push_back(service.get());
-  REPRISE_ASSIGN_OR_RETURN(wire::Listening listening, wire::Listen(options.listen, services));
+  REPRISE_ASSIGN_OR_RETURN(
+      wire::Listening listening,
+      wire::Listen(options.listen, services, v1::ShardService::service_full_name()));
   server_ = std::move(listening.server);
   address_ = std::move(listening.address);
   ticker_ = std::thread([this] { TickLoop(); });
@@ -70,9 +70,7 @@ ShardServer::~ShardServer() {
 }
 
 void ShardServer::StartDraining() {
-  if (grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService()) {
-    health->SetServingStatus(false);
-  }
+  wire::SetNotServing(*server_, v1::ShardService::service_full_name());
   service_.StartDraining();
 }
 

@@ -22,6 +22,7 @@
 #include "kernels/runtime/stream.h"
 #include "proto/types/status_macros.h"
 #include "proto/wire/serving.h"
+#include "reprise/v1/peer.grpc.pb.h"
 #include "tests/gpu/must.h"
 
 namespace reprise::gpu_nccl {
@@ -178,7 +179,8 @@ int ServePeer(Amount amount, const std::string& listen, const std::string& comma
         return attachment == kAttachment ? absl::OkStatus()
                                          : absl::NotFoundError("no such attachment");
       });
-  const wire::Listening serving = Must(wire::Listen(listen, {service.get()}));
+  const wire::Listening serving =
+      Must(wire::Listen(listen, {service.get()}, v1::PeerService::service_full_name()));
   std::printf("serves %s\n", serving.address.c_str());
   std::fflush(stdout);
   std::ifstream in(commands);

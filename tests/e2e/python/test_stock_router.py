@@ -27,10 +27,18 @@ def server(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[tuple[b
 # Messages of the standard services are written by hand: they need no stubs of theirs.
 
 
-def test_health_says_serving(server: tuple[bytes, grpc.Channel]) -> None:
-    _, channel = server
+def test_health_says_serving_for_the_server_and_for_the_service(
+    server: tuple[bytes, grpc.Channel],
+) -> None:
+    service, channel = server
     check = channel.unary_unary("/grpc.health.v1.Health/Check")
-    assert check(b"", timeout=TIMEOUT) == b"\x08\x01"  # status = SERVING
+    serving = b"\x08\x01"  # status = SERVING
+    assert check(b"", timeout=TIMEOUT) == serving
+    for name in (service, b"liveness"):  # the latter for the probes of deploy/kustomize
+        assert check(b"\x0a" + bytes([len(name)]) + name, timeout=TIMEOUT) == serving
+    with pytest.raises(grpc.RpcError) as unknown:
+        check(b"\x0a\x04none", timeout=TIMEOUT)
+    assert unknown.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 def test_reflection_lists_the_service_and_hands_out_its_proto(
