@@ -213,6 +213,20 @@ TEST_F(ClientTest, ALongerRunElsewhereIsLeasedThereFromWhereHomeEnds) {
   EXPECT_EQ(fetched.shards, 2u);
 }
 
+TEST_F(ClientTest, AWrongHintOfTheRouterCostsOneCallAndNoBlock) {
+  const auto keys = ChainNamed("chain", 10);
+  Put(cluster_.Home(kSession), Prefix(keys, 4));
+  FakeShard& wrong = cluster_.Placed(kSession, 2);
+  cluster_.router_errs_on = &wrong;
+  const AcquireResult acquired = Acquire(keys);
+  EXPECT_EQ(acquired.status, absl::OkStatus());
+  EXPECT_EQ(acquired.run->blocks(), 4u);
+  EXPECT_EQ(Fetch(acquired.run, keys).blocks, 4u);
+  EXPECT_EQ(cluster_.Home(kSession).trouble.acquires, 1);
+  EXPECT_EQ(wrong.trouble.acquires, 1);
+  EXPECT_EQ(cluster_.router_calls, 1);
+}
+
 TEST_F(ClientTest, ALongRunIsReadFromTwoShardsAtOnceAndFromOneWhenTheOtherDies) {
   CacheSpec large = SmallSpec(16, 64);
   large.kv_heads = 8;

@@ -239,7 +239,8 @@ class FakeCluster {
 
   std::vector<std::unique_ptr<FakeShard>>& shards() { return shards_; }
   std::atomic<bool> router_down{false};
-  std::atomic<bool> router_blind{false};  // answers, and knows of no block
+  std::atomic<bool> router_blind{false};            // answers, and knows of no block
+  std::atomic<FakeShard*> router_errs_on{nullptr};  // says that this one holds every block
   std::atomic<int> router_calls{0};
 
   // In placement order, whether they live or not.
@@ -302,6 +303,11 @@ class FakeCluster {
           route.runs.push_back(
               {{shard->id(), shard->address()}, explained->run_blocks, Tier::kDram});
         }
+      }
+      if (FakeShard* const wrong = cluster_.router_errs_on; wrong != nullptr) {
+        route.runs.push_back({{wrong->id(), wrong->address()},
+                              static_cast<uint32_t>(call.keys.size()),
+                              Tier::kDram});
       }
       std::sort(route.runs.begin(), route.runs.end(),
                 [](const LocatedRun& a, const LocatedRun& b) { return a.blocks > b.blocks; });
