@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "nlohmann/json.hpp"
 #include "proto/types/refusal.h"
 
 namespace reprise::cli {
@@ -30,6 +31,12 @@ ExitCode ExitCodeOf(const absl::Status& status) {
 ExitCode Complain(const absl::Status& status) {
   std::fprintf(stderr, "reprise: %s\n", std::string(status.message()).c_str());
   return ExitCodeOf(status);
+}
+
+void PrintJson(const nlohmann::ordered_json& json) {
+  constexpr int kOneLine = -1;
+  using Handler = nlohmann::ordered_json::error_handler_t;
+  std::printf("%s\n", json.dump(kOneLine, ' ', /*ensure_ascii=*/false, Handler::replace).c_str());
 }
 
 void AddCommon(CLI::App& app, Common& common) {

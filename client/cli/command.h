@@ -11,6 +11,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
+#include "nlohmann/json_fwd.hpp"
 
 namespace reprise::cli {
 
@@ -28,6 +29,9 @@ ExitCode ExitCodeOf(const absl::Status& status);
 
 // Says what went wrong on stderr, and returns its exit code.
 ExitCode Complain(const absl::Status& status);
+
+// On stdout, in one line. What is not UTF-8 (a server's words may be anything) becomes U+FFFD.
+void PrintJson(const nlohmann::ordered_json& json);
 
 // Options that every subcommand has. Lives as long as the command line is worked on.
 struct Common {

@@ -17,11 +17,19 @@ using Json = nlohmann::ordered_json;
 struct DescribeOptions {
   Common common;
   Where where;
+  bool limits = false;  // in text; JSON has them always
 };
 
 std::string LaneNameOf(int lane) {
   const absl::StatusOr<LaneKind> kind = wire::FromMessage(static_cast<v1::LaneKind>(lane), "lanes");
   return kind.ok() ? LaneKindName(*kind) : "unknown";
+}
+
+template <typename Limits>
+Json LimitsJson(const Limits& limits) {
+  Json json = Json::object();
+  for (const auto& limit : limits) json[limit.name()] = limit.value();
+  return json;
 }
 
 Json ShardJson(const ShardReport& shard) {
@@ -53,8 +61,7 @@ Json ShardJson(const ShardReport& shard) {
   }
   json["counters"] = Json::object();
   for (const auto& counter : d.counters()) json["counters"][counter.name()] = counter.value();
-  json["limits"] = Json::object();
-  for (const auto& limit : d.limits()) json["limits"][limit.name()] = limit.value();
+  json["limits"] = LimitsJson(d.limits());
   return json;
 }
 
@@ -72,6 +79,7 @@ Json RouterJson(const ClusterReport& report) {
                               {"resyncs", shard.resyncs()},
                               {"age_ms", shard.age_ms()}});
   }
+  json["limits"] = LimitsJson(d.limits());
   return json;
 }
 
@@ -142,15 +150,37 @@ void PrintText(const ClusterReport& report) {
   PrintLanes(report);
 }
 
+// The router's limits, and the shards' once: they are the same in every shard of one version.
+void PrintLimits(const ClusterReport& report) {
+  std::vector<std::vector<std::string>> rows;
+  const auto add = [&rows](const char* whose, const auto& limits) {
+    for (const auto& limit : limits)
+      rows.push_back({whose, limit.name(), absl::StrCat(limit.value())});
+  };
+  add("router", report.router_description.limits());
+  for (const ShardReport& shard : report.shards) {
+    if (!shard.status.ok()) continue;
+    add("shard", shard.description.limits());
+    break;
+  }
+  std::printf("\n%s", Table({"LIMIT OF", "NAME", "VALUE"}, rows).c_str());
+}
+
+absl::StatusOr<ClusterReport> Ask(const Where& where) {
+  Waiting waiting("asking the shards");
+  return DescribeCluster(where);
+}
+
 ExitCode Describe(const DescribeOptions& options) {
-  absl::StatusOr<ClusterReport> report = DescribeCluster(options.where);
+  const absl::StatusOr<ClusterReport> report = Ask(options.where);
   if (!report.ok()) return Complain(report.status());
   if (options.common.json()) {
     Json json = {{"router", RouterJson(*report)}, {"shards", Json::array()}};
     for (const ShardReport& shard : report->shards) json["shards"].push_back(ShardJson(shard));
-    std::printf("%s\n", json.dump().c_str());
+    PrintJson(json);
   } else {
     PrintText(*report);
+    if (options.limits) PrintLimits(*report);
   }
   bool any = report->shards.empty();
   for (const ShardReport& shard : report->shards) {
@@ -170,6 +200,7 @@ Registered AddDescribe(CLI::App& app) {
   auto options = std::make_shared<DescribeOptions>();
   AddCommon(*command, options->common);
   AddWhere(*command, options->where);
+  command->add_flag("--limits", options->limits, "the limits too (JSON has them always)");
   return {command, [options] { return Describe(*options); }};
 }
 

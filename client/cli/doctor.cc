@@ -87,9 +87,7 @@ Finding CheckUnixSockets() {
   return {"Unix sockets", Verdict::kGood, "with shared memory: the view lane works", ""};
 }
 
-Finding CheckMemory(const DoctorOptions& options) {
-  uint64_t wanted = 0;
-  if (auto each = ParseBytes(options.dram, "--dram"); each.ok()) wanted = *each * options.shards;
+Finding CheckMemory(const DoctorOptions& options, uint64_t wanted) {
   uint64_t available = 0;
   std::ifstream meminfo("/proc/meminfo");
   for (std::string name, unit; meminfo >> name;) {
@@ -219,20 +217,23 @@ Finding CheckRoundTrip(const Where& where) {
 }
 
 ExitCode Doctor(const DoctorOptions& options) {
-  Progress progress("looking around");
+  const auto dram_bytes = ParseBytes(options.dram, "--dram");
+  if (!dram_bytes.ok()) return Complain(dram_bytes.status());
   std::vector<Finding> findings = {
       CheckExecutable("reprise-shard"),
       CheckExecutable("reprise-router"),
       CheckLoopback(),
       CheckUnixSockets(),
-      CheckMemory(options),
+      CheckMemory(options, *dram_bytes * options.shards),
       CheckMemlock(),
       CheckGpus(),
       CheckLibrary("NCCL", "libnccl.so.2", "without it blocks move by the stream and view lanes"),
       CheckClock(),
   };
-  progress.Tick("a block to and fro");
-  findings.push_back(CheckRoundTrip(options.where));
+  {
+    Waiting waiting("a block to and fro");
+    findings.push_back(CheckRoundTrip(options.where));
+  }
   const Finding* next = nullptr;  // the worst finding that can be cured, the first of its kind
   for (const Finding& finding : findings) {
     if (finding.verdict != Verdict::kBad) continue;
@@ -250,7 +251,7 @@ ExitCode Doctor(const DoctorOptions& options) {
                                   {"found", f.found},
                                   {"next", f.next}});
     }
-    std::printf("%s\n", json.dump().c_str());
+    PrintJson(json);
   } else {
     std::vector<std::vector<std::string>> rows;
     for (const Finding& f : findings) rows.push_back({f.name, VerdictName(f.verdict), f.found});

@@ -1,8 +1,9 @@
 // `reprise explain`: why a prompt hits as far as it does and no further.
 #include <cstdio>
 #include <fstream>
-#include <iterator>
+#include <limits>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -17,6 +18,7 @@
 #include "client/cpp/prefix_hasher.h"
 #include "client/cpp/vllm_keys.h"
 #include "nlohmann/json.hpp"
+#include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 #include "proto/wire/spec.h"
@@ -35,6 +37,9 @@ struct ExplainOptions {
   std::string seed;
 };
 
+// More than the tokens of the longest prompt that one question can carry.
+constexpr size_t kFileBytesMax = 4 * limits::kMessageBytesMax;
+
 absl::Status Usage(absl::string_view reason, absl::string_view sentence) {
   return Refusal(absl::StatusCode::kInvalidArgument, reason, sentence);
 }
@@ -43,13 +48,20 @@ absl::Status Usage(absl::string_view reason, absl::string_view sentence) {
 absl::StatusOr<std::string> TextOrFile(const std::string& text, absl::string_view option) {
   const bool literal = !text.empty() && (text[0] == '[' || text[0] == '{');
   if (literal) return text;
-  std::ifstream file(text == "-" ? "/dev/stdin" : text);
-  if (!file) {
+  std::ifstream file(text == "-" ? "/dev/stdin" : text, std::ios::binary);
+  std::string contents;
+  for (char byte = 0; contents.size() <= kFileBytesMax && file.get(byte);) contents += byte;
+  if (contents.size() > kFileBytesMax) {
+    return Usage("FILE_SIZE", absl::StrCat(option, " ", text, " has more than ", kFileBytesMax,
+                                           " bytes: give at most the ", limits::kPromptBlocksMax,
+                                           " blocks of one prompt"));
+  }
+  if (file.bad() || !file.eof()) {  // a folder opens and cannot be read
     return Refusal(absl::StatusCode::kNotFound, "FILE",
                    absl::StrCat(option, " ", text,
                                 " cannot be read: give a file, - for stdin, or the JSON itself"));
   }
-  return std::string(std::istreambuf_iterator<char>(file), {});
+  return contents;
 }
 
 // [1, 2, ...], {"tokens": [...]}, or numbers with blanks or commas between.
@@ -62,15 +74,20 @@ absl::StatusOr<std::vector<uint32_t>> ReadTokens(const std::string& option) {
     for (absl::string_view word :
          absl::StrSplit(text, absl::ByAnyChar(" ,\t\r\n"), absl::SkipEmpty())) {
       uint32_t token = 0;
-      if (!absl::SimpleAtoi(word, &token))
-        return Usage("TOKENS", absl::StrCat("--tokens has \"", word, "\""));
+      if (!absl::SimpleAtoi(word, &token)) {
+        return Usage("TOKENS", absl::StrCat("--tokens has \"", absl::CHexEscape(word.substr(0, 40)),
+                                            "\": give ids, whole numbers below 2^32"));
+      }
       json.push_back(token);
     }
   }
   std::vector<uint32_t> tokens;
   for (const auto& token : json) {
-    if (!token.is_number_unsigned())
-      return Usage("TOKENS", absl::StrCat("--tokens has ", token.dump(), ": give ids"));
+    if (!token.is_number_unsigned() ||
+        token.get<uint64_t>() > std::numeric_limits<uint32_t>::max()) {
+      return Usage("TOKENS", absl::StrCat("--tokens has ", token.dump(),
+                                          ": give ids, whole numbers below 2^32"));
+    }
     tokens.push_back(token.get<uint32_t>());
   }
   return tokens;
@@ -192,6 +209,10 @@ absl::StatusOr<std::vector<client::ShardExplanation>> Ask(const ExplainOptions& 
     return Usage("PROMPT", absl::StrCat("the prompt has no full block: a block is ",
                                         spec.block_tokens, " tokens"));
   }
+  if (call.keys.size() > limits::kPromptBlocksMax) {
+    return Usage("PROMPT", absl::StrCat("the prompt has ", call.keys.size(), " blocks, more than ",
+                                        limits::kPromptBlocksMax, ": ask for a part of it"));
+  }
   REPRISE_ASSIGN_OR_RETURN(
       auto asking, client::Client::Create({.routers = options.where.routers,
                                            .shards = options.where.shards,
@@ -201,7 +222,10 @@ absl::StatusOr<std::vector<client::ShardExplanation>> Ask(const ExplainOptions& 
 }
 
 ExitCode Explain(const ExplainOptions& options) {
-  const auto explanations = Ask(options);
+  const auto explanations = [&] {
+    Waiting waiting("asking the shards");
+    return Ask(options);
+  }();
   if (!explanations.ok()) return Complain(explanations.status());
   if (options.common.json()) {
     std::printf("%s\n", client::ExplainJson(*explanations).c_str());
@@ -209,7 +233,9 @@ ExitCode Explain(const ExplainOptions& options) {
     PrintText(*explanations);
   }
   if (client::BestExplanation(*explanations) != nullptr) return ExitCode::kOk;
-  return Complain(absl::UnavailableError("no shard answered"));
+  for (const client::ShardExplanation& one : *explanations) return Complain(one.status);
+  return Complain(Refusal(absl::StatusCode::kUnavailable, "NO_SHARD",
+                          "the router knows no shard: look with `reprise describe`"));
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "proto/types/block_key.h"
 #include "proto/types/cache_spec.h"
 #include "proto/types/refusal.h"
+#include "proto/types/status_macros.h"
 #include "proto/wire/spec.h"
 
 namespace reprise::cli {
@@ -163,17 +164,20 @@ absl::StatusOr<List> Sessions(const GetOptions& options, const ClusterReport& re
   return list;
 }
 
+absl::StatusOr<List> Ask(const GetOptions& options) {
+  Waiting waiting("asking the shards");
+  REPRISE_ASSIGN_OR_RETURN(const ClusterReport report, DescribeCluster(options.where));
+  if (options.what == "specs") return Specs(report);
+  if (options.what == "blocks") return Blocks(options, report);
+  if (options.what == "sessions") return Sessions(options, report);
+  return Shards(report);
+}
+
 ExitCode Get(const GetOptions& options) {
-  absl::StatusOr<ClusterReport> report = DescribeCluster(options.where);
-  if (!report.ok()) return Complain(report.status());
-  absl::StatusOr<List> list = List();
-  if (options.what == "shards") list = Shards(*report);
-  if (options.what == "specs") list = Specs(*report);
-  if (options.what == "blocks") list = Blocks(options, *report);
-  if (options.what == "sessions") list = Sessions(options, *report);
+  const absl::StatusOr<List> list = Ask(options);
   if (!list.ok()) return Complain(list.status());
   if (options.common.json()) {
-    std::printf("%s\n", Json{{options.what, list->json}, {"complete", !list->cut}}.dump().c_str());
+    PrintJson({{options.what, list->json}, {"complete", !list->cut}});
   } else {
     std::printf("%s", Table(list->head, list->rows).c_str());
     if (list->cut) std::fprintf(stderr, "only the first %zu: --limit shows more\n", options.limit);

@@ -134,4 +134,18 @@ void Progress::Tick(absl::string_view detail) {
                seconds.c_str());
 }
 
+Waiting::Waiting(std::string what) {
+  if (isatty(STDERR_FILENO) != 1) return;
+  ticker_ = std::thread([this, what = std::move(what)] {
+    Progress progress(what);
+    while (!over_.WaitForNotificationWithTimeout(kRedraw)) progress.Tick();
+  });
+}
+
+Waiting::~Waiting() {
+  if (!ticker_.joinable()) return;
+  over_.Notify();
+  ticker_.join();
+}
+
 }  // namespace reprise::cli

@@ -6,10 +6,12 @@
 
 #include <cstdint>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 
 namespace reprise::cli {
@@ -47,6 +49,19 @@ class Progress {
   const absl::Time started_;
   absl::Time drawn_;
   bool visible_ = false;
+};
+
+// The same for calls that block: ticks by itself, in a thread of its own, as long as it lives.
+class Waiting {
+ public:
+  explicit Waiting(std::string what);
+  ~Waiting();
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+
+ private:
+  absl::Notification over_;
+  std::thread ticker_;  // none when stderr is no terminal
 };
 
 }  // namespace reprise::cli

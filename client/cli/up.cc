@@ -318,10 +318,12 @@ Registered AddUp(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_option("--router-port", options->router_port, "0: any free one")
+      ->check(CLI::Range(0, 65535))
       ->capture_default_str();
   command
       ->add_option("--port-base", options->port_base,
                    "shard i listens on this port + i; 0: any free ones")
+      ->check(CLI::Range(0, 65535))
       ->capture_default_str();
   command->add_option("--folder", options->folder,
                       "keep members file and logs here; default: a private one, removed");

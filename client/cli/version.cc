@@ -12,7 +12,7 @@ Registered AddVersion(CLI::App& app) {
   AddCommon(*command, *common);
   return {command, [common] {
             if (common->json()) {
-              std::printf("%s\n", nlohmann::json{{"version", REPRISE_VERSION}}.dump().c_str());
+              PrintJson({{"version", REPRISE_VERSION}});
             } else {
               std::printf("reprise %s\n", REPRISE_VERSION);
             }

@@ -69,7 +69,8 @@ std::string Client::StatsJson() const {
                       {"calls_late", counters.calls_late.load()},
                       {"staging_bytes", staging_bytes()},
                       {"shards", shards}};
-  return stats.dump();
+  // A shard's last words may be anything; JSON is UTF-8.
+  return stats.dump(-1, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace);
 }
 
 }  // namespace reprise::client

@@ -104,7 +104,8 @@ std::string ExplainJson(const std::vector<ShardExplanation>& explanations) {
                          {"sentence", "No shard answered: nothing can be said about this prompt."}};
   json["shards"] = Json::array();
   for (const ShardExplanation& one : explanations) json["shards"].push_back(ToJson(one));
-  return json.dump();
+  // A shard's words may be anything; JSON is UTF-8.
+  return json.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
 }
 
 }  // namespace reprise::client
