@@ -61,6 +61,16 @@ void PeerLinks::Failed(const Member& member) {
   peer.rests_until = clock_.Now() + peer.rest;
 }
 
+absl::Time PeerLinks::NextAwake() const {
+  const absl::Time now = clock_.Now();
+  absl::Time next = absl::InfiniteFuture();
+  absl::MutexLock lock(&mu_);
+  for (const auto& [id, peer] : peers_) {
+    if (peer.rests_until > now) next = std::min(next, peer.rests_until);
+  }
+  return next;
+}
+
 void PeerLinks::Succeeded(const Member& member) {
   absl::MutexLock lock(&mu_);
   PeerAt(member).rest = absl::ZeroDuration();

@@ -36,6 +36,8 @@ class PeerLinks {
   // A call on the link of `peer` did not come back: the link is given up.
   void Failed(const Member& peer);
   void Succeeded(const Member& peer);
+  // When the first of the peers that are left alone may be tried again; InfiniteFuture: none is.
+  absl::Time NextAwake() const;
 
  private:
   struct Peer {
@@ -48,7 +50,7 @@ class PeerLinks {
 
   const Connect connect_;
   const Clock& clock_;
-  absl::Mutex mu_;
+  mutable absl::Mutex mu_;
   absl::flat_hash_map<ShardId, Peer> peers_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -32,8 +32,8 @@ class ReplicatorImpl final : public Replicator {
  public:
   explicit ReplicatorImpl(ReplicatorOptions options)
       : options_(std::move(options)),
-        links_(ConnectOver(options_),
-               options_.clock != nullptr ? *options_.clock : MonotonicClock()),
+        clock_(options_.clock != nullptr ? *options_.clock : MonotonicClock()),
+        links_(ConnectOver(options_), clock_),
         queue_(limits::kReplicationThreads, limits::kReplicationQueueBlocksMax),
         short_(/*lanes=*/1, limits::kReplicationQueueBlocksMax) {
     for (size_t lane = 0; lane < limits::kReplicationThreads; ++lane) {
@@ -89,7 +89,10 @@ class ReplicatorImpl final : public Replicator {
       return stopping_ || queue_.HasWork(lane);
     };
     while (true) {
-      mu_.Await(absl::Condition(&wanted));
+      if (!mu_.AwaitWithTimeout(absl::Condition(&wanted), retry_at_ - clock_.Now())) {
+        if (clock_.Now() >= retry_at_) RequeueShort();
+        continue;
+      }
       if (stopping_) return;
       std::optional<ReplicationJob> job = queue_.Pop(lane);
       const uint64_t members_seen = members_changed_;
@@ -101,6 +104,7 @@ class ReplicatorImpl final : public Replicator {
       if (outcome == Outcome::kShort) {
         ReplicationQueue& next = members_seen == members_changed_ ? short_ : queue_;
         counters_.chains_dropped += next.Push(*std::move(job));
+        retry_at_ = std::min(retry_at_, links_.NextAwake());
       }
       counters_.chains_done += outcome == Outcome::kDone ? 1 : 0;
       counters_.chains_short += outcome == Outcome::kShort ? 1 : 0;
@@ -109,10 +113,15 @@ class ReplicatorImpl final : public Replicator {
   }
 
   // A chain that found too few shards (at the start of a cluster, a shard knows no other one) gets
-  // its copies when the members change.
+  // its copies when the members change, or when a shard that did not answer may be asked again.
   void RetryShort() {
     absl::MutexLock lock(&mu_);
     ++members_changed_;
+    RequeueShort();
+  }
+
+  void RequeueShort() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    retry_at_ = absl::InfiniteFuture();
     while (std::optional<ReplicationJob> job = short_.Pop(0)) {
       counters_.chains_dropped += queue_.Push(*std::move(job));
     }
@@ -187,10 +196,12 @@ class ReplicatorImpl final : public Replicator {
   }
 
   const ReplicatorOptions options_;
+  const Clock& clock_;
   PeerLinks links_;
   mutable absl::Mutex mu_;
   ReplicationQueue queue_ ABSL_GUARDED_BY(mu_);
-  ReplicationQueue short_ ABSL_GUARDED_BY(mu_);  // wait for other members
+  ReplicationQueue short_ ABSL_GUARDED_BY(mu_);  // wait for other members, or for retry_at_
+  absl::Time retry_at_ ABSL_GUARDED_BY(mu_) = absl::InfiniteFuture();  // by clock_
   uint64_t members_changed_ ABSL_GUARDED_BY(mu_) = 0;
   ReplicatorCounters counters_ ABSL_GUARDED_BY(mu_);
   size_t running_ ABSL_GUARDED_BY(mu_) = 0;

@@ -6,7 +6,8 @@
 // chain alone may exceed it), the oldest chains are dropped first and counted; a chain is copied
 // from its first missing block on, so that a peer never holds a hole; a peer that does not answer
 // is skipped for a while and the next one is tried; a chain that found too few peers waits, in a
-// queue of the same bound, until the members change.
+// queue of the same bound, until the members change or a peer that did not answer may be tried
+// again.
 //
 // Thread safety: all methods may be called from any thread.
 #pragma once
@@ -48,7 +49,7 @@ struct ReplicatorOptions {
 struct ReplicatorCounters {
   uint64_t chains_submitted = 0;
   uint64_t chains_done = 0;     // all copies made, or present already
-  uint64_t chains_short = 0;    // fewer copies than asked, until the members change
+  uint64_t chains_short = 0;    // times that a chain got fewer copies than asked, and waits
   uint64_t chains_dropped = 0;  // pushed out of the queue
   uint64_t chains_gone = 0;     // evicted here before they were copied
   uint64_t chains_refused = 0;  // of a tenant that a peer link cannot speak for

@@ -68,7 +68,11 @@ TEST_F(NcclShardsTest, AStoppedPeerBreaksTheLinkAndNothingElseAndIsCopiedToAgain
   EXPECT_TRUE(Eventually([&] { return cluster_->ShardCounter(home_, "nccl_links_made") == 0; }));
   EXPECT_EQ(FetchChain(*cluster_->Link(home_), kSpec, keys).value_or(0), kBlocks);
   cluster_->shard(peer_).Continue();
-  EXPECT_TRUE(AwaitCopyByNccl());
+  // By which lane is for their rates to say: over a stream of host memory NCCL is not the fastest.
+  EXPECT_TRUE(Eventually([&] {
+    const auto again = Store();
+    return Eventually([&] { return HasCopy(again); });
+  }));
 }
 
 TEST_F(NcclShardsTest, AKilledPeerLeavesNoLinkAndItsSuccessorIsCopiedToByNccl) {

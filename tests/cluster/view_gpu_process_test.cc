@@ -26,8 +26,10 @@ class HbmShard {
     if (at != std::string::npos) address_ = line.substr(at, line.find('"', at) - at);
   }
   std::unique_ptr<cluster::ShardLink> Connect() {
-    auto link =
-        cluster::ShardLink::Connect({.address = address_, .client_name = "view-gpu"}, Soon());
+    auto link = cluster::ShardLink::Connect({.address = address_,
+                                             .client_name = "view-gpu",
+                                             .lanes = {LaneKind::kView, LaneKind::kStream}},
+                                            Soon());
     EXPECT_TRUE(link.ok()) << link.status();
     return link.ok() ? *std::move(link) : nullptr;
   }

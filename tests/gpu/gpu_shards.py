@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 60.0  # for the first chain that goes by NCCL: nothing else is allowed for it
-AGAIN_S = 5.0
+AGAIN_S = 45.0  # a peer that failed is left alone for up to half a minute
 BLOCKS = 48  # of a chain: 96 MiB
 NCCL = {
     "CUDA_VISIBLE_DEVICES": "0",
@@ -177,7 +177,10 @@ def replicate(worker: Worker, home: Shard, peer: Shard, what: str, by_nccl_s: fl
     """
     end = time.monotonic() + by_nccl_s
     tries, by_nccl = 0, 0
-    while by_nccl < BLOCKS and time.monotonic() < end:
+    right = 0
+    while not (by_nccl >= BLOCKS or right == BLOCKS and by_nccl_s < PATIENCE_S):
+        if time.monotonic() > end:
+            break
         before = peer.counter("lane_nccl_blocks_written_total")
         chain = worker.chain()
         worker.store(home, chain)

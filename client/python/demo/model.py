@@ -73,6 +73,9 @@ def load(model: str | None, size: str, tokenizer: Path, device: str = "cpu") -> 
         )
     from tokenizers import Tokenizer
 
+    if device != "cpu":
+        # cuDNN's attention plans anew for every length of the cache, which is every token.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     trained = Tokenizer.from_file(str(tokenizer))
     made = make(size, device, trained.get_vocab_size())
     return Decoder(made, lambda text: trained.encode(text).ids, trained.decode)

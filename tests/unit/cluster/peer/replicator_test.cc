@@ -126,6 +126,29 @@ TEST_F(ReplicatorTest, APeerThatDoesNotAnswerIsSkippedAndLeftAloneForAWhile) {
   EXPECT_EQ(cluster_.peer(peers[0]).Stored().size(), 5u) << "the whole chain, not its end alone";
 }
 
+TEST_F(ReplicatorTest, AChainIsCopiedWhenThePeerThatDidNotAnswerMayBeAskedAgain) {
+  Start(/*replication=*/4);
+  const auto peers = PeersOf("chat");
+  FakePeer& gone = cluster_.peer(peers[1]);
+  {
+    absl::MutexLock lock(&gone.mu);
+    gone.connect = absl::UnavailableError("gone");
+  }
+  const ReplicationJob job = Job("chat", 3);
+  Replicate(job);
+  EXPECT_EQ(replicator_->counters().chains_short, 1u);
+  {
+    absl::MutexLock lock(&gone.mu);
+    gone.connect = absl::OkStatus();
+  }
+  clock_.Advance(limits::kBreakerOpenMin);
+  absl::MutexLock lock(&gone.mu);
+  const auto copied = [&gone]() ABSL_SHARED_LOCKS_REQUIRED(gone.mu) {
+    return gone.stored.size() == 3;
+  };
+  EXPECT_TRUE(gone.mu.AwaitWithTimeout(absl::Condition(&copied), kPatience));
+}
+
 TEST_F(ReplicatorTest, APeerThatFailsHalfwayIsReplacedByTheNext) {
   Start();
   const auto peers = PeersOf("chat");
