@@ -143,9 +143,8 @@ TEST_F(ReplicatorTest, AChainIsCopiedWhenThePeerThatDidNotAnswerMayBeAskedAgain)
   }
   clock_.Advance(limits::kBreakerOpenMin);
   absl::MutexLock lock(&gone.mu);
-  const auto copied = [&gone]() ABSL_SHARED_LOCKS_REQUIRED(gone.mu) {
-    return gone.stored.size() == 3;
-  };
+  const auto copied = [&gone]()
+                          ABSL_SHARED_LOCKS_REQUIRED(gone.mu) { return gone.stored.size() == 3; };
   EXPECT_TRUE(gone.mu.AwaitWithTimeout(absl::Condition(&copied), kPatience));
 }
 
