@@ -88,7 +88,9 @@ const char* MissReasonName(MissReason reason) {
 const ShardExplanation* BestExplanation(const std::vector<ShardExplanation>& explanations) {
   const ShardExplanation* best = nullptr;
   const auto rank = [](const ShardExplanation& one) {
-    return std::make_tuple(one.explanation.run_blocks, Tells(one.explanation.reason));
+    // A shard on which nobody opened the spec that was asked for cannot name the field.
+    return std::make_tuple(one.explanation.run_blocks, Tells(one.explanation.reason),
+                           !one.explanation.spec_difference.field.empty());
   };
   for (const ShardExplanation& one : explanations) {
     if (one.status.ok() && (best == nullptr || rank(one) > rank(*best))) best = &one;
