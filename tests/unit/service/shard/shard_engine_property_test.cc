@@ -64,7 +64,7 @@ using Path = std::string;
 // The engine beside a model of what it must and must not hold.
 class Pair {
  public:
-  explicit Pair(bool tiered) {
+  explicit Pair(bool tiered) : tiered_(tiered) {
     control_->guarded = true;
     engine_ = *ShardEngine::Create(
         {.id = {"shard-0"},
@@ -195,7 +195,16 @@ class Pair {
   }
 
   std::vector<Path> Granted(const ReserveResult& reserved, const std::vector<Path>& chain) {
-    const size_t run = ModelRun(chain);
+    const auto ends = std::find_if_not(
+        reserved.outcomes.begin(), reserved.outcomes.end(),
+        [](ReserveOutcome outcome) { return outcome == ReserveOutcome::kPresent; });
+    const auto run = static_cast<size_t>(ends - reserved.outcomes.begin());
+    // Room on the upper tier is made before the run is looked at: what had no place below may be
+    // gone, if nobody reads it.
+    const size_t stored = ModelRun(chain);
+    RC_ASSERT(run <= stored);
+    if (!tiered_) RC_ASSERT(run == stored);
+    for (size_t i = run; i < stored; ++i) RC_ASSERT(!Leased(chain[i]));
     std::vector<Path> granted;
     for (size_t i = 0; i < chain.size(); ++i) {
       const bool present = reserved.outcomes[i] == ReserveOutcome::kPresent;
@@ -392,6 +401,7 @@ class Pair {
     RC_ASSERT(watched_.size() == stored_.size());
   }
 
+  const bool tiered_;
   ManualClock clock_;
   const std::shared_ptr<reprise::testing::HostHbmControl> control_ =
       std::make_shared<reprise::testing::HostHbmControl>();
