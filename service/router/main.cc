@@ -36,7 +36,8 @@ struct Flags {
 };
 
 constexpr char kFooter[] =
-    "Every other limit is fixed and shown by `reprise describe` (RouterService.Describe).\n"
+    "Every other limit is fixed and shown by `reprise describe --limits`\n"
+    "(RouterService.Describe).\n"
     "SIGTERM or SIGINT: answer what is in flight, exit 0.";
 
 void AddFlags(CLI::App& app, Flags& flags) {

@@ -50,7 +50,7 @@ struct Flags {
 };
 
 constexpr char kFooter[] =
-    "Every other limit is fixed and shown by `reprise describe` (ShardService.Describe).\n"
+    "Every other limit is fixed and shown by `reprise describe --limits` (ShardService.Describe).\n"
     "SIGTERM or SIGINT: tell clients to write elsewhere, finish what is in flight, exit 0.\n"
     "NCCL reads its own environment: NCCL_SOCKET_IFNAME names its network interface. Its traffic\n"
     "is plaintext.";
