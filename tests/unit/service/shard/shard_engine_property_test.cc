@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 
+#include "tests/support/sanitizers.h"
 #include "tests/unit/service/shard/engine_fixture.h"
 
 namespace reprise::shard {
@@ -412,8 +413,11 @@ class Pair {
   std::map<std::pair<Fingerprint, BlockKey>, Tier> watched_;
 };
 
+constexpr const char* kCases =
+    reprise::testing::kSanitized ? "max_success=60" : "max_success=250";
+
 TEST(EngineProperty, RandomVerbsKeepTheForestTheLeasesAndTheAccounting) {
-  ::setenv("RC_PARAMS", "max_success=250", /*overwrite=*/0);
+  ::setenv("RC_PARAMS", kCases, /*overwrite=*/0);
   EXPECT_TRUE(rc::check("engine against model", [](const std::vector<Step>& steps) {
     Pair pair(/*tiered=*/false);
     for (const Step& step : steps) pair.Take(step);
@@ -421,7 +425,7 @@ TEST(EngineProperty, RandomVerbsKeepTheForestTheLeasesAndTheAccounting) {
 }
 
 TEST(EngineProperty, SoTheyDoWithBlocksOnTheirWayBetweenTwoTiers) {
-  ::setenv("RC_PARAMS", "max_success=250", /*overwrite=*/0);
+  ::setenv("RC_PARAMS", kCases, /*overwrite=*/0);
   EXPECT_TRUE(rc::check("engine with two tiers against model", [](const std::vector<Step>& steps) {
     Pair pair(/*tiered=*/true);
     for (const Step& step : steps) pair.Take(step);

@@ -24,7 +24,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorStat
 
 from reprise import Client
 
-from . import groups, keys, versions
+from . import affinity, groups, keys, versions
 from .messages import RankParts, StepMetadata, WorkerReport
 from .metrics import ReprisePromMetrics, RepriseStats
 from .scheduler_side import SchedulerSide
@@ -67,7 +67,8 @@ class RepriseConnector(KVConnectorBase_V1, SupportsHMA):
                 self._kv_transfer_config.kv_load_failure_policy,
             )
         side = "scheduler" if role == KVConnectorRole.SCHEDULER else "worker"
-        self._client = Client(**self._settings.client_arguments(f"vllm-{side}-{os.getpid()}"))
+        with affinity.unbound():
+            self._client = Client(**self._settings.client_arguments(f"vllm-{side}-{os.getpid()}"))
         self._scheduler: SchedulerSide | None = None
         self._worker: WorkerSide | None = None
         self._rank_parts: RankParts | None = None
@@ -193,7 +194,9 @@ class RepriseConnector(KVConnectorBase_V1, SupportsHMA):
             self._mover.start_saves(metadata.saves)
 
     def get_transfer_results(self, finished_req_ids: set[str]) -> KVConnectorTransferResults:
-        results = self._mover.results()
+        metadata = self._connector_metadata
+        idle = isinstance(metadata, StepMetadata) and metadata.idle
+        results = self._mover.results(idle)
         self._failed_blocks = results.failed_blocks
         return KVConnectorTransferResults(
             finished_recving=results.finished, failed_recving=results.failed

@@ -64,6 +64,7 @@ class StepMetadata(KVConnectorMetadata):
     cancelled: set[str] = dataclasses.field(
         default_factory=set
     )  # requests whose load no one needs any more
+    idle: bool = False  # the step runs no request
 
 
 @dataclasses.dataclass(frozen=True)

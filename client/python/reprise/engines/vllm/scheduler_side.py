@@ -289,7 +289,8 @@ class SchedulerSide:
                 if block_ids is not None:
                     self._plan_save(tracked, done, block_ids)
             tracked.due = (tracked.saved_blocks + least) * self._unit
-        metadata = StepMetadata(self._loads, self._saves, self._cancelled)
+        idle = not scheduler_output.num_scheduled_tokens
+        metadata = StepMetadata(self._loads, self._saves, self._cancelled, idle)
         self._loads, self._saves, self._cancelled = [], [], set()
         return metadata
 

@@ -21,7 +21,7 @@ import numpy as np
 from reprise import PagedPlan
 from reprise.memory import HOST
 
-from . import keys
+from . import affinity, keys
 from .messages import GroupBlocks, Load, Save, SaveOutcome, WorkerReport
 from .metrics import RepriseStats
 from .settings import Settings
@@ -29,6 +29,10 @@ from .spec_from_engine import Part, Planes
 from .staging import DeviceOrder, Stager, plan_device
 
 logger = logging.getLogger("vllm.reprise")
+
+# vLLM steps without a pause while a load or a save is under way. A step that has nothing else to do
+# leaves the core to the threads that move bytes, and a request that comes meanwhile waits so long.
+IDLE_WAIT_S = 0.001
 
 
 @dataclasses.dataclass
@@ -77,12 +81,19 @@ class WorkerSide:
         self._stats = RepriseStats()
         self._results = Results()
         self._report = WorkerReport()
+        self._ended = threading.Condition(self._lock)  # a load or a save
         self._running: dict[str, Any] = {}  # request -> the operation to cancel, None between two
+        self._saving = 0
         self._cancelled: set[str] = set()
         self._one_group = True
         self._order: DeviceOrder | None = None  # where plans are on a device
-        self._loaders = concurrent.futures.ThreadPoolExecutor(settings.load_threads, "reprise-load")
-        self._savers = concurrent.futures.ThreadPoolExecutor(settings.load_threads, "reprise-save")
+        self._loaders = self._threads("reprise-load")
+        self._savers = self._threads("reprise-save")
+
+    def _threads(self, name: str) -> concurrent.futures.ThreadPoolExecutor:
+        return concurrent.futures.ThreadPoolExecutor(
+            self._settings.load_threads, name, initializer=affinity.unbind
+        )
 
     def place(self, parts: list[tuple[Part, Planes]], groups: int) -> None:
         """Where this rank's parts lie. Opens their plans, so that a layout that cannot be is
@@ -147,6 +158,7 @@ class WorkerSide:
                     self._results.failed_blocks |= failed
                 else:
                     self._results.failed.add(load.request_id)
+            self._ended.notify()
 
     def _load_group(self, load: Load, blocks: GroupBlocks, deadline: float) -> set[int]:
         """Loads one group's blocks, part by part; returns the ids of those that did not come."""
@@ -240,6 +252,8 @@ class WorkerSide:
         """
         if self._order and saves:
             self._order.behind_engine()
+        with self._lock:
+            self._saving += len(saves)
         for save in saves:
             marks = {
                 place.part.group.index: place.stager.after()
@@ -263,7 +277,9 @@ class WorkerSide:
             logger.exception("saving %d failed", save.save_id)
             complete = False
         with self._lock:
+            self._saving -= 1
             self._report.saves[save.save_id] = SaveOutcome(1, complete)
+            self._ended.notify()
 
     def _save_part(
         self, save: Save, blocks: GroupBlocks, place: Place, mark: Any, deadline: float
@@ -299,8 +315,12 @@ class WorkerSide:
 
     # ---- Answers
 
-    def results(self) -> Results:
+    def results(self, idle: bool = False) -> Results:
+        """`idle`: the step has nothing else to do, so an end that is near is waited for."""
         with self._lock:
+            ended = self._results.finished or self._report.saves
+            if idle and not ended and (self._running or self._saving):
+                self._ended.wait(IDLE_WAIT_S)
             taken, self._results = self._results, Results()
             return taken
 
