@@ -17,6 +17,7 @@
 #include "client/cpp/prefix_hasher.h"
 #include "client/cpp/vllm_keys.h"
 #include "kernels/checksum/checksum.h"
+#include "kernels/quantize/spec_codec.h"
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
@@ -140,20 +141,28 @@ void reprise_spec_close(reprise_spec* spec) {
 uint64_t reprise_spec_block_bytes(const reprise_spec* spec) {
   return spec->spec->layout.block_bytes;
 }
+uint64_t reprise_spec_stored_bytes(const reprise_spec* spec) {
+  return spec->spec->stored.block_bytes;
+}
 void reprise_spec_fingerprint(const reprise_spec* spec, uint8_t fingerprint[32]) {
   std::memcpy(fingerprint, spec->spec->fingerprint.bytes.data(), reprise::kDigestBytes);
 }
 
 reprise_code reprise_fingerprint(const char* spec_json, uint8_t fingerprint[32],
-                                 uint64_t* block_bytes, reprise_error* error) {
+                                 uint64_t* block_bytes, uint64_t* stored_bytes,
+                                 reprise_error* error) {
   return Guard(error, [&]() -> absl::Status {
     if (spec_json == nullptr) return Unset("spec_json");
     REPRISE_ASSIGN_OR_RETURN(const reprise::CacheSpec spec, rc::CacheSpecFromJson(spec_json));
     REPRISE_RETURN_IF_ERROR(reprise::ValidateSpec(spec));
+    REPRISE_ASSIGN_OR_RETURN(const auto codec, reprise::kernels::CodecOf(spec));
     if (fingerprint != nullptr) {
       std::memcpy(fingerprint, reprise::FingerprintOf(spec).bytes.data(), reprise::kDigestBytes);
     }
     if (block_bytes != nullptr) *block_bytes = reprise::LayoutOf(spec).block_bytes;
+    if (stored_bytes != nullptr) {
+      *stored_bytes = reprise::kernels::StoredLayoutOf(spec, codec).block_bytes;
+    }
     return absl::OkStatus();
   });
 }

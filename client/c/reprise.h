@@ -56,10 +56,13 @@ REPRISE_EXPORT reprise_code reprise_spec_open(reprise_client* client, const char
                                               reprise_spec** spec, reprise_error* error);
 REPRISE_EXPORT void reprise_spec_close(reprise_spec* spec);
 REPRISE_EXPORT uint64_t reprise_spec_block_bytes(const reprise_spec* spec);
+/* Of a block as shards keep it: under a codec, of an encoded one. */
+REPRISE_EXPORT uint64_t reprise_spec_stored_bytes(const reprise_spec* spec);
 REPRISE_EXPORT void reprise_spec_fingerprint(const reprise_spec* spec, uint8_t fingerprint[32]);
-/* The same without a client. */
+/* The same without a client; what is NULL is not told. */
 REPRISE_EXPORT reprise_code reprise_fingerprint(const char* spec_json, uint8_t fingerprint[32],
-                                                uint64_t* block_bytes, reprise_error* error);
+                                                uint64_t* block_bytes, uint64_t* stored_bytes,
+                                                reprise_error* error);
 
 /* ---- Keys. Writes token_count / block_tokens keys (full blocks only) to `keys`. `salt` and
  * `extra` separate what must not be shared (tenant's salt, LoRA name, multimodal hashes): each is

@@ -6,11 +6,14 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/device_memory.h"
 #include "kernels/checksum/checksum.h"
+#include "kernels/quantize/quantize.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::client {
 namespace {
+
+constexpr uintptr_t kCodecAlignBytes = 4;  // quantize.h
 
 absl::Status Misuse(absl::string_view reason, absl::string_view sentence) {
   return Refusal(absl::StatusCode::kInvalidArgument, reason, sentence);
@@ -25,7 +28,8 @@ absl::Status CheckWhere(const CallerMemory& memory, uint32_t blocks) {
 
 }  // namespace
 
-absl::Status CallerMemory::Check(const BlockLayout& layout, uint32_t blocks) const {
+absl::Status CallerMemory::Check(const BlockLayout& layout, uint32_t blocks,
+                                 const kernels::QuantShape* codec) const {
   if (buffers.empty() == (plan == nullptr) && blocks > 0) {
     return Misuse(
         "MEMORY_FORM",
@@ -40,6 +44,11 @@ absl::Status CallerMemory::Check(const BlockLayout& layout, uint32_t blocks) con
       if (buffers[i] == nullptr) {
         return Misuse("MEMORY_BUFFERS",
                       absl::StrCat("buffers[", i, "] is null: give the block's memory"));
+      }
+      if (codec != nullptr && reinterpret_cast<uintptr_t>(buffers[i]) % kCodecAlignBytes != 0) {
+        return Misuse("MEMORY_BUFFERS",
+                      absl::StrCat("buffers[", i, "] does not begin at a multiple of ",
+                                   kCodecAlignBytes, " bytes, which the spec's codec needs"));
       }
     }
     return CheckWhere(*this, blocks);
@@ -127,6 +136,19 @@ absl::Status CheckChecksum(uint32_t block, const Checksum128& found, const Check
                               " instead of ", ToHex(expected), ": it counts as a miss"));
 }
 
+// ---- Staging
+
+absl::Status StagedBlock::Get(const BlockTransfer& transfer) {
+  if (there()) return absl::OkStatus();
+  stored_bytes_ = transfer.layout->block_bytes;
+  const uint64_t plain =
+      transfer.codec == nullptr ? 0 : kernels::LayoutOf(*transfer.codec).plain_block_bytes;
+  // One buffer for both: whoever waited for the second would hold the first.
+  REPRISE_ASSIGN_OR_RETURN(buffer_,
+                           transfer.staging->Get(stored_bytes_ + plain, transfer.deadline));
+  return absl::OkStatus();
+}
+
 // ---- Sink
 
 VerifyingSink::VerifyingSink(BlockTransfer transfer, std::span<const Checksum128> checksums,
@@ -134,42 +156,49 @@ VerifyingSink::VerifyingSink(BlockTransfer transfer, std::span<const Checksum128
     : transfer_(transfer), checksums_(checksums), on_block_(std::move(on_block)) {}
 
 absl::Status VerifyingSink::Prepare() {
-  if (transfer_.memory->plan == nullptr) return absl::OkStatus();
-  REPRISE_ASSIGN_OR_RETURN(
-      staged_, transfer_.staging->Get(transfer_.layout->block_bytes, transfer_.deadline));
-  return absl::OkStatus();
+  if (transfer_.memory->plan == nullptr && transfer_.codec == nullptr) return absl::OkStatus();
+  return staged_.Get(transfer_);
 }
 
 std::span<uint8_t> VerifyingSink::Buffer(uint32_t i) {
-  const CallerMemory& memory = *transfer_.memory;
-  if (memory.plan != nullptr) return staged_.bytes();
-  return {memory.buffers[transfer_.first + i], transfer_.layout->block_bytes};
+  if (staged_.there()) return staged_.stored();
+  return {transfer_.memory->buffers[transfer_.first + i], transfer_.layout->block_bytes};
 }
 
 absl::Status VerifyingSink::Complete(uint32_t i) {
   const std::span<uint8_t> block = Buffer(i);
   REPRISE_RETURN_IF_ERROR(Verify(i, ChecksumOf(*transfer_.layout, block)));
-  const CallerMemory& memory = *transfer_.memory;
-  if (memory.plan != nullptr) {
-    kernels::ScatterBlock(*memory.plan, memory.PagesOf(transfer_.first + i), block.data());
-  }
+  if (staged_.there()) Place(i, block.data());
   return on_block_(i);
 }
 
 absl::Status VerifyingSink::Deliver(uint32_t i, std::span<const uint8_t> bytes) {
-  const CallerMemory& memory = *transfer_.memory;
   if (bytes.size() != transfer_.layout->block_bytes) {
     return absl::InternalError(absl::StrCat("a lane delivered a block of ", bytes.size(),
                                             " bytes instead of ", transfer_.layout->block_bytes));
   }
-  if (memory.plan == nullptr) {
-    uint8_t* to = memory.buffers[transfer_.first + i];
-    REPRISE_RETURN_IF_ERROR(Verify(i, CopyAndChecksum(*transfer_.layout, bytes.data(), to)));
-  } else {
+  if (staged_.there()) {
     REPRISE_RETURN_IF_ERROR(Verify(i, ChecksumOf(*transfer_.layout, bytes)));
-    kernels::ScatterBlock(*memory.plan, memory.PagesOf(transfer_.first + i), bytes.data());
+    Place(i, bytes.data());
+  } else {
+    REPRISE_RETURN_IF_ERROR(
+        Verify(i, CopyAndChecksum(*transfer_.layout, bytes.data(), Buffer(i).data())));
   }
   return on_block_(i);
+}
+
+void VerifyingSink::Place(uint32_t i, const uint8_t* stored) {
+  const CallerMemory& memory = *transfer_.memory;
+  const uint8_t* plain = stored;
+  if (transfer_.codec != nullptr) {
+    uint8_t* to =
+        memory.plan == nullptr ? memory.buffers[transfer_.first + i] : staged_.plain();
+    kernels::DecodeBlock(*transfer_.codec, stored, to);
+    plain = to;
+  }
+  if (memory.plan != nullptr) {
+    kernels::ScatterBlock(*memory.plan, memory.PagesOf(transfer_.first + i), plain);
+  }
 }
 
 // ---- Source
@@ -184,15 +213,12 @@ absl::StatusOr<std::span<const uint8_t>> ChecksummingSource::Bytes(uint32_t i) {
   REPRISE_RETURN_IF_ERROR(check_());
   const CallerMemory& memory = *transfer_.memory;
   std::span<const uint8_t> block;
-  if (memory.plan == nullptr) {
+  if (memory.plan == nullptr && transfer_.codec == nullptr) {
     block = {memory.buffers[blocks_[i]], transfer_.layout->block_bytes};
   } else {
-    if (staged_.bytes().empty()) {
-      REPRISE_ASSIGN_OR_RETURN(
-          staged_, transfer_.staging->Get(transfer_.layout->block_bytes, transfer_.deadline));
-    }
-    kernels::GatherBlock(*memory.plan, memory.PagesOf(blocks_[i]), staged_.bytes().data());
-    block = staged_.bytes();
+    REPRISE_RETURN_IF_ERROR(staged_.Get(transfer_));
+    Make(i, staged_.stored().data());
+    block = staged_.stored();
   }
   // A lane may ask for a block again when it falls back to another lane.
   checksums_.resize(i);
@@ -209,14 +235,28 @@ absl::Status ChecksummingSource::Fill(uint32_t i, std::span<uint8_t> slot) {
   }
   const CallerMemory& memory = *transfer_.memory;
   checksums_.resize(i);
-  if (memory.plan == nullptr) {
+  if (memory.plan == nullptr && transfer_.codec == nullptr) {
     checksums_.push_back(
         CopyAndChecksum(*transfer_.layout, memory.buffers[blocks_[i]], slot.data()));
-  } else {
-    kernels::GatherBlock(*memory.plan, memory.PagesOf(blocks_[i]), slot.data());
-    checksums_.push_back(ChecksumOf(*transfer_.layout, slot));
+    return absl::OkStatus();
   }
+  if (transfer_.codec != nullptr) REPRISE_RETURN_IF_ERROR(staged_.Get(transfer_));
+  Make(i, slot.data());
+  checksums_.push_back(ChecksumOf(*transfer_.layout, slot));
   return absl::OkStatus();
+}
+
+void ChecksummingSource::Make(uint32_t i, uint8_t* stored) {
+  const CallerMemory& memory = *transfer_.memory;
+  const uint8_t* plain = nullptr;
+  if (memory.plan == nullptr) {
+    plain = memory.buffers[blocks_[i]];
+  } else {
+    uint8_t* to = transfer_.codec == nullptr ? stored : staged_.plain();
+    kernels::GatherBlock(*memory.plan, memory.PagesOf(blocks_[i]), to);
+    plain = to;
+  }
+  if (transfer_.codec != nullptr) kernels::EncodeBlock(*transfer_.codec, plain, stored);
 }
 
 }  // namespace reprise::client

@@ -1,6 +1,6 @@
 // The caller's memory, and the two ends that a lane sees of it: a sink that counts a block only
 // when its checksum holds, and a source that makes the checksum from the very bytes that are
-// stored.
+// stored. Under a codec the two decode and encode on the way.
 //
 // Memory is one buffer per block in the canonical layout, or an engine's paged tensors by a plan
 // that is made once; in host memory, or all of it on one GPU (device_memory.h, which has sinks and
@@ -22,6 +22,7 @@
 #include "cluster/lanes/lane.h"
 #include "kernels/block_copy/block_copy.h"
 #include "kernels/block_copy/block_copy_cuda.h"
+#include "kernels/quantize/quant_format.h"
 #include "kernels/runtime/device.h"
 #include "kernels/runtime/stream.h"
 #include "proto/types/cache_spec.h"
@@ -42,8 +43,10 @@ struct CallerMemory {
   std::shared_ptr<const kernels::Event> after;
 
   // INVALID_ARGUMENT unless exactly one form is given, for at least `blocks` blocks of `layout`, of
-  // the memory that `device` says; UNAVAILABLE without that GPU.
-  absl::Status Check(const BlockLayout& layout, uint32_t blocks) const;
+  // the memory that `device` says, aligned as `codec` (nullptr: none) needs it; UNAVAILABLE without
+  // that GPU.
+  absl::Status Check(const BlockLayout& layout, uint32_t blocks,
+                     const kernels::QuantShape* codec = nullptr) const;
   std::span<const int64_t> PagesOf(uint32_t block) const;
 };
 
@@ -62,10 +65,26 @@ absl::Status CheckChecksum(uint32_t block, const Checksum128& found, const Check
 // What sink and source share.
 struct BlockTransfer {
   const CallerMemory* memory = nullptr;
-  const BlockLayout* layout = nullptr;
+  const BlockLayout* layout = nullptr;           // of a block at the shard
+  const kernels::QuantShape* codec = nullptr;    // nullptr: the caller's blocks have that layout
   Staging* staging = nullptr;
   uint32_t first = 0;  // the caller's block that is block 0 of the lane's call
   absl::Time deadline;
+};
+
+// Staging for one block: as the shard has it, and under a codec as the engine has it, for paged
+// memory, whose pages a codec cannot reach.
+class StagedBlock {
+ public:
+  // Does nothing when it is there already.
+  absl::Status Get(const BlockTransfer& transfer);
+  bool there() const { return !buffer_.bytes().empty(); }
+  std::span<uint8_t> stored() const { return buffer_.bytes().first(stored_bytes_); }
+  uint8_t* plain() const { return buffer_.bytes().data() + stored_bytes_; }
+
+ private:
+  StagingBuffer buffer_;
+  uint64_t stored_bytes_ = 0;
 };
 
 // Puts blocks into the caller's memory. Status of a wrong checksum: DATA_LOSS, reason
@@ -77,7 +96,7 @@ class VerifyingSink final : public lanes::BlockSink {
   VerifyingSink(BlockTransfer transfer, std::span<const Checksum128> checksums,
                 std::function<absl::Status(uint32_t)> on_block);
 
-  // Gets the staging buffer that paged memory needs. REQUIRES: called before a lane has the sink.
+  // Gets the staging that paged memory and a codec need. REQUIRES: called before a lane has the sink.
   absl::Status Prepare();
 
   std::span<uint8_t> Buffer(uint32_t i) override;
@@ -89,10 +108,13 @@ class VerifyingSink final : public lanes::BlockSink {
     return CheckChecksum(transfer_.first + i, found, checksums_[i]);
   }
 
+  // From a verified block of the shard's to where the caller wants it.
+  void Place(uint32_t i, const uint8_t* stored);
+
   BlockTransfer transfer_;
   std::span<const Checksum128> checksums_;
   std::function<absl::Status(uint32_t)> on_block_;
-  StagingBuffer staged_;
+  StagedBlock staged_;
 };
 
 // Takes blocks from the caller's memory.
@@ -110,11 +132,15 @@ class ChecksummingSource final : public lanes::BlockSource {
   std::span<const Checksum128> checksums() const { return checksums_; }
 
  private:
+  // Puts the caller's block together as the shard is to have it. REQUIRES: staged_ is there if
+  // anything is to be staged.
+  void Make(uint32_t i, uint8_t* stored);
+
   BlockTransfer transfer_;
   std::span<const uint32_t> blocks_;
   std::function<absl::Status()> check_;
   std::vector<Checksum128> checksums_;
-  StagingBuffer staged_;
+  StagedBlock staged_;
 };
 
 }  // namespace reprise::client

@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/cpp/client_core.h"
+#include "kernels/quantize/spec_codec.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::client {
@@ -85,7 +86,13 @@ absl::StatusOr<std::unique_ptr<Client>> Client::CreateWith(ClientOptions options
 
 absl::StatusOr<std::shared_ptr<const ClientSpec>> Client::OpenSpec(const CacheSpec& spec) const {
   REPRISE_RETURN_IF_ERROR(ValidateSpec(spec));
-  return std::make_shared<const ClientSpec>(ClientSpec{spec, LayoutOf(spec), FingerprintOf(spec)});
+  REPRISE_ASSIGN_OR_RETURN(const auto codec, kernels::CodecOf(spec));
+  return std::make_shared<const ClientSpec>(
+      ClientSpec{.spec = spec,
+                 .layout = LayoutOf(spec),
+                 .codec = codec,
+                 .stored = kernels::StoredLayoutOf(spec, codec),
+                 .fingerprint = FingerprintOf(spec)});
 }
 
 absl::StatusOr<AcquireResult> Client::Acquire(const AcquireCall& call) {

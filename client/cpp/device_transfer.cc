@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cpp/device_memory.h"
 #include "kernels/checksum/checksum_cuda.h"
+#include "kernels/quantize/quantize_cuda.h"
 #include "kernels/runtime/gpu_status.h"
 #include "proto/types/status_macros.h"
 
@@ -25,8 +26,8 @@ absl::Status DeviceTransfer::Prepare() {
     plan_ = memory.gpu_plan;
     pages_per_block_ = memory.plan->PagesPerBlock();
   } else {
-    REPRISE_ASSIGN_OR_RETURN(plan_,
-                             workspaces_.WholeBlocksPlan(memory.device, layout().block_bytes));
+    REPRISE_ASSIGN_OR_RETURN(
+        plan_, workspaces_.WholeBlocksPlan(memory.device, layout().block_bytes, transfer_.codec));
   }
   launch_blocks_ = DeviceWorkspace::LaunchBlocks(
       pages_per_block_,
@@ -78,11 +79,15 @@ kernels::BlockRun DeviceTransfer::RunOf(uint32_t region, uint32_t blocks) const 
 }
 
 absl::Status DeviceTransfer::Gather(uint32_t region, uint32_t blocks) {
-  return kernels::GatherRun(*plan_, RunOf(region, blocks), workspace_->stream());
+  const kernels::BlockRun run = RunOf(region, blocks);
+  if (transfer_.codec == nullptr) return kernels::GatherRun(*plan_, run, workspace_->stream());
+  return kernels::EncodeRun(*plan_, *transfer_.codec, run, workspace_->stream());
 }
 
 absl::Status DeviceTransfer::Scatter(uint32_t region, uint32_t blocks) {
-  return kernels::ScatterRun(*plan_, RunOf(region, blocks), workspace_->stream());
+  const kernels::BlockRun run = RunOf(region, blocks);
+  if (transfer_.codec == nullptr) return kernels::ScatterRun(*plan_, run, workspace_->stream());
+  return kernels::DecodeRun(*plan_, *transfer_.codec, run, workspace_->stream());
 }
 
 absl::Status DeviceTransfer::Checksum(uint32_t region, uint32_t blocks) {

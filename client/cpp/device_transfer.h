@@ -2,7 +2,8 @@
 // workspace in which one transfer moves them.
 //
 // One buffer per block is paged memory too, each block a page of its own, so that both forms are
-// moved by the same two kernels, any number of blocks in one launch.
+// moved by the same kernels, any number of blocks in one launch. Under a codec these encode and
+// decode on the way, and everything else sees encoded blocks alone.
 //
 // Invariants: the caller's memory is not touched before its own stream has passed `after`; after
 // Finish, or the destructor, nothing is under way. Thread safety: used by one thread at a time,
@@ -56,7 +57,8 @@ class DeviceTransfer {
   // Puts the address of a block, and the pages of the caller's block `block`, into the tables of a
   // region as its entry `at`. REQUIRES: no launch that reads that entry is under way.
   void Tabulate(uint32_t region, uint32_t at, uint8_t* address, uint32_t block);
-  // Launches over the first `blocks` entries of a region's tables.
+  // Launches over the first `blocks` entries of a region's tables: from the caller's memory to
+  // blocks as the shard has them, and back.
   absl::Status Gather(uint32_t region, uint32_t blocks);
   absl::Status Scatter(uint32_t region, uint32_t blocks);
   absl::Status Checksum(uint32_t region, uint32_t blocks);

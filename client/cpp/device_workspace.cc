@@ -26,6 +26,41 @@ static_assert(TableBytesPerBlock(limits::kBlockTokensMax) <= kRegionBytes);
 // Where whole blocks' pages count from: a plan's base is not null.
 constexpr uint64_t kWholeBlocksBase = limits::kRowAlignBytes;
 
+kernels::PagedPlane WholeBlocksPlane(uint64_t at, uint64_t head_bytes, uint64_t row_bytes) {
+  return {.base = reinterpret_cast<uint8_t*>(kWholeBlocksBase + at),
+          .page_stride_bytes = limits::kRowAlignBytes,
+          .head_stride_bytes = static_cast<int64_t>(head_bytes),
+          .token_stride_bytes = static_cast<int64_t>(row_bytes)};
+}
+
+// A block as one long row.
+kernels::PagedPlan OneRow(uint64_t block_bytes) {
+  kernels::PagedPlan plan;
+  plan.planes = {WholeBlocksPlane(0, 0, 0)};
+  plan.planes_per_layer = plan.heads = plan.page_tokens = plan.block_tokens = 1;
+  plan.row_data_bytes = plan.row_bytes = static_cast<uint32_t>(block_bytes);
+  plan.block_bytes = block_bytes;
+  return plan;
+}
+
+// A block in the canonical layout.
+kernels::PagedPlan AllRows(const kernels::QuantShape& shape) {
+  const kernels::QuantLayout layout = kernels::LayoutOf(shape);
+  const uint64_t head_bytes = shape.tokens * layout.row_bytes;
+  kernels::PagedPlan plan;
+  for (uint32_t i = 0; i < shape.layers * shape.planes_per_layer; ++i) {
+    plan.planes.push_back(
+        WholeBlocksPlane(i * shape.heads * head_bytes, head_bytes, layout.row_bytes));
+  }
+  plan.planes_per_layer = shape.planes_per_layer;
+  plan.heads = shape.heads;
+  plan.page_tokens = plan.block_tokens = shape.tokens;
+  plan.row_data_bytes = static_cast<uint32_t>(shape.channels * layout.element_bytes);
+  plan.row_bytes = static_cast<uint32_t>(layout.row_bytes);
+  plan.block_bytes = layout.plain_block_bytes;
+  return plan;
+}
+
 }  // namespace
 
 // ---- One workspace
@@ -139,28 +174,20 @@ void DeviceWorkspaces::Put(int device, std::unique_ptr<DeviceWorkspace> workspac
 }
 
 absl::StatusOr<std::shared_ptr<const kernels::GpuPlan>> DeviceWorkspaces::WholeBlocksPlan(
-    int device, uint64_t block_bytes) {
+    int device, uint64_t block_bytes, const kernels::QuantShape* codec) {
+  const kernels::PagedPlan plan = codec == nullptr ? OneRow(block_bytes) : AllRows(*codec);
+  const PlanKey key = {static_cast<uint64_t>(device), plan.block_bytes,      plan.planes.size(),
+                       plan.planes_per_layer,         plan.heads,            plan.block_tokens,
+                       plan.row_data_bytes};
   {
     absl::MutexLock lock(&mu_);
-    const auto known = plans_.find({device, block_bytes});
+    const auto known = plans_.find(key);
     if (known != plans_.end()) return known->second;
   }
-  kernels::PagedPlan plan;
-  plan.planes = {{.base = reinterpret_cast<uint8_t*>(kWholeBlocksBase),
-                  .page_stride_bytes = limits::kRowAlignBytes,
-                  .head_stride_bytes = 0,
-                  .token_stride_bytes = 0}};
-  plan.planes_per_layer = 1;
-  plan.heads = 1;
-  plan.page_tokens = 1;
-  plan.block_tokens = 1;
-  plan.row_data_bytes = static_cast<uint32_t>(block_bytes);
-  plan.row_bytes = static_cast<uint32_t>(block_bytes);
-  plan.block_bytes = block_bytes;
   REPRISE_ASSIGN_OR_RETURN(kernels::GpuPlan uploaded, kernels::GpuPlan::Create(device, plan));
   auto made = std::make_shared<const kernels::GpuPlan>(std::move(uploaded));
   absl::MutexLock lock(&mu_);
-  return plans_.try_emplace({device, block_bytes}, std::move(made)).first->second;
+  return plans_.try_emplace(key, std::move(made)).first->second;
 }
 
 int64_t DeviceWorkspaces::PageOfWholeBlock(const uint8_t* address) {

@@ -7,6 +7,7 @@
 // be called from any thread; a workspace is used by one thread at a time.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -21,6 +22,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "kernels/block_copy/block_copy_cuda.h"
+#include "kernels/quantize/quant_format.h"
 #include "kernels/runtime/memory.h"
 #include "kernels/runtime/stream.h"
 #include "proto/types/limits.h"
@@ -116,9 +118,10 @@ class DeviceWorkspaces {
   absl::StatusOr<WorkspaceLoan> Get(int device, absl::Time deadline);
 
   // The plan of blocks that lie in one piece each, at any address that is a multiple of
-  // kRowAlignBytes: such a block is one page, PageOfWholeBlock(address).
-  absl::StatusOr<std::shared_ptr<const kernels::GpuPlan>> WholeBlocksPlan(int device,
-                                                                          uint64_t block_bytes);
+  // kRowAlignBytes: such a block is one page, PageOfWholeBlock(address). Without a codec (nullptr)
+  // it is one row of `block_bytes`; a codec has to know its rows.
+  absl::StatusOr<std::shared_ptr<const kernels::GpuPlan>> WholeBlocksPlan(
+      int device, uint64_t block_bytes, const kernels::QuantShape* codec);
   static int64_t PageOfWholeBlock(const uint8_t* address);
 
  private:
@@ -134,7 +137,9 @@ class DeviceWorkspaces {
   const size_t lent_max_;
   absl::Mutex mu_;
   std::map<int, std::unique_ptr<Pool>> pools_ ABSL_GUARDED_BY(mu_);  // by device
-  std::map<std::pair<int, uint64_t>, std::shared_ptr<const kernels::GpuPlan>> plans_
+  // By device, bytes of a block, planes, planes per layer, heads, tokens and bytes of a row.
+  using PlanKey = std::array<uint64_t, 7>;
+  std::map<PlanKey, std::shared_ptr<const kernels::GpuPlan>> plans_
       ABSL_GUARDED_BY(mu_);
 };
 

@@ -31,7 +31,7 @@ class Reader {
         run_(run),
         call_(call),
         context_(context),
-        layout_(run.origin().spec->layout),
+        layout_(run.origin().spec->stored),
         on_device_(call.memory.device != kernels::kHostMemory),
         segments_(run.segments()),
         usable_(segments_.size(), true),
@@ -138,6 +138,7 @@ class Reader {
     const Segment& segment = segments_[source];
     const BlockTransfer transfer{.memory = &call_.memory,
                                  .layout = &layout_,
+                                 .codec = run_.origin().spec->codec_or_null(),
                                  .staging = &core_->staging,
                                  .first = job.first - call_.first,
                                  .deadline = on_device_ ? context_.deadline : deadline};
@@ -257,7 +258,8 @@ absl::Status CheckFetch(const Run& run, const FetchCall& call) {
                                 ") are not all among the leased [", run.first_block(), ", ",
                                 run.blocks(), "): fetch what was acquired"));
   }
-  return call.memory.Check(run.origin().spec->layout, call.count);
+  const ClientSpec& spec = *run.origin().spec;
+  return call.memory.Check(spec.layout, call.count, spec.codec_or_null());
 }
 
 FetchResult FetchRun(const CorePtr& core, Run& run, const FetchCall& call,

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "cluster/link/shard_link.h"
+#include "kernels/quantize/quant_format.h"
 #include "proto/types/block_key.h"
 #include "proto/types/cache_spec.h"
 
@@ -23,8 +25,12 @@ namespace reprise::client {
 // A cache spec with what follows from it.
 struct ClientSpec {
   CacheSpec spec;
-  BlockLayout layout;
+  BlockLayout layout;                        // of a block in the caller's memory
+  std::optional<kernels::QuantShape> codec;  // nullopt: stored as it is
+  BlockLayout stored;                        // of a block at a shard
   Fingerprint fingerprint;
+
+  const kernels::QuantShape* codec_or_null() const { return codec ? &*codec : nullptr; }
 };
 
 // Blocks [first, end) leased from one shard.

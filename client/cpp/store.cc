@@ -27,7 +27,7 @@ class Writer {
       : core_(core),
         call_(call),
         context_(context),
-        layout_(call.spec->layout),
+        layout_(call.spec->stored),
         on_device_(call.memory.device != kernels::kHostMemory),
         shard_(std::move(shard)) {}
 
@@ -159,6 +159,7 @@ class Writer {
                          absl::Time deadline, std::vector<Checksum128>& checksums) {
     const BlockTransfer transfer{.memory = &call_.memory,
                                  .layout = &layout_,
+                                 .codec = call_.spec->codec_or_null(),
                                  .staging = &core_.staging,
                                  .first = 0,
                                  .deadline = deadline};
@@ -196,7 +197,7 @@ class Writer {
   ClientCore& core_;
   const StoreCall& call_;
   const CallContext& context_;
-  const BlockLayout& layout_;
+  const BlockLayout& layout_;  // of a block at the shard
   const bool on_device_;
   const OpenShard shard_;
   ReservationId reservation_;
@@ -256,7 +257,8 @@ absl::Status CheckStore(const StoreCall& call) {
                    absl::StrCat("tokens has ", call.tokens.size(), " entries, the keys stand for ",
                                 tokens, ": give block_tokens for each key, or none"));
   }
-  return call.memory.Check(call.spec->layout, static_cast<uint32_t>(call.keys.size() - call.first));
+  return call.memory.Check(call.spec->layout, static_cast<uint32_t>(call.keys.size() - call.first),
+                           call.spec->codec_or_null());
 }
 
 StoreResult StoreChain(const CorePtr& core, const StoreCall& call, const CallContext& context) {

@@ -217,6 +217,14 @@ std::optional<SpecDifference> FirstDifference(const CacheSpec& left, const Cache
   return std::nullopt;
 }
 
+int CountDifferences(const CacheSpec& left, const CacheSpec& right) {
+  const std::vector<Field> a = FieldsOf(left);
+  const std::vector<Field> b = FieldsOf(right);
+  int differences = 0;
+  for (size_t i = 0; i < a.size(); ++i) differences += a[i].value != b[i].value;
+  return differences;
+}
+
 std::string DescribeSpec(const CacheSpec& spec) {
   std::string out;
   for (const Field& field : FieldsOf(spec)) {

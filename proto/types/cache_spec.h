@@ -48,7 +48,7 @@ struct CacheSpec {
   uint32_t pipeline_parallel_rank = 0;
   std::string rope_digest;
   std::string lora_digest;
-  std::string codec;
+  std::string codec;  // kernels/quantize/spec_codec.h knows them
   std::string engine_layout;
   std::string key_scheme;
 
@@ -90,6 +90,9 @@ struct SpecDifference {
 
 // The first field, in field order, in which the two differ; nullopt when they are equal.
 std::optional<SpecDifference> FirstDifference(const CacheSpec& left, const CacheSpec& right);
+
+// In how many fields the two differ.
+int CountDifferences(const CacheSpec& left, const CacheSpec& right);
 
 // "model=llama dtype=bf16 ...": every field that is set, for people.
 std::string DescribeSpec(const CacheSpec& spec);

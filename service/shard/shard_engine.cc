@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/quantize/spec_codec.h"
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
@@ -97,25 +98,26 @@ absl::StatusOr<OpenSpecResult> ShardEngineImpl::OpenSpec(
     AttachmentId attachment, const CacheSpec& spec, const std::optional<Fingerprint>& expected) {
   REPRISE_ASSIGN_OR_RETURN(const AttachmentTable::Entry who, attachments_.Get(attachment));
   REPRISE_RETURN_IF_ERROR(ValidateSpec(spec));
+  REPRISE_ASSIGN_OR_RETURN(const auto codec, kernels::CodecOf(spec));
   const Fingerprint fingerprint = FingerprintOf(spec);
-  const uint64_t block_bytes = LayoutOf(spec).block_bytes;
+  const BlockLayout layout = kernels::StoredLayoutOf(spec, codec);
   Locked lock(this);
   if (expected.has_value() && *expected != fingerprint) {
     counters_.Add(Counter::kRefusedSpecDiffers);
     return CheckExpected(who.tenant, spec, fingerprint, *expected);
   }
-  if (SlotAllocator::SlotBytes(block_bytes) > pool_->extent_bytes_max()) {
+  if (SlotAllocator::SlotBytes(layout.block_bytes) > pool_->extent_bytes_max()) {
     counters_.Add(Counter::kRefusedSpecs);
     return Refusal(
         absl::StatusCode::kFailedPrecondition, "BLOCK_TOO_LARGE",
-        absl::StrCat("spec makes blocks of ", block_bytes,
+        absl::StrCat("spec makes blocks of ", layout.block_bytes,
                      " bytes and this shard's memory comes in pieces of ",
                      pool_->extent_bytes_max(), ": start the shard with --dram of at least ",
-                     limits::kExtentsPerPool * (block_bytes + limits::kExtentBytesMin),
+                     limits::kExtentsPerPool * (layout.block_bytes + limits::kExtentBytesMin),
                      " bytes, or choose fewer block_tokens"));
   }
   REPRISE_RETURN_IF_ERROR(HoldingsOf(attachment).status());
-  absl::StatusOr<KeySpaceId> space = FindOrAddSpace(who.tenant, spec, fingerprint);
+  absl::StatusOr<KeySpaceId> space = FindOrAddSpace(who.tenant, spec, layout, fingerprint);
   absl::StatusOr<AttachmentTable::Handle> handle =
       space.ok() ? attachments_.Open(attachment, *space) : space.status();
   if (!handle.ok()) {
@@ -124,7 +126,7 @@ absl::StatusOr<OpenSpecResult> ShardEngineImpl::OpenSpec(
   }
   if (handle->is_new) ++SpaceOf(*space).open_handles;
   return OpenSpecResult{
-      .handle = handle->handle, .fingerprint = fingerprint, .block_bytes = block_bytes};
+      .handle = handle->handle, .fingerprint = fingerprint, .block_bytes = layout.block_bytes};
 }
 
 absl::Status ShardEngineImpl::CheckExpected(const Tenant& tenant, const CacheSpec& spec,
@@ -157,6 +159,7 @@ KeySpace* ShardEngineImpl::FindSpace(const Tenant& tenant, const Fingerprint& fi
 
 absl::StatusOr<KeySpaceId> ShardEngineImpl::FindOrAddSpace(const Tenant& tenant,
                                                            const CacheSpec& spec,
+                                                           const BlockLayout& layout,
                                                            const Fingerprint& fingerprint) {
   if (const KeySpace* known = FindSpace(tenant, fingerprint); known != nullptr) return known->id;
   if (space_ids_[tenant].size() >= limits::kSpecsPerTenantMax && !DropUnusedSpace(tenant)) {
@@ -164,7 +167,6 @@ absl::StatusOr<KeySpaceId> ShardEngineImpl::FindOrAddSpace(const Tenant& tenant,
                    absl::StrCat("this tenant has kSpecsPerTenantMax = ", limits::kSpecsPerTenantMax,
                                 " cache specs in use: detach clients that use old ones"));
   }
-  const BlockLayout layout = LayoutOf(spec);
   const KeySpaceId id(next_space_++);
   auto space = std::make_unique<KeySpace>();
   space->id = id;

@@ -119,27 +119,41 @@ bool ShardEngineImpl::ExplainTombstone(const Question& question, Explanation& an
 }
 
 bool ShardEngineImpl::ExplainOtherSpec(const Question& question, Explanation& answer) const {
-  const auto spaces = space_ids_.find(question.tenant);
-  if (spaces == space_ids_.end()) return false;
-  for (const auto& [fingerprint, id] : spaces->second) {
-    if (fingerprint == question.fingerprint) continue;
-    if (!index_.Find(SpaceKey{id, question.keys[answer.miss_block]}).has_value()) continue;
-    answer.reason = MissReason::kOtherSpec;
-    const KeySpace& other = SpaceOf(id);
-    if (question.space == nullptr) {
-      answer.sentence = absl::StrCat(
-          "it is stored under another cache spec (", DescribeSpec(other.spec),
-          "); the spec asked for was never opened here. Use the spec that it was stored under.");
-      return true;
-    }
-    answer.spec_difference = *FirstDifference(question.space->spec, other.spec);
+  const KeySpace* other = NearestSpaceWith(question, question.keys[answer.miss_block]);
+  if (other == nullptr) return false;
+  answer.reason = MissReason::kOtherSpec;
+  if (question.space == nullptr) {
     answer.sentence = absl::StrCat(
-        "it is stored under another cache spec: ", answer.spec_difference.field, " is \"",
-        answer.spec_difference.left, "\" in the one asked for and \"", answer.spec_difference.right,
-        "\" in the one stored. Make the engines agree on it.");
+        "it is stored under another cache spec (", DescribeSpec(other->spec),
+        "); the spec asked for was never opened here. Use the spec that it was stored under.");
     return true;
   }
-  return false;
+  answer.spec_difference = *FirstDifference(question.space->spec, other->spec);
+  answer.sentence = absl::StrCat(
+      "it is stored under another cache spec: ", answer.spec_difference.field, " is \"",
+      answer.spec_difference.left, "\" in the one asked for and \"", answer.spec_difference.right,
+      "\" in the one stored. Make the engines agree on it.");
+  return true;
+}
+
+// Of the other specs that have the key, the one that takes the fewest changes to become.
+const KeySpace* ShardEngineImpl::NearestSpaceWith(const Question& question,
+                                                  const BlockKey& key) const {
+  const auto spaces = space_ids_.find(question.tenant);
+  if (spaces == space_ids_.end()) return nullptr;
+  const KeySpace* nearest = nullptr;
+  int fewest = 0;
+  for (const auto& [fingerprint, id] : spaces->second) {
+    if (fingerprint == question.fingerprint) continue;
+    if (!index_.Find(SpaceKey{id, key}).has_value()) continue;
+    const KeySpace& other = SpaceOf(id);
+    const int differences =
+        question.space == nullptr ? 0 : CountDifferences(question.space->spec, other.spec);
+    if (nearest != nullptr && differences >= fewest) continue;
+    nearest = &other;
+    fewest = differences;
+  }
+  return nearest;
 }
 
 // The stored block with the same parent that has most leading tokens in common with the one that

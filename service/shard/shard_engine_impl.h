@@ -149,6 +149,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
 
   // ---- shard_engine.cc
   absl::StatusOr<KeySpaceId> FindOrAddSpace(const Tenant& tenant, const CacheSpec& spec,
+                                            const BlockLayout& layout,
                                             const Fingerprint& fingerprint)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   KeySpace* FindSpace(const Tenant& tenant, const Fingerprint& fingerprint) const
@@ -292,6 +293,8 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   bool ExplainTombstone(const Question& question, Explanation& answer) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool ExplainOtherSpec(const Question& question, Explanation& answer) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  const KeySpace* NearestSpaceWith(const Question& question, const BlockKey& key) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool ExplainSibling(const Question& question, Explanation& answer) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

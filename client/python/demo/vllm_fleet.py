@@ -132,18 +132,14 @@ class Server:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise RuntimeError(
-                    f"vLLM {self.name} ended while starting; the end of its "
-                    f"log:\n{self.log()[-3000:]}"
-                )
+                raise RuntimeError(f"vLLM {self.name} ended while starting: {self._last_words()}")
             try:
                 urllib.request.urlopen(f"{self.url}/health", timeout=2).read()
                 return self
             except OSError:
                 time.sleep(0.2)
         raise TimeoutError(
-            f"vLLM {self.name} does not serve after {timeout_s:.0f} s; the end of its "
-            f"log:\n{self.log()[-3000:]}"
+            f"vLLM {self.name} does not serve after {timeout_s:.0f} s: {self._last_words()}"
         )
 
     def client(self, timeout: float = 60.0) -> Any:
@@ -156,6 +152,12 @@ class Server:
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
+
+    def _last_words(self) -> str:
+        """In one line what its log says of an error, or says last; then the end of the log."""
+        lines = [line.strip() for line in self.log().splitlines() if line.strip()] or ["(no log)"]
+        errors = [line for line in lines if "Error" in line]
+        return f"{(errors or lines)[-1]}\nThe end of its log:\n{self.log()[-3000:]}"
 
     def warnings(self, lines: int = 20) -> list[str]:
         """The last lines of its log that warn of Reprise, or tell an error of anything."""

@@ -112,8 +112,12 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "reprise_spec_open": (c_int32, (_handle, c_char_p, POINTER(_handle), _error)),
     "reprise_spec_close": (None, (_handle,)),
     "reprise_spec_block_bytes": (c_uint64, (_handle,)),
+    "reprise_spec_stored_bytes": (c_uint64, (_handle,)),
     "reprise_spec_fingerprint": (None, (_handle, _bytes)),
-    "reprise_fingerprint": (c_int32, (c_char_p, _bytes, POINTER(c_uint64), _error)),
+    "reprise_fingerprint": (
+        c_int32,
+        (c_char_p, _bytes, POINTER(c_uint64), POINTER(c_uint64), _error),
+    ),
     "reprise_block_keys": (
         c_int32,
         (

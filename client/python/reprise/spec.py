@@ -22,7 +22,12 @@ class CacheSpec:
     attention's, and the experts keep nothing.
 
     Fields that are left at their defaults mean: no revision, no scope, full attention, no parallel
-    split, no LoRA adapter, the canonical layout, Reprise's own block keys.
+    split, no LoRA adapter, no codec, the canonical layout, Reprise's own block keys.
+
+    Under a codec the client encodes blocks on their way to a shard and decodes them on their way
+    back: `stored_bytes` instead of `block_bytes` are sent and kept, and the numbers that come back
+    are near those that went, within the bounds of kernels/quantize/quantize.h. The caller's memory
+    is the same with and without one. For `dtype` "f32", "f16" and "bf16".
     """
 
     model: str
@@ -42,7 +47,7 @@ class CacheSpec:
     pipeline_parallel_rank: int = 0
     rope_digest: str = ""
     lora_digest: str = ""
-    codec: str = ""
+    codec: str = ""  # "fp8_e4m3", "int8", "int4", "int4_g64": lossy, see below
     engine_layout: str = ""
     key_scheme: str = ""
 
@@ -56,6 +61,11 @@ class CacheSpec:
         return self._measured[1]
 
     @property
+    def stored_bytes(self) -> int:
+        """Bytes of one block at a shard: those of an encoded one under a codec."""
+        return self._measured[2]
+
+    @property
     def fingerprint(self) -> bytes:
         """SHA-256 of the canonical encoding. Raises RepriseError for an impossible spec."""
         return self._measured[0]
@@ -66,12 +76,16 @@ class CacheSpec:
         return self.layers * (1 if self.attention == "mla" else 2)
 
     @cached_property
-    def _measured(self) -> tuple[bytes, int]:
+    def _measured(self) -> tuple[bytes, int, int]:
         fingerprint = (ctypes.c_uint8 * 32)()
-        block_bytes = ctypes.c_uint64()
+        block_bytes, stored_bytes = ctypes.c_uint64(), ctypes.c_uint64()
         error = _abi.Error()
         code = _abi.library().reprise_fingerprint(
-            self.to_json().encode(), fingerprint, ctypes.byref(block_bytes), ctypes.byref(error)
+            self.to_json().encode(),
+            fingerprint,
+            ctypes.byref(block_bytes),
+            ctypes.byref(stored_bytes),
+            ctypes.byref(error),
         )
         _abi.check(code, error)
-        return bytes(fingerprint), block_bytes.value
+        return bytes(fingerprint), block_bytes.value, stored_bytes.value

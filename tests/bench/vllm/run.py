@@ -27,7 +27,7 @@ from servers import Servers  # noqa: E402
 from table import table  # noqa: E402
 
 FULL = {"minutes": 10.0, "samples": 60, "rounds": 12, "requests": 24}
-QUICK = {"minutes": 3.0, "samples": 8, "rounds": 2, "requests": 12}
+QUICK = {"minutes": 5.0, "samples": 8, "rounds": 2, "requests": 12}
 START_SHARE, FIRST_TOKEN_SHARE = 0.45, 0.5  # of the time; of what the start has left
 
 
@@ -62,7 +62,7 @@ def failures(facts: dict[str, Any]) -> list[str]:
 def main() -> int:
     """0 when every case was measured or is skipped with its reason."""
     parser = argparse.ArgumentParser(prog="./dev bench vllm", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a smoke run of about 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of about 5 minutes")
     parser.add_argument("--minutes", type=float, help="measure less rather than longer")
     parser.add_argument("--samples", type=int, help="prompts per row")
     parser.add_argument("--rounds", type=int, help="pairs of throughput rounds")

@@ -42,7 +42,7 @@ static void TestMisuse(reprise_client* client) {
 
 static void TestKeys(uint8_t* keys, const uint32_t* tokens) {
   uint8_t vllm[32], rest[32 * (BLOCKS - 1)], fingerprint[32], checksum[16];
-  uint64_t block_bytes = 0;
+  uint64_t block_bytes = 0, stored_bytes = 0;
   static const uint8_t expected[4] = {0xd8, 0x30, 0xde,
                                       0x3d}; /* tests/unit/client/key_vectors.json */
   EXPECT(reprise_block_keys(tokens, TOKENS, BLOCK_TOKENS, NULL, "s", 1, NULL, 0, keys, &error) ==
@@ -54,8 +54,9 @@ static void TestKeys(uint8_t* keys, const uint32_t* tokens) {
          REPRISE_OK);
   EXPECT(memcmp(vllm, expected, sizeof(expected)) == 0);
   EXPECT(reprise_block_keys(tokens, TOKENS, 0, NULL, NULL, 0, NULL, 0, keys, &error) == 3);
-  EXPECT(reprise_fingerprint(kSpec, fingerprint, &block_bytes, &error) == REPRISE_OK);
+  EXPECT(reprise_fingerprint(kSpec, fingerprint, &block_bytes, &stored_bytes, &error) == REPRISE_OK);
   EXPECT(block_bytes == LAYERS * 2 * HEADS * BLOCK_TOKENS * ROW_BYTES);
+  EXPECT(stored_bytes == block_bytes);
   reprise_checksum(tokens, sizeof(uint32_t) * TOKENS, 64, checksum);
 }
 

@@ -139,6 +139,8 @@ TEST(CacheSpec, TheFirstOfSeveralDifferencesIsNamedWithBothValues) {
   EXPECT_EQ(FirstDifference(Llama(), two)->left, "bf16");
   EXPECT_EQ(FirstDifference(Llama(), two)->right, "f16");
   EXPECT_FALSE(FirstDifference(Llama(), Llama()).has_value());
+  EXPECT_EQ(CountDifferences(Llama(), two), 2);
+  EXPECT_EQ(CountDifferences(Llama(), Llama()), 0);
 }
 
 // Another implementation (tests/unit/types/golden_fingerprint.py) made the same value from the

@@ -99,6 +99,8 @@ class DeviceEngine {
     host_.NaiveGather({}, PagesOf(block), bytes);
     return bytes;
   }
+  // Makes the host's side what the device's is.
+  void TakeFromDevice() { Copy(host_.data(), memory_.data(), memory_.size_bytes()); }
   // The host's side is what the device's must be.
   ::testing::AssertionResult Same() const {
     if (Download(memory_.data(), memory_.size_bytes()) == host_.Snapshot()) {

@@ -174,5 +174,19 @@ TEST_F(Explaining, AKeyStoredUnderAnotherSpecNamesTheFieldThatDiffers) {
   EXPECT_EQ(foreign->reason, MissReason::kNeverStored);
 }
 
+TEST_F(Explaining, OfSeveralSpecsTheNearestIsTheOneThatIsNamed) {
+  const std::vector<BlockKey> chain = ChainNamed("a", 1);
+  for (int i = 0; i < 8; ++i) {
+    CacheSpec far = kSpec;
+    far.revision = absl::StrCat("other ", i);
+    far.dtype = DataType::kF16;
+    Store(me_, far, {.spec = Open(me_, far), .keys = chain});
+  }
+  CacheSpec near = kSpec;
+  near.key_scheme = "other";
+  Store(me_, near, {.spec = Open(me_, near), .keys = chain});
+  EXPECT_EQ(Explain(chain).spec_difference.field, "key_scheme");
+}
+
 }  // namespace
 }  // namespace reprise::shard

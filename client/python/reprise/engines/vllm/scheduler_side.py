@@ -425,7 +425,7 @@ class SchedulerSide:
         """Seconds that the bytes of these blocks, on all ranks, may take."""
         blocks = {one.group: len(one.block_ids) for one in groups}
         nbytes = sum(
-            part.spec.block_bytes * blocks.get(part.group.index, 0) for part in self._parts
+            part.spec.stored_bytes * blocks.get(part.group.index, 0) for part in self._parts
         )
         return nbytes / LINK_BYTES_PER_S_MIN
 
