@@ -191,8 +191,7 @@ void VerifyingSink::Place(uint32_t i, const uint8_t* stored) {
   const CallerMemory& memory = *transfer_.memory;
   const uint8_t* plain = stored;
   if (transfer_.codec != nullptr) {
-    uint8_t* to =
-        memory.plan == nullptr ? memory.buffers[transfer_.first + i] : staged_.plain();
+    uint8_t* to = memory.plan == nullptr ? memory.buffers[transfer_.first + i] : staged_.plain();
     kernels::DecodeBlock(*transfer_.codec, stored, to);
     plain = to;
   }

@@ -65,8 +65,8 @@ absl::Status CheckChecksum(uint32_t block, const Checksum128& found, const Check
 // What sink and source share.
 struct BlockTransfer {
   const CallerMemory* memory = nullptr;
-  const BlockLayout* layout = nullptr;           // of a block at the shard
-  const kernels::QuantShape* codec = nullptr;    // nullptr: the caller's blocks have that layout
+  const BlockLayout* layout = nullptr;         // of a block at the shard
+  const kernels::QuantShape* codec = nullptr;  // nullptr: the caller's blocks have that layout
   Staging* staging = nullptr;
   uint32_t first = 0;  // the caller's block that is block 0 of the lane's call
   absl::Time deadline;
@@ -96,7 +96,8 @@ class VerifyingSink final : public lanes::BlockSink {
   VerifyingSink(BlockTransfer transfer, std::span<const Checksum128> checksums,
                 std::function<absl::Status(uint32_t)> on_block);
 
-  // Gets the staging that paged memory and a codec need. REQUIRES: called before a lane has the sink.
+  // Gets the staging that paged memory and a codec need. REQUIRES: called before a lane has the
+  // sink.
   absl::Status Prepare();
 
   std::span<uint8_t> Buffer(uint32_t i) override;

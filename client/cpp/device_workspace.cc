@@ -176,8 +176,12 @@ void DeviceWorkspaces::Put(int device, std::unique_ptr<DeviceWorkspace> workspac
 absl::StatusOr<std::shared_ptr<const kernels::GpuPlan>> DeviceWorkspaces::WholeBlocksPlan(
     int device, uint64_t block_bytes, const kernels::QuantShape* codec) {
   const kernels::PagedPlan plan = codec == nullptr ? OneRow(block_bytes) : AllRows(*codec);
-  const PlanKey key = {static_cast<uint64_t>(device), plan.block_bytes,      plan.planes.size(),
-                       plan.planes_per_layer,         plan.heads,            plan.block_tokens,
+  const PlanKey key = {static_cast<uint64_t>(device),
+                       plan.block_bytes,
+                       plan.planes.size(),
+                       plan.planes_per_layer,
+                       plan.heads,
+                       plan.block_tokens,
                        plan.row_data_bytes};
   {
     absl::MutexLock lock(&mu_);

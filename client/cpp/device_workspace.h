@@ -139,8 +139,7 @@ class DeviceWorkspaces {
   std::map<int, std::unique_ptr<Pool>> pools_ ABSL_GUARDED_BY(mu_);  // by device
   // By device, bytes of a block, planes, planes per layer, heads, tokens and bytes of a row.
   using PlanKey = std::array<uint64_t, 7>;
-  std::map<PlanKey, std::shared_ptr<const kernels::GpuPlan>> plans_
-      ABSL_GUARDED_BY(mu_);
+  std::map<PlanKey, std::shared_ptr<const kernels::GpuPlan>> plans_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace reprise::client

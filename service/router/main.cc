@@ -1,16 +1,12 @@
 // reprise-router: tells workers and gateways where blocks are.
 
-#include <pthread.h>
-#include <signal.h>
-#include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -21,10 +17,13 @@
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
+#include "service/process/server_process.h"
 #include "service/router/router_process.h"
 
 namespace reprise::router {
 namespace {
+
+using process::Log;
 
 struct Flags {
   std::string listen = "127.0.0.1:0";
@@ -57,21 +56,6 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   app.set_version_flag("--version", REPRISE_VERSION);
   app.footer(kFooter);
-}
-
-// Blocked in every thread from now on; main waits for them.
-sigset_t BlockStopSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  signal(SIGPIPE, SIG_IGN);
-  return signals;
-}
-
-void Log(absl::string_view line) {
-  spdlog::info("{}", std::string(line));
 }
 
 void PrintServing(const Flags& flags, const std::string& address) {
@@ -115,7 +99,7 @@ absl::StatusOr<std::unique_ptr<cluster::Membership>> MembershipOf(const Flags& f
   return std::make_unique<cluster::InMemoryMembership>(std::move(members));
 }
 
-absl::Status Run(const Flags& flags, const sigset_t& stop_signals) {
+absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<cluster::Membership> membership,
                            MembershipOf(flags));
   REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<RouterProcess> process,
@@ -124,20 +108,18 @@ absl::Status Run(const Flags& flags, const sigset_t& stop_signals) {
                                                  .membership = membership.get(),
                                                  .log = Log}));
   PrintServing(flags, process->address());
-  int signal = 0;
-  sigwait(&stop_signals, &signal);
-  Log(absl::StrCat("stopping on ", strsignal(signal)));
+  stop_signals.Await();
   process->Stop(absl::Seconds(flags.grace_seconds));
   return absl::OkStatus();
 }
 
 int Main(int argc, char** argv) {
-  const sigset_t stop_signals = BlockStopSignals();
+  const process::StopSignals stop_signals;
   Flags flags;
   CLI::App app{"A Reprise router: tells workers which shard holds what."};
   AddFlags(app, flags);
-  CLI11_PARSE(app, argc, argv);
-  spdlog::set_default_logger(spdlog::stderr_logger_mt("router"));
+  if (const std::optional<int> code = process::Parse(app, argc, argv)) return *code;
+  process::OpenLog("router");
   const absl::Status status = Run(flags, stop_signals);
   if (status.ok()) return 0;
   std::fprintf(stderr, "reprise-router: %s\n", std::string(status.message()).c_str());

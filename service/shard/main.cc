@@ -1,10 +1,6 @@
 // reprise-shard: one cache shard.
 
 #include <malloc.h>
-#include <pthread.h>
-#include <signal.h>
-#include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -25,6 +21,7 @@
 #include "proto/types/status_macros.h"
 #include "proto/wire/serving.h"
 #include "service/pool/hbm_device.h"
+#include "service/process/server_process.h"
 #include "service/shard/engine_source.h"
 #include "service/shard/shard_engine.h"
 #include "service/shard/shard_lanes.h"
@@ -32,6 +29,8 @@
 
 namespace reprise::shard {
 namespace {
+
+using process::Log;
 
 struct Flags {
   std::string id = "shard-0";
@@ -110,17 +109,6 @@ void KeepFreedMemory() {
   mallopt(M_TOP_PAD, limits::kMallocTopPadBytes);
 }
 
-// Blocked in every thread from now on; main waits for them.
-sigset_t BlockStopSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  signal(SIGPIPE, SIG_IGN);
-  return signals;
-}
-
 void PrintServing(const Flags& flags, const std::string& address) {
   if (flags.output == "json") {
     const nlohmann::json line = {
@@ -130,10 +118,6 @@ void PrintServing(const Flags& flags, const std::string& address) {
     std::printf("shard %s serves %s (pid %d)\n", flags.id.c_str(), address.c_str(), getpid());
   }
   std::fflush(stdout);
-}
-
-void Log(absl::string_view line) {
-  spdlog::info("{}", std::string(line));
 }
 
 // What replication needs, when there are members to replicate to.
@@ -176,8 +160,18 @@ absl::StatusOr<std::unique_ptr<HbmDevice>> OpenGpu(const Flags& flags) {
                               "): leave --hbm out to serve from --dram, or name another --gpu"));
 }
 
-absl::Status Run(const Flags& flags, const sigset_t& stop_signals) {
+// A tier that holds no block would take none, and say so to every client.
+absl::Status CheckTier(absl::string_view flag, uint64_t bytes) {
+  if (bytes == 0 || bytes >= limits::kExtentBytesMin) return absl::OkStatus();
+  return Refusal(absl::StatusCode::kInvalidArgument, "TIER_SIZE",
+                 absl::StrCat(flag, " = ", bytes, " bytes is less than kExtentBytesMin = ",
+                              limits::kExtentBytesMin, ": give it more"));
+}
+
+absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   REPRISE_RETURN_IF_ERROR(wire::CheckListenAddress(flags.listen, flags.insecure));
+  REPRISE_RETURN_IF_ERROR(CheckTier("--dram", flags.dram_bytes));
+  REPRISE_RETURN_IF_ERROR(CheckTier("--hbm", flags.hbm_bytes));
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<HbmDevice> gpu, OpenGpu(flags));
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<ShardEngine> engine,
                            ShardEngine::Create({.id = ShardId{flags.id},
@@ -209,9 +203,7 @@ absl::Status Run(const Flags& flags, const sigset_t& stop_signals) {
                            ShardServer::Start(std::move(options), *engine));
   PrintServing(flags, server->address());
 
-  int signal = 0;
-  sigwait(&stop_signals, &signal);
-  Log(absl::StrCat("stopping on ", strsignal(signal)));
+  stop_signals.Await();
   const absl::Duration grace = absl::Seconds(flags.grace_seconds);
   const absl::Time end = absl::Now() + grace;
   server->StartDraining();
@@ -223,13 +215,13 @@ absl::Status Run(const Flags& flags, const sigset_t& stop_signals) {
 }
 
 int Main(int argc, char** argv) {
-  const sigset_t stop_signals = BlockStopSignals();
+  const process::StopSignals stop_signals;
   KeepFreedMemory();
   Flags flags;
   CLI::App app{"A Reprise cache shard: keeps K/V blocks, keyed by prompt-prefix hash."};
   AddFlags(app, flags);
-  CLI11_PARSE(app, argc, argv);
-  spdlog::set_default_logger(spdlog::stderr_logger_mt(flags.id));
+  if (const std::optional<int> code = process::Parse(app, argc, argv)) return *code;
+  process::OpenLog(flags.id);
   const absl::Status status = Run(flags, stop_signals);
   if (status.ok()) return 0;
   std::fprintf(stderr, "reprise-shard: %s\n", std::string(status.message()).c_str());

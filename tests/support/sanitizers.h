@@ -1,5 +1,5 @@
-// Whether this build is watched by a sanitizer: tests of random cases take fewer there, each of which
-// costs ten times as much. The release build runs them all.
+// Whether this build is watched by a sanitizer: tests of random cases take fewer of them there,
+// where each costs ten times as much. The release build runs them all.
 #pragma once
 
 namespace reprise::testing {

@@ -27,14 +27,15 @@ MAY_INCLUDE = {
     "service/index": ("proto/types", "kernels", "service/index"),
     "service/eviction": ("proto/types", "kernels", "service/eviction"),
     "service/pool": ("proto/types", "kernels", "service/pool"),
+    "service/process": ("proto/types", "service/process"),
     "service/telemetry": ("proto/types", "kernels", "service/telemetry"),
     "service/tiers": (
         "proto/types", "kernels", "service/tiers", "service/pool", "service/eviction"),
     "service/shard": (
         "proto", "reprise/v1", "kernels", "cluster", "service/index", "service/eviction",
-        "service/pool", "service/tiers", "service/telemetry", "service/shard"),
+        "service/pool", "service/tiers", "service/telemetry", "service/process", "service/shard"),
     "service/router": ("proto", "reprise/v1", "cluster/placement", "cluster/membership",
-                       "service/telemetry", "service/router"),
+                       "service/telemetry", "service/process", "service/router"),
     "cluster": ("proto", "reprise/v1", "kernels", "cluster"),
     "client": ("proto", "reprise/v1", "kernels", "cluster/placement", "cluster/lanes",
                "cluster/link", "client"),
@@ -58,7 +59,7 @@ MAY_INCLUDE_OUTSIDE = {
         "proto/", "service/", "cluster/", "client/", "tests/", "kernels/runtime/",
         # What callers include; no device code does.
         "kernels/block_copy/block_copy_cuda.h", "kernels/quantize/quantize.h",
-        "kernels/quantize/quantize_cuda.h"),
+        "kernels/quantize/quantize_cuda.h", "kernels/quantize/spec_codec.h"),
 }
 # Kernels keep absl out of headers and device code; their .cc files may use it.
 ABSL_IN_KERNELS_CC = re.compile(r"^kernels/.*\.cc$")

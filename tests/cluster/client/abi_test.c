@@ -54,7 +54,8 @@ static void TestKeys(uint8_t* keys, const uint32_t* tokens) {
          REPRISE_OK);
   EXPECT(memcmp(vllm, expected, sizeof(expected)) == 0);
   EXPECT(reprise_block_keys(tokens, TOKENS, 0, NULL, NULL, 0, NULL, 0, keys, &error) == 3);
-  EXPECT(reprise_fingerprint(kSpec, fingerprint, &block_bytes, &stored_bytes, &error) == REPRISE_OK);
+  EXPECT(reprise_fingerprint(kSpec, fingerprint, &block_bytes, &stored_bytes, &error) ==
+         REPRISE_OK);
   EXPECT(block_bytes == LAYERS * 2 * HEADS * BLOCK_TOKENS * ROW_BYTES);
   EXPECT(stored_bytes == block_bytes);
   reprise_checksum(tokens, sizeof(uint32_t) * TOKENS, 64, checksum);

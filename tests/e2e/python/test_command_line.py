@@ -107,3 +107,18 @@ def test_a_wrong_command_line_is_told_by_name_and_exit_code(
     assert answer.returncode == code, answer.stderr
     assert named in answer.stderr
     assert len(answer.stderr.splitlines()) <= 3, "a sentence, not a page"
+
+
+@pytest.mark.parametrize(("command", "code", "named"), [
+    (["reprise-shard", "--dram", "much"], USAGE, "--dram"),
+    (["reprise-shard", "--dram", "1KiB"], 1, "kExtentBytesMin"),
+    (["reprise-router", "--grace", "-1"], USAGE, "--grace"),
+    (["reprise-router", "--version"], 0, ""),
+])
+def test_the_servers_tell_a_wrong_command_line_from_one_that_failed(
+    binaries: Path, command: list[str], code: int, named: str
+) -> None:
+    answer = subprocess.run([binaries / command[0], *command[1:]], capture_output=True, text=True,
+                            timeout=30)
+    assert answer.returncode == code, answer.stderr
+    assert named in answer.stderr

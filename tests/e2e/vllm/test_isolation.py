@@ -18,14 +18,19 @@ PATIENCE_S = 20.0
 
 @pytest.fixture(scope="module")
 def strangers(folder, model, cache):
-    """A server with other weights under the same name, and one with another dtype."""
+    """A server with other weights under the same name, which stores in int8, and one with another
+    dtype.
+    """
     twin = make_model(folder / "two" / model.name, seed=1)
-    connector = reprise_connector(
-        cache.router, lookup_budget_ms=LOOKUP_BUDGET_MS, explain_interval_ms=100
-    )
+
+    def connector(**extra):
+        return reprise_connector(
+            cache.router, lookup_budget_ms=LOOKUP_BUDGET_MS, explain_interval_ms=100, **extra
+        )
+
     servers = [
-        Server(folder, twin, "twin", connector=connector),
-        Server(folder, model, "bf16", connector=connector, dtype="bfloat16"),
+        Server(folder, twin, "twin", connector=connector(codec="int8")),
+        Server(folder, model, "bf16", connector=connector(), dtype="bfloat16"),
     ]
     try:
         yield [server.ready() for server in servers]
@@ -84,3 +89,22 @@ def test_weights_that_were_replaced_find_nothing_of_the_old_ones(strangers):
     assert server.complete(prompt, 2, session="weights").cached_tokens == 96, (
         "nothing is stored any more"
     )
+
+
+def test_a_codec_keeps_fewer_bytes_and_what_it_kept_is_found_again(pair, strangers):
+    server = strangers[0]
+    prompt = words("in int8", 200)
+    server.complete(prompt, 2, session="codec")
+    server.settle()
+    server.forget_prefixes()
+    assert server.complete(prompt, 2, session="codec").cached_tokens == full_blocks(
+        len(prompt) - 1
+    )
+    pair.a.complete(prompt, 2, session="codec")
+    pair.a.settle()
+    assert bytes_of_a_block(server) < 0.3 * bytes_of_a_block(pair.a)
+
+
+def bytes_of_a_block(server) -> float:
+    blocks = server.metric("vllm:reprise_saved_blocks_total", outcome="stored")
+    return server.metric("vllm:reprise_saved_bytes_total") / blocks

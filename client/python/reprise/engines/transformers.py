@@ -20,8 +20,6 @@ is spread over devices, through one host tensor.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +30,14 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from reprise.client import Client, StoreResult
-from reprise.keys import TokensLike, as_tokens, block_keys, checksum
+from reprise.engines.model_identity import (
+    active_adapters,
+    digest_of,
+    model_digest,
+    rope_digest,
+    rope_types,
+)
+from reprise.keys import TokensLike, as_tokens, block_keys
 from reprise.memory import HOST, PagedPlan, Plane, gpu_count
 from reprise.operation import Operation
 from reprise.run import FetchResult
@@ -47,17 +52,6 @@ DTYPE_NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16
 # Position encodings whose keys depend on how long the prompt is, so that a prefix of one prompt has
 # other keys in a longer one.
 LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope", "su"})
-
-# Members of a config that do not change a key or a value.
-_VOLATILE_CONFIG = frozenset(
-    {
-        "architectures", "bos_token_id", "chunk_size_feed_forward", "dtype", "eos_token_id",
-        "id2label", "label2id", "output_attentions", "output_hidden_states", "pad_token_id",
-        "problem_type", "return_dict", "sep_token_id", "torch_dtype", "transformers_version",
-        "use_cache",
-    }
-)  # fmt: skip
-
 
 class UnsupportedModel(ValueError):
     """The model keeps state that is not stored; the message names the layer or setting."""
@@ -118,11 +112,13 @@ class PrefixCache:
         revision: str | None = None,
         scope: str = "",
         salt: bytes = b"",
+        codec: str = "",
         timeout: float | None = None,
     ) -> None:
         """`name` is the model's name for people (default: its class); `revision` replaces the
         digest, where one who knows what is loaded wants to save reading the weights once; `scope`
-        and `salt` separate what must not be shared; `timeout` (seconds) bounds each restore and
+        and `salt` separate what must not be shared; `codec` stores less and restores what is near
+        (`CacheSpec`), default: bit for bit; `timeout` (seconds) bounds each restore and
         save, None: the client's default.
 
         Raises UnsupportedModel naming what cannot be stored.
@@ -143,8 +139,9 @@ class PrefixCache:
             kv_heads=self._shape.spec_heads,
             head_dim=self._shape.row,
             block_tokens=block_tokens,
-            rope_digest=_rope_digest(model),
-            lora_digest=_digest(adapters) if adapters else "",
+            rope_digest=rope_digest(model),
+            lora_digest=digest_of(adapters) if adapters else "",
+            codec=codec,
             engine_layout=ENGINE_LAYOUT,
         )
         self._adapters = adapters
@@ -271,7 +268,7 @@ class _CacheShape:
             raise UnsupportedModel(
                 f"{type(model).__name__} is an encoder-decoder: decoders are stored"
             )
-        rope = _rope_types(config)
+        rope = rope_types(config)
         if rope & LENGTH_DEPENDENT_ROPE:
             raise UnsupportedModel(
                 f"rope_type {sorted(rope & LENGTH_DEPENDENT_ROPE)[0]!r}: its keys depend on the "
@@ -436,65 +433,3 @@ def _require_plain_generation(options: dict[str, Any]) -> None:
             )
     if options.get("use_cache") is False:
         raise ValueError("use_cache = False: without a cache there is nothing to restore into")
-
-
-def active_adapters(model: Any) -> tuple[str, ...]:
-    """Names of the LoRA (PEFT) adapters that the model computes with; none for most models."""
-    if not getattr(model, "_hf_peft_config_loaded", False) and not hasattr(model, "peft_config"):
-        return ()
-    active = model.active_adapters
-    names = active() if callable(active) else active
-    return tuple([names] if isinstance(names, str) else names)
-
-
-def model_digest(model: PreTrainedModel) -> str:
-    """64 hex digits over the configuration and every weight of a model, each byte of them.
-
-    Raises ValueError where a weight is not loaded (offloaded to a meta device): pass `revision`
-    then.
-    """
-    config = {
-        name: value
-        for name, value in model.config.to_dict().items()
-        if not name.startswith("_") and name not in _VOLATILE_CONFIG
-    }
-    digest = hashlib.sha256(_digest(config).encode())
-    known: dict[tuple[Any, ...], str] = {}
-    for name, tensor in sorted(model.state_dict().items()):
-        if tensor.device.type == "meta":
-            raise ValueError(f"weight {name} is on the meta device: pass revision= to PrefixCache")
-        place = (
-            tensor.device,
-            tensor.data_ptr(),
-            tuple(tensor.shape),
-            tensor.stride(),
-            tensor.dtype,
-        )
-        if place not in known:
-            host = tensor.detach().cpu().contiguous()
-            size = host.numel() * host.element_size()
-            known[place] = checksum(host, size).hex() if size else ""
-        row = [name, str(tensor.dtype), list(tensor.shape), known[place]]
-        digest.update(json.dumps(row).encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _rope_parameters(config: Any) -> Any:
-    text = config.get_text_config(decoder=True)
-    return getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-
-
-def _rope_types(config: Any) -> set[str]:
-    parameters = _rope_parameters(config)
-    nested = [value for value in parameters.values() if isinstance(value, dict)]
-    rows = [parameters, *nested]
-    return {str(row.get("rope_type", row.get("type", "default"))) for row in rows}
-
-
-def _rope_digest(model: PreTrainedModel) -> str:
-    text: Any = model.config.get_text_config(decoder=True)
-    return _digest([_rope_parameters(model.config), getattr(text, "max_position_embeddings", None)])

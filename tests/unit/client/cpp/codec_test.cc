@@ -66,8 +66,8 @@ class Memory {
         break;
       case Form::kHostPages:
         memory.pages = engine_.Memory().pages;
-        memory.plan = Must(MakePagedPlan(engine_.layout(), engine_.host().plan().planes,
-                                         kShape.page_tokens));
+        memory.plan =
+            Must(MakePagedPlan(engine_.layout(), engine_.host().plan().planes, kShape.page_tokens));
         break;
       case Form::kGpuPages:
         memory = engine_.Memory();
@@ -160,7 +160,8 @@ TEST_P(CodecTest, AFlippedByteEndsTheRunAndNothingIsDecodedFromIt) {
     Memory from(Form::kHostBuffers, 1), to(got, 9);
     const auto keys = ChainNamed("flipped", from.count());
     Store(from, keys);
-    for (auto& shard : cluster_->shards()) shard->trouble.corrupt_block = static_cast<int>(kCorrupt);
+    for (auto& shard : cluster_->shards())
+      shard->trouble.corrupt_block = static_cast<int>(kCorrupt);
     const std::vector<uint8_t> before = to.Now(kCorrupt);
     const FetchResult fetched = Fetch(to, keys);
     EXPECT_EQ(fetched.blocks, kCorrupt);

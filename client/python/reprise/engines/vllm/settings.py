@@ -21,6 +21,7 @@ class Settings:
     model: str = ""  # "": from the engine
     revision: str = ""  # "": from the engine
     scope: str = ""  # servers of different scopes share nothing
+    codec: str = ""  # how blocks are encoded where they are stored; "": bit for bit
     lookup_budget_ms: int = 200  # a later answer counts as nothing
     lookup_wait_ms: float = 0.0  # the most that one question may block the scheduler
     lookup_hold_ms: int = 5_000  # an answer not used by then is asked for again; its lease ends

@@ -138,6 +138,7 @@ def parts_of_rank(
         model=model,
         revision=revision,
         scope=settings.scope,
+        codec=settings.codec,
         tensor_parallel_size=max(1, tp_size // replicas),
         tensor_parallel_rank=tp_rank // replicas,
         pipeline_parallel_size=pp_size,

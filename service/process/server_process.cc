@@ -1,0 +1,49 @@
+#include "service/process/server_process.h"
+
+#include <pthread.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+namespace reprise::process {
+namespace {
+
+constexpr int kWrongCommandLine = 2;
+
+}  // namespace
+
+std::optional<int> Parse(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+    return std::nullopt;
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kWrongCommandLine;
+  }
+}
+
+void OpenLog(const std::string& name) {
+  spdlog::set_default_logger(spdlog::stderr_logger_mt(name));
+}
+
+void Log(absl::string_view line) {
+  spdlog::info("{}", std::string(line));
+}
+
+StopSignals::StopSignals() {
+  sigemptyset(&signals_);
+  sigaddset(&signals_, SIGTERM);
+  sigaddset(&signals_, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+void StopSignals::Await() const {
+  int signal = 0;
+  sigwait(&signals_, &signal);
+  Log(absl::StrCat("stopping on ", strsignal(signal)));
+}
+
+}  // namespace reprise::process
