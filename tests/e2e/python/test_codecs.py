@@ -82,4 +82,4 @@ def test_a_transformers_cache_is_restored_within_the_bound(client: reprise.Clien
             assert (back - went).abs().max() <= went.abs().max() / 127 / 2 * SLACK
     logits, _ = prefill(model, ids, restored.cache)
     expected, _ = prefill(model, ids, full)
-    assert torch.allclose(logits, expected, atol=0.05 * expected.abs().max().item())
+    assert (logits - expected).norm() < 0.2 * expected.norm()
