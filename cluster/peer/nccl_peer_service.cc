@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -39,6 +40,11 @@ absl::StatusOr<lanes::NcclOpenCall> CallOf(const v1::NcclOpenRequest& request) {
         return Invalid("RESERVATION_UNSET", "write.reservation_id is 0: name the reservation");
       }
       call.blocks.assign(request.write().blocks().begin(), request.write().blocks().end());
+      // A block that came twice would be received into one slot twice at once.
+      if (std::adjacent_find(call.blocks.begin(), call.blocks.end(), std::greater_equal<>()) !=
+          call.blocks.end()) {
+        return Invalid("BLOCKS_ORDER", "write.blocks are not ascending: name each block once");
+      }
       call.count = static_cast<uint32_t>(call.blocks.size());
       return call;
     case v1::NcclOpenRequest::GROUP_NOT_SET:

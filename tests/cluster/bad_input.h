@@ -25,7 +25,10 @@ inline constexpr uint64_t kUnknown = 0x1234'5678'9abc'def1;
 // written.
 class Scene {
  public:
-  Scene() {
+  // `configure`: as of LoopbackShard.
+  explicit Scene(
+      std::function<void(shard::ShardServerOptions&, shard::ShardEngine&)> configure = {})
+      : shard({.dram_bytes = 16 << 20, .clock = &clock, .configure = std::move(configure)}) {
     v1::OpenSpecRequest open;
     open.set_attachment_id(attachment.id());
     *open.mutable_spec() = wire::ToMessage(spec);
@@ -74,7 +77,7 @@ class Scene {
   }
 
   ManualClock clock;
-  LoopbackShard shard{LoopbackShard::Options{.dram_bytes = 16 << 20, .clock = &clock}};
+  LoopbackShard shard;
   const std::unique_ptr<Stub> stub = shard.Stub();
   const RawAttachment attachment{*stub};
   const CacheSpec spec = SpecOf(8192);

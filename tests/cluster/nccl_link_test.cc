@@ -3,19 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
 #include <map>
 #include <thread>
 
-#include "cluster/lanes/nccl/nccl_parts.h"
-#include "cluster/link/nccl_context.h"
 #include "cluster/peer/copy_chain.h"
-#include "cluster/peer/nccl_shard_end.h"
 #include "proto/types/refusal.h"
 #include "reprise/v1/peer.grpc.pb.h"
 #include "service/shard/engine_source.h"
-#include "tests/support/fake_nccl/fake_device.h"
-#include "tests/support/loopback_shard.h"
+#include "tests/cluster/nccl_shard.h"
 
 namespace reprise::testing {
 namespace {
@@ -23,97 +18,6 @@ namespace {
 // Less than tells a rate in all, so that lanes are chosen by what they are here.
 const CacheSpec kSpec = SpecOf(16 << 10);
 constexpr uint32_t kBlocks = 40;
-
-std::shared_ptr<const cluster::NcclContext> FakeContext(size_t links_max = 8) {
-  return cluster::NcclContext::Of(
-      {.links_max = links_max, .connect_timeout = absl::Seconds(20)},
-      {.nccl = FakeNccl(),
-       .device = std::make_shared<FakeDevice>(lanes::MemoryKind::kDevice),
-       .cap = lanes::LinkCap::Create(links_max)});
-}
-
-// An engine whose slots pass for device memory, but one block of each lease when told so.
-class DeviceSlots final : public lanes::LaneHost {
- public:
-  explicit DeviceSlots(lanes::LaneHost& host) : host_(host) {}
-  absl::StatusOr<std::vector<lanes::PinnedBytes>> OpenRead(AttachmentId attachment, LeaseId lease,
-                                                           uint32_t first,
-                                                           uint32_t blocks) override {
-    auto opened = host_.OpenRead(attachment, lease, first, blocks);
-    if (!opened.ok()) return opened;
-    for (size_t i = 0; i < opened->size(); ++i) {
-      if (!one_elsewhere || i != opened->size() / 2) {
-        (*opened)[i].memory = lanes::MemoryKind::kDevice;
-      }
-    }
-    return opened;
-  }
-  absl::StatusOr<lanes::PinnedSlot> OpenWrite(AttachmentId attachment, ReservationId reservation,
-                                              uint32_t block) override {
-    auto opened = host_.OpenWrite(attachment, reservation, block);
-    if (opened.ok()) opened->memory = lanes::MemoryKind::kDevice;
-    return opened;
-  }
-  absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
-                       uint64_t bytes) override {
-    return host_.Written(attachment, reservation, block, bytes);
-  }
-  absl::Status CopyToHost(std::span<const uint8_t> device, std::span<uint8_t> host) override {
-    return host_.CopyToHost(device, host);
-  }
-  absl::Status CopyToDevice(std::span<const uint8_t> host, std::span<uint8_t> device) override {
-    return host_.CopyToDevice(host, device);
-  }
-  std::atomic<bool> one_elsewhere{false};
-
- private:
-  lanes::LaneHost& host_;
-};
-
-class NcclShard {
- public:
-  NcclShard()
-      : shard_({.configure = [this](shard::ShardServerOptions& options,
-                                    shard::ShardEngine& engine) { Configure(options, engine); }}) {}
-
-  LoopbackShard& shard() { return shard_; }
-  DeviceSlots& slots() { return *slots_; }
-  cluster::NcclShardEnd& end() { return *end_; }
-
-  std::unique_ptr<cluster::ShardLink> Connect(std::shared_ptr<const cluster::NcclContext> nccl) {
-    auto link = cluster::ShardLink::Connect({.address = shard_.address(),
-                                             .client_name = "nccl",
-                                             .lanes = {LaneKind::kNccl, LaneKind::kStream},
-                                             .nccl = std::move(nccl)},
-                                            Soon());
-    REPRISE_CHECK(link.ok());
-    return *std::move(link);
-  }
-  bool AwaitNoLinks() {
-    const absl::Time deadline = Soon();
-    while (end_->use().links > 0 && absl::Now() < deadline) std::this_thread::yield();
-    return end_->use().links == 0;
-  }
-
- private:
-  void Configure(shard::ShardServerOptions& options, shard::ShardEngine& engine) {
-    slots_ = std::make_unique<DeviceSlots>(engine);
-    end_ = cluster::NcclShardEnd::Create(*nccl_, slots_.get());
-    options.lanes = {LaneKind::kNccl, LaneKind::kStream};
-    options.absent_lanes = {{LaneKind::kView, "not in this test"}};
-    options.services = [this](cluster::AuthorizeAttachment authorize) {
-      std::vector<std::unique_ptr<grpc::Service>> services;
-      services.push_back(end_->MakeService(std::move(authorize)));
-      return services;
-    };
-    options.on_detached = [this](AttachmentId attachment) { end_->EndAttachment(attachment); };
-  }
-
-  const std::shared_ptr<const cluster::NcclContext> nccl_ = FakeContext();
-  std::unique_ptr<DeviceSlots> slots_;
-  std::unique_ptr<cluster::NcclShardEnd> end_;
-  LoopbackShard shard_;
-};
 
 // A worker's memory on its GPU: compares what comes and notes by which lane it came.
 class DeviceSink final : public lanes::BlockSink {
@@ -181,7 +85,7 @@ class NcclLinkTest : public ::testing::Test {
 
 TEST_F(NcclLinkTest, AWorkersBlocksComeByStreamUntilTheLinkIsUpAndThenByNccl) {
   NcclShard shard;
-  const auto nccl = FakeContext();
+  const auto nccl = FakeNcclContext();
   const auto link = shard.Connect(nccl);
   const auto keys = ChainNamed("chat", kBlocks);
   ASSERT_EQ(StoreChain(*link, kSpec, keys).value_or(0), kBlocks);
@@ -195,7 +99,7 @@ TEST_F(NcclLinkTest, AWorkersBlocksComeByStreamUntilTheLinkIsUpAndThenByNccl) {
 
 TEST_F(NcclLinkTest, HostMemoryGoesByStreamAndMakesNoLink) {
   NcclShard shard;
-  const auto nccl = FakeContext();
+  const auto nccl = FakeNcclContext();
   const auto link = shard.Connect(nccl);
   const auto keys = ChainNamed("chat", kBlocks);
   ASSERT_EQ(StoreChain(*link, kSpec, keys).value_or(0), kBlocks);
@@ -206,7 +110,7 @@ TEST_F(NcclLinkTest, HostMemoryGoesByStreamAndMakesNoLink) {
 
 TEST_F(NcclLinkTest, ARunThatLiesPartlyInHostMemoryComesByStreamAndTheLinkStays) {
   NcclShard shard;
-  const auto link = shard.Connect(FakeContext());
+  const auto link = shard.Connect(FakeNcclContext());
   const auto keys = ChainNamed("chat", kBlocks);
   ASSERT_EQ(StoreChain(*link, kSpec, keys).value_or(0), kBlocks);
   ASSERT_TRUE(AwaitNccl(*link, keys));
@@ -218,7 +122,7 @@ TEST_F(NcclLinkTest, ARunThatLiesPartlyInHostMemoryComesByStreamAndTheLinkStays)
 
 TEST_F(NcclLinkTest, TheEndOfAnAttachmentIsTheEndOfItsLinks) {
   NcclShard shard;
-  const auto nccl = FakeContext();
+  const auto nccl = FakeNcclContext();
   auto link = shard.Connect(nccl);
   const auto other = shard.Connect(nccl);
   const auto keys = ChainNamed("chat", kBlocks);
@@ -236,7 +140,7 @@ TEST_F(NcclLinkTest, TheEndOfAnAttachmentIsTheEndOfItsLinks) {
 
 TEST_F(NcclLinkTest, AProcessWithAllItsLinksUsesTheStream) {
   NcclShard shard;
-  const auto nccl = FakeContext(/*links_max=*/1);
+  const auto nccl = FakeNcclContext(/*links_max=*/1);
   const auto link = shard.Connect(nccl);
   const auto other = shard.Connect(nccl);
   const auto keys = ChainNamed("chat", kBlocks);
@@ -345,7 +249,7 @@ class NcclCopyTest : public NcclLinkTest {
 
 TEST_F(NcclCopyTest, AChainInDeviceMemoryIsCopiedByNcclOnceTheLinkIsUp) {
   DeviceChains chains(here_.engine());
-  const auto nccl = FakeContext();
+  const auto nccl = FakeNcclContext();
   const auto to = there_.Connect(nccl);
   ASSERT_TRUE(AwaitCopyByNccl(chains, *to));
   EXPECT_EQ(nccl->links(), 1u);
@@ -353,7 +257,7 @@ TEST_F(NcclCopyTest, AChainInDeviceMemoryIsCopiedByNcclOnceTheLinkIsUp) {
 
 TEST_F(NcclCopyTest, AChainThatLiesPartlyInHostMemoryIsCopiedByStream) {
   DeviceChains chains(here_.engine());
-  const auto to = there_.Connect(FakeContext());
+  const auto to = there_.Connect(FakeNcclContext());
   ASSERT_TRUE(AwaitCopyByNccl(chains, *to));
   chains.host_from = kBlocks - 1;
   EXPECT_EQ(Copy(chains, *to), 0u);

@@ -1,5 +1,5 @@
-"""Models and engines of other shapes: windows beside full attention, and two tensor-parallel
-ranks.
+"""Models and engines of other shapes: windows beside full attention, two tensor-parallel ranks, two
+pipeline-parallel ones.
 """
 
 from __future__ import annotations
@@ -27,34 +27,36 @@ def stored_then_forgotten(server: Server, prompt: list[int]):
     return first, again
 
 
-@pytest.fixture
-def start(folder, cache):
-    servers = []
+TWO_RANKS = {
+    "tensor-parallel": ("--tensor-parallel-size", "2"),
+    "pipeline-parallel": ("--pipeline-parallel-size", "2"),
+}
 
-    def make(model, name: str, **arguments) -> Server:
-        servers.append(
-            Server(
-                folder,
-                model,
-                name,
-                connector=reprise_connector(
-                    cache.router,
-                    lookup_budget_ms=LOOKUP_BUDGET_MS,
-                    load_timeout_ms=TRANSFER_TIMEOUT_MS,
-                    save_timeout_ms=TRANSFER_TIMEOUT_MS,
-                ),
-                **arguments,
-            )
+
+@pytest.fixture(scope="module")
+def servers(folder, model, cache):
+    """By name. All start at once: most of a start keeps one core busy and the other idle."""
+    connector = reprise_connector(
+        cache.router,
+        lookup_budget_ms=LOOKUP_BUDGET_MS,
+        load_timeout_ms=TRANSFER_TIMEOUT_MS,
+        save_timeout_ms=TRANSFER_TIMEOUT_MS,
+    )
+    windows = make_model(folder / "windows", window=WINDOW)
+    started = {"windows": Server(folder, windows, "windows", connector=connector)}
+    for name, arguments in TWO_RANKS.items():
+        started[name] = Server(
+            folder, model, name, connector=connector, arguments=arguments, threads="0|1"
         )
-        return servers[-1].ready()
+    try:
+        yield {name: server.ready() for name, server in started.items()}
+    finally:
+        for server in started.values():
+            server.close()
 
-    yield make
-    for server in servers:
-        server.close()
 
-
-def test_a_window_loads_only_its_own_blocks_and_full_attention_all(start, folder):
-    server = start(make_model(folder / "windows", window=WINDOW), "windows")
+def test_a_window_loads_only_its_own_blocks_and_full_attention_all(servers):
+    server = servers["windows"]
     prompt = words("windows", 20 * BLOCK_TOKENS + 9)
     _, again = stored_then_forgotten(server, prompt)
     assert again.cached_tokens == full_blocks(len(prompt) - 1)
@@ -63,9 +65,10 @@ def test_a_window_loads_only_its_own_blocks_and_full_attention_all(start, folder
     assert 20 + 4 <= server.metric("vllm:reprise_loaded_blocks_by_tier_total") <= 20 + 5
 
 
-def test_each_tensor_parallel_rank_stores_and_loads_its_own_part(start, model):
-    server = start(model, "two-ranks", arguments=("--tensor-parallel-size", "2"), threads="0|1")
-    prompt = words("two ranks", 10 * BLOCK_TOKENS + 9)
+@pytest.mark.parametrize("name", TWO_RANKS)
+def test_each_of_two_ranks_stores_and_loads_its_own_part(servers, name):
+    server = servers[name]
+    prompt = words(name, 10 * BLOCK_TOKENS + 9)
     _, again = stored_then_forgotten(server, prompt)
     assert again.cached_tokens == full_blocks(len(prompt) - 1)
     assert again.tokens == alone(server, prompt, 6).tokens
