@@ -11,9 +11,9 @@ namespace {
 
 // The process's NCCL, when it is asked for and there; nullptr: blocks move by the other lanes.
 std::shared_ptr<const cluster::NcclContext> OpenNccl(const ClientOptions& options) {
-  const bool wanted = options.gpu.has_value() &&
-                      std::find(options.lanes.begin(), options.lanes.end(), LaneKind::kNccl) !=
-                          options.lanes.end();
+  const bool wanted =
+      options.gpu.has_value() &&
+      std::find(options.lanes.begin(), options.lanes.end(), LaneKind::kNccl) != options.lanes.end();
   if (!wanted) return nullptr;
   absl::StatusOr<std::shared_ptr<const cluster::NcclContext>> nccl =
       cluster::NcclContext::Open({.gpu = *options.gpu, .library = options.nccl_library});

@@ -40,9 +40,7 @@ absl::StatusOr<std::optional<QuantShape>> CodecOf(const CacheSpec& spec) {
   const std::optional<ElementType> element = ElementOf(spec.dtype);
   if (!element.has_value()) {
     return Refusal(absl::StatusCode::kInvalidArgument, "CODEC_DTYPE",
-                   absl::StrCat("codec = \"", spec.codec,
-                                "\" encodes f32, f16 and bf16, and dtype "
-                                "is ",
+                   absl::StrCat("codec = \"", spec.codec, "\" encodes f32, f16 and bf16, not ",
                                 DataTypeName(spec.dtype), ": leave codec unset"));
   }
   chosen->element = *element;

@@ -4,9 +4,9 @@
 
 Blocks of Llama-3-8B (GQA, 2 MiB) and of DeepSeek-V3 (MLA, 1.1 MiB) in bf16, as vLLM lays pages out
 (NHD, K and V interleaved in one tensor per layer), and as one buffer per block: stored and fetched
-into other pages, compared bit by bit; a block whose byte was flipped in its shard is counted and
-ends the run. The controls of the table are torch's copy from device to device and from and to
-pinned memory, of as many bytes, in the same run.
+into other pages, compared bit by bit; under codecs, a GPU's bytes are a CPU's; a block whose byte
+was flipped in its shard is counted and ends the run. The controls of the table are torch's copy
+from device to device and from and to pinned memory, of as many bytes, in the same run.
 
 Passes when every byte is right; speed is measured and not judged.
 """
@@ -231,6 +231,40 @@ def measure(router: str, tier: str) -> list[dict[str, Any]]:
     return rows
 
 
+# ---- Codecs
+
+
+def check_codecs(router: str) -> None:
+    """What a GPU encodes and decodes is, bit by bit, what the CPU does."""
+    import torch
+
+    import reprise
+
+    blocks = 16
+    for codec in ("fp8_e4m3", "int8", "int4"):
+        spec = reprise.CacheSpec(
+            "codec", dtype="bf16", layers=32, kv_heads=8, head_dim=128, codec=codec
+        )
+        source = {"cuda": _noise((blocks, spec.block_bytes // 2))}
+        source["cpu"] = source["cuda"].cpu()
+        came = []
+        with reprise.Client(router=router, name="gpu-codec", timeout=30.0) as client:
+            for number, given in enumerate(source.values()):
+                keys = _keys(spec, number)[:blocks]
+                stored = client.store(spec, keys, given)
+                expect(stored.stored == blocks, f"{codec}: every block is stored: {stored}")
+                expect(stored.bytes == blocks * spec.stored_bytes, f"{codec}: {stored.bytes} sent")
+                for place in source:
+                    target = torch.zeros_like(given, device=place)
+                    with client.acquire(spec, keys) as run:
+                        fetched = run.fetch(target)
+                    expect(fetched.blocks == blocks, f"{codec}: every block comes: {fetched}")
+                    came.append(target.cpu().view(torch.int16))
+        same = all(torch.equal(came[0], other) for other in came[1:])
+        expect(same, f"{codec}: a GPU and a CPU give the same bytes")
+        expect(bool(came[0].any()), f"{codec}: something comes back")
+
+
 # ---- What is wrong is told
 
 
@@ -330,6 +364,7 @@ def client(bundle: Bundle) -> int:
         log = bundle.out / f"client-{tier}-cluster.txt"
         with Cluster(bundle.folder, shards=1, replication=1, log=log, **memory) as cluster:
             rows += measure(cluster.router, tier)
+            check_codecs(cluster.router)
             if tier == "dram":
                 check_corruption(cluster.router, cluster.shards[0].pid)
                 check_refusals(cluster.router)
