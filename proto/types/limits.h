@@ -133,9 +133,9 @@ inline constexpr double kViewBytesPerSecond = 8e9;
 inline constexpr double kDeviceViewBytesPerSecond = 100e9;  // one GPU, or two with peer access
 inline constexpr double kNcclBytesPerSecond = 10e9;
 inline constexpr double kStreamBytesPerSecond = 1e9;
-inline constexpr uint64_t kRateJobBytesMin = 1 << 20;    // smaller jobs tell no rate
-inline constexpr double kRateHalfLifeBytes = 256 << 20;  // newer bytes count more
-inline constexpr absl::Duration kRateAgeMax = absl::Minutes(1);  // then it is as never measured
+inline constexpr uint64_t kRateJobBytesMin = 1 << 20;                // smaller jobs tell no rate
+inline constexpr double kRateHalfLifeBytes = 256 << 20;              // newer bytes count more
+inline constexpr absl::Duration kRateAgeMax = absl::Minutes(1);      // then it is as never measured
 inline constexpr absl::Duration kPollMax = absl::Milliseconds(500);  // one wait for a descriptor
 
 // ---- View lane
@@ -158,11 +158,11 @@ inline constexpr absl::Duration kViewDeviceRetryAfter =
     absl::Seconds(10);  // of device memory that could not be mapped
 
 // ---- NCCL lane
-inline constexpr size_t kNcclLinksMax = 64;                 // of a process; each has a thread
+inline constexpr size_t kNcclLinksMax = 64;                     // of a process; each has a thread
 inline constexpr size_t kNcclPeerCallsMax = 2 * kNcclLinksMax;  // of a shard at once; a call waits
-inline constexpr uint64_t kNcclLandingBytes = 64ull << 20;  // device memory of a caller's link
-inline constexpr size_t kNcclGroupBlocksMax = 256;          // sends or receives in one group
-inline constexpr uint64_t kNcclWarmBytes = 4096;            // sent each way before first use
+inline constexpr uint64_t kNcclLandingBytes = 64ull << 20;      // device memory of a caller's link
+inline constexpr size_t kNcclGroupBlocksMax = 256;              // sends or receives in one group
+inline constexpr uint64_t kNcclWarmBytes = 4096;                // sent each way before first use
 inline constexpr absl::Duration kNcclConnectTimeout = absl::Seconds(20);  // warming included
 inline constexpr absl::Duration kNcclTransferMax = absl::Seconds(10);     // of one group
 inline constexpr absl::Duration kNcclIdleMax = absl::Minutes(5);          // then the link is closed

@@ -413,8 +413,7 @@ class Pair {
   std::map<std::pair<Fingerprint, BlockKey>, Tier> watched_;
 };
 
-constexpr const char* kCases =
-    reprise::testing::kSanitized ? "max_success=60" : "max_success=250";
+constexpr const char* kCases = reprise::testing::kSanitized ? "max_success=60" : "max_success=250";
 
 TEST(EngineProperty, RandomVerbsKeepTheForestTheLeasesAndTheAccounting) {
   ::setenv("RC_PARAMS", kCases, /*overwrite=*/0);
