@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define REPRISE_ABI_VERSION 1
+#define REPRISE_ABI_VERSION 2
 #define REPRISE_EXPORT __attribute__((visibility("default")))
 
 typedef struct reprise_client reprise_client;

@@ -141,8 +141,8 @@ absl::Status CheckChecksum(uint32_t block, const Checksum128& found, const Check
 absl::Status StagedBlock::Get(const BlockTransfer& transfer) {
   if (there()) return absl::OkStatus();
   stored_bytes_ = transfer.layout->block_bytes;
-  const uint64_t plain =
-      transfer.codec == nullptr ? 0 : kernels::LayoutOf(*transfer.codec).plain_block_bytes;
+  const bool both = transfer.codec != nullptr && transfer.memory->plan != nullptr;
+  const uint64_t plain = both ? kernels::LayoutOf(*transfer.codec).plain_block_bytes : 0;
   // One buffer for both: whoever waited for the second would hold the first.
   REPRISE_ASSIGN_OR_RETURN(buffer_,
                            transfer.staging->Get(stored_bytes_ + plain, transfer.deadline));
@@ -239,7 +239,9 @@ absl::Status ChecksummingSource::Fill(uint32_t i, std::span<uint8_t> slot) {
         CopyAndChecksum(*transfer_.layout, memory.buffers[blocks_[i]], slot.data()));
     return absl::OkStatus();
   }
-  if (transfer_.codec != nullptr) REPRISE_RETURN_IF_ERROR(staged_.Get(transfer_));
+  if (memory.plan != nullptr && transfer_.codec != nullptr) {
+    REPRISE_RETURN_IF_ERROR(staged_.Get(transfer_));
+  }
   Make(i, slot.data());
   checksums_.push_back(ChecksumOf(*transfer_.layout, slot));
   return absl::OkStatus();

@@ -80,6 +80,7 @@ class StagedBlock {
   absl::Status Get(const BlockTransfer& transfer);
   bool there() const { return !buffer_.bytes().empty(); }
   std::span<uint8_t> stored() const { return buffer_.bytes().first(stored_bytes_); }
+  // REQUIRES: a codec and paged memory.
   uint8_t* plain() const { return buffer_.bytes().data() + stored_bytes_; }
 
  private:

@@ -65,11 +65,17 @@ void AddFlags(CLI::App& app, Flags& flags) {
       });
   app.add_option("--listen", flags.listen, "host:port to serve on; port 0: a free one")
       ->capture_default_str();
-  app.add_option("--dram", flags.dram_bytes, "Host memory for blocks, e.g. 256MiB; taken at start")
+  const std::string least =
+      "; at least kExtentBytesMin = " + std::to_string(limits::kExtentBytesMin) + " bytes";
+  app.add_option(
+         "--dram", flags.dram_bytes,
+         "Host memory for blocks, e.g. 256MiB; taken at start; 0, beside --hbm: none" + least)
       ->transform(CLI::AsSizeValue(false))
       ->default_str("256MiB");
   app.add_option("--hbm", flags.hbm_bytes,
-                 "GPU memory for blocks, e.g. 8GiB, filled before --dram; taken at start; 0: none")
+                 "GPU memory for blocks, e.g. 8GiB, filled before --dram; taken at start; 0, "
+                 "beside --hbm: none" +
+                     least)
       ->transform(CLI::AsSizeValue(false))
       ->default_str("0");
   app.add_option("--gpu", flags.gpu, "GPU that --hbm is on")

@@ -14,6 +14,7 @@
 #include "cluster/link/nccl_context.h"
 #include "cluster/peer/nccl_shard_end.h"
 #include "tests/support/fake_nccl/fake_device.h"
+#include "tests/support/forwarding_lane_host.h"
 #include "tests/support/loopback_shard.h"
 
 namespace reprise::testing {
@@ -27,13 +28,13 @@ inline std::shared_ptr<const cluster::NcclContext> FakeNcclContext(size_t links_
 }
 
 // An engine whose slots pass for device memory, but one block of each lease when told so.
-class DeviceSlots final : public lanes::LaneHost {
+class DeviceSlots final : public ForwardingLaneHost {
  public:
-  explicit DeviceSlots(lanes::LaneHost& host) : host_(host) {}
+  using ForwardingLaneHost::ForwardingLaneHost;
   absl::StatusOr<std::vector<lanes::PinnedBytes>> OpenRead(AttachmentId attachment, LeaseId lease,
                                                            uint32_t first,
                                                            uint32_t blocks) override {
-    auto opened = host_.OpenRead(attachment, lease, first, blocks);
+    auto opened = ForwardingLaneHost::OpenRead(attachment, lease, first, blocks);
     if (!opened.ok()) return opened;
     for (size_t i = 0; i < opened->size(); ++i) {
       if (!one_elsewhere || i != opened->size() / 2) {
@@ -44,24 +45,11 @@ class DeviceSlots final : public lanes::LaneHost {
   }
   absl::StatusOr<lanes::PinnedSlot> OpenWrite(AttachmentId attachment, ReservationId reservation,
                                               uint32_t block) override {
-    auto opened = host_.OpenWrite(attachment, reservation, block);
+    auto opened = ForwardingLaneHost::OpenWrite(attachment, reservation, block);
     if (opened.ok()) opened->memory = lanes::MemoryKind::kDevice;
     return opened;
   }
-  absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
-                       uint64_t bytes) override {
-    return host_.Written(attachment, reservation, block, bytes);
-  }
-  absl::Status CopyToHost(std::span<const uint8_t> device, std::span<uint8_t> host) override {
-    return host_.CopyToHost(device, host);
-  }
-  absl::Status CopyToDevice(std::span<const uint8_t> host, std::span<uint8_t> device) override {
-    return host_.CopyToDevice(host, device);
-  }
   std::atomic<bool> one_elsewhere{false};
-
- private:
-  lanes::LaneHost& host_;
 };
 
 // The shard's end of its links, and how a server comes to serve it.

@@ -26,7 +26,7 @@ from typing import Any
 
 from reprise.errors import TRANSIENT_CODES, UNIMPLEMENTED, RepriseError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 OK = 0
 
 

@@ -18,6 +18,7 @@
 #include "cluster/lanes/view/view_lane.h"
 #include "cluster/lanes/view/view_server.h"
 #include "tests/support/fake_nccl/fake_device.h"
+#include "tests/support/forwarding_lane_host.h"
 #include "tests/support/lane_ends.h"
 #include "tests/support/memory_lane_host.h"
 #include "tests/support/view_host/memfd_extents.h"
@@ -82,36 +83,19 @@ class ThreadedControl final : public lanes::NcclControl {
 
 // A host as the NCCL lane sees it: one block of every read may lie in other memory than the
 // device's, as a block that was moved to dram does.
-class MixedHost final : public lanes::LaneHost {
+class MixedHost final : public ForwardingLaneHost {
  public:
-  explicit MixedHost(lanes::LaneHost& host) : host_(host) {}
+  using ForwardingLaneHost::ForwardingLaneHost;
   absl::StatusOr<std::vector<lanes::PinnedBytes>> OpenRead(AttachmentId attachment, LeaseId lease,
                                                            uint32_t first,
                                                            uint32_t blocks) override {
-    auto opened = host_.OpenRead(attachment, lease, first, blocks);
+    auto opened = ForwardingLaneHost::OpenRead(attachment, lease, first, blocks);
     if (opened.ok() && elsewhere >= first && elsewhere - first < opened->size()) {
       (*opened)[elsewhere - first].memory = lanes::MemoryKind::kDevice;
     }
     return opened;
   }
-  absl::StatusOr<lanes::PinnedSlot> OpenWrite(AttachmentId attachment, ReservationId reservation,
-                                              uint32_t block) override {
-    return host_.OpenWrite(attachment, reservation, block);
-  }
-  absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
-                       uint64_t bytes) override {
-    return host_.Written(attachment, reservation, block, bytes);
-  }
-  absl::Status CopyToHost(std::span<const uint8_t> device, std::span<uint8_t> host) override {
-    return host_.CopyToHost(device, host);
-  }
-  absl::Status CopyToDevice(std::span<const uint8_t> host, std::span<uint8_t> device) override {
-    return host_.CopyToDevice(host, device);
-  }
   std::atomic<uint32_t> elsewhere{~uint32_t{0}};
-
- private:
-  lanes::LaneHost& host_;
 };
 
 class NcclRig {
