@@ -72,10 +72,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
          "Host memory for blocks, e.g. 256MiB; taken at start; 0, beside --hbm: none" + least)
       ->transform(CLI::AsSizeValue(false))
       ->default_str("256MiB");
-  app.add_option("--hbm", flags.hbm_bytes,
-                 "GPU memory for blocks, e.g. 8GiB, filled before --dram; taken at start; 0, "
-                 "beside --hbm: none" +
-                     least)
+  app.add_option(
+         "--hbm", flags.hbm_bytes,
+         "GPU memory for blocks, e.g. 8GiB, filled before --dram; taken at start; 0: none" + least)
       ->transform(CLI::AsSizeValue(false))
       ->default_str("0");
   app.add_option("--gpu", flags.gpu, "GPU that --hbm is on")
