@@ -33,6 +33,11 @@ class RestOfSink final : public BlockSink {
     Carry();
     return Count(sink_.DeliverDevice(base_ + first, blocks), static_cast<uint32_t>(blocks.size()));
   }
+  absl::Status DeliverPinned(uint32_t first,
+                             std::span<const std::span<const uint8_t>> blocks) override {
+    Carry();
+    return Count(sink_.DeliverPinned(base_ + first, blocks), static_cast<uint32_t>(blocks.size()));
+  }
   uint32_t completed() const { return completed_; }
   bool refused() const { return refused_; }
 
@@ -74,6 +79,11 @@ class RetriedSource final : public BlockSource {
   }
   absl::Status FillDevice(uint32_t first, std::span<const std::span<uint8_t>> slots) override {
     absl::Status status = source_.FillDevice(first, slots);
+    if (!status.ok()) refusal_ = status;
+    return status;
+  }
+  absl::Status FillPinned(uint32_t first, std::span<const std::span<uint8_t>> slots) override {
+    absl::Status status = source_.FillPinned(first, slots);
     if (!status.ok()) refusal_ = status;
     return status;
   }

@@ -109,6 +109,10 @@ class BlockSink {
   // before it are completed.
   virtual absl::Status DeliverDevice(uint32_t first,
                                      std::span<const std::span<const uint8_t>> blocks);
+  // The same of blocks in host memory that is pinned for the sink's device. REQUIRES: memory() is
+  // kDevice. Delivers them one by one, unless the sink knows better.
+  virtual absl::Status DeliverPinned(uint32_t first,
+                                     std::span<const std::span<const uint8_t>> blocks);
 
  private:
   std::optional<LaneKind> carried_by_;
@@ -132,6 +136,9 @@ class BlockSource {
   // Puts blocks [first, first + slots.size()) into slots in device memory; they are there when it
   // returns. REQUIRES: memory() is kDevice.
   virtual absl::Status FillDevice(uint32_t first, std::span<const std::span<uint8_t>> slots);
+  // The same of slots in host memory that is pinned for the source's device. Fills them one by one,
+  // unless the source knows better.
+  virtual absl::Status FillPinned(uint32_t first, std::span<const std::span<uint8_t>> slots);
   // Blocks from `first` on where they lie in device memory, as many of `blocks` as lie there one
   // after the other. They stay as they are while their pins live, also after Write returned: a
   // device may let go of them later. Empty: the source has none, and is asked to fill.

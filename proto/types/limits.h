@@ -47,10 +47,11 @@ inline constexpr size_t kSpecsPerAttachmentMax = 256;
 inline constexpr size_t kSpecsPerTenantMax = 1024;
 
 // ---- Memory of a shard
-inline constexpr double kEvictHighWatermark = 0.95;  // of a pool: background eviction starts
-inline constexpr double kEvictLowWatermark = 0.90;   //   and stops
-inline constexpr size_t kEvictBatchBlocks = 64;      // evicted under one hold of the engine's lock
-inline constexpr size_t kDemoteBatchBlocks = 64;     // on their way to a slower tier at one time
+inline constexpr double kEvictHighWatermark = 0.95;   // of a pool: background eviction starts
+inline constexpr double kEvictLowWatermark = 0.90;    //   and stops
+inline constexpr size_t kEvictBatchBlocks = 64;       // evicted under one hold of the engine's lock
+inline constexpr size_t kDemoteBatchBlocks = 64;      // on their way to a slower tier at one time
+inline constexpr size_t kHbmChecksumBlocksMax = 256;  // checksummed by one launch at Commit
 inline constexpr uint64_t kSlotAlignBytes = 64;
 inline constexpr uint64_t kExtentsPerPool = 32;          // a pool is cut into about as many extents
 inline constexpr uint64_t kExtentBytesMin = 2ull << 20;  //   of at least this
@@ -155,11 +156,15 @@ inline constexpr absl::Duration kViewIdleMax = absl::Minutes(5);
 inline constexpr absl::Duration kViewRetryAfter =
     absl::Seconds(1);  // of a socket that did not answer
 inline constexpr absl::Duration kViewDeviceRetryAfter =
-    absl::Seconds(10);  // of device memory that could not be mapped
+    absl::Seconds(10);  // of device memory that could not be mapped, host memory not pinned
+inline constexpr absl::Duration kViewPinCheckInterval =
+    absl::Seconds(1);  // whether what is pinned is still the shard's
 
 // ---- NCCL lane
 inline constexpr size_t kNcclLinksMax = 64;                     // of a process; each has a thread
 inline constexpr size_t kNcclPeerCallsMax = 2 * kNcclLinksMax;  // of a shard at once; a call waits
+inline constexpr size_t kNcclLinksPerAttachmentMax = 8;         // served to one caller
+inline constexpr size_t kNcclLinkQueueMax = 64;                 // transfers of a link not done yet
 inline constexpr uint64_t kNcclLandingBytes = 64ull << 20;      // device memory of a caller's link
 inline constexpr size_t kNcclGroupBlocksMax = 256;              // sends or receives in one group
 inline constexpr uint64_t kNcclWarmBytes = 4096;                // sent each way before first use
@@ -212,7 +217,7 @@ inline constexpr uint64_t kTransferRateMin =
 // Transfers from and to a GPU's memory.
 inline constexpr uint64_t kDeviceTableBytes = 1 << 20;    // pinned: addresses, pages and checksums
 inline constexpr uint64_t kDeviceScratchBytes = 4 << 20;  // of one launch's checksums
-inline constexpr uint64_t kDeviceGroupBytes = 2 << 20;    // blocks staged and copied together
+inline constexpr uint64_t kDeviceGroupBytes = 4 << 20;    // blocks staged and copied together
 inline constexpr uint32_t kDeviceGroups = 3;              //   and groups under way at once
 inline constexpr uint64_t kDeviceChunkBytes =
     256 << 20;  // read in one call of a lane that may reach device memory

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/checksum/checksum.h"
@@ -54,7 +55,7 @@ uint64_t ExtentBytesFor(uint64_t capacity_bytes) {
   return std::clamp(share, limits::kExtentBytesMin, limits::kExtentBytesMax);
 }
 
-absl::StatusOr<std::unique_ptr<DramPool>> DramPool::Create(uint64_t capacity_bytes) {
+absl::StatusOr<std::unique_ptr<DramPool>> DramPool::Create(uint64_t capacity_bytes, PinMemory pin) {
   if (capacity_bytes == 0) {
     return Refusal(absl::StatusCode::kInvalidArgument, "DRAM_SIZE",
                    "dram_bytes = 0: give the shard memory, e.g. --dram 1GiB");
@@ -69,11 +70,11 @@ absl::StatusOr<std::unique_ptr<DramPool>> DramPool::Create(uint64_t capacity_byt
                      " bytes that this machine has available: start with a smaller --dram"));
   }
   std::vector<Extent> extents(count);
-  if (absl::Status made = MakeExtents(extents, extent_bytes); !made.ok()) {
+  if (absl::Status made = MakeExtents(extents, extent_bytes, pin); !made.ok()) {
     Unmap(extents, extent_bytes);
     return made;
   }
-  return std::unique_ptr<DramPool>(new DramPool(std::move(extents), extent_bytes));
+  return std::unique_ptr<DramPool>(new DramPool(std::move(extents), extent_bytes, std::move(pin)));
 }
 
 absl::StatusOr<int> DramPool::MakeMemory(uint64_t bytes) {
@@ -89,7 +90,8 @@ absl::StatusOr<int> DramPool::MakeMemory(uint64_t bytes) {
   return NoMemory(absl::StrCat("taking ", bytes, " bytes of shared memory"), error);
 }
 
-absl::Status DramPool::MakeExtents(std::vector<Extent>& extents, uint64_t extent_bytes) {
+absl::Status DramPool::MakeExtents(std::vector<Extent>& extents, uint64_t extent_bytes,
+                                   const PinMemory& pin) {
   for (Extent& extent : extents) {
     REPRISE_ASSIGN_OR_RETURN(extent.fd, MakeMemory(extent_bytes));
     void* address = ::mmap(nullptr, extent_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, extent.fd, 0);
@@ -103,25 +105,36 @@ absl::Status DramPool::MakeExtents(std::vector<Extent>& extents, uint64_t extent
   std::atomic<size_t> next{0};
   std::vector<std::thread> touchers;
   for (size_t i = 0; i < threads; ++i) {
-    touchers.emplace_back([&extents, &next, extent_bytes] {
-      for (size_t at = next++; at < extents.size(); at = next++)
+    touchers.emplace_back([&] {
+      for (size_t at = next++; at < extents.size(); at = next++) {
         Touch(extents[at].address, extent_bytes);
+        Pin(extents[at], extent_bytes, pin);
+      }
     });
   }
   for (std::thread& toucher : touchers) toucher.join();
   return absl::OkStatus();
 }
 
+void DramPool::Pin(Extent& extent, uint64_t extent_bytes, const PinMemory& pin) {
+  if (!pin) return;
+  absl::StatusOr<PinnedMemory> pinned = pin(extent.address, extent_bytes);
+  if (pinned.ok()) extent.pinned = *std::move(pinned);
+}
+
 void DramPool::Unmap(std::vector<Extent>& extents, uint64_t extent_bytes) {
   for (Extent& extent : extents) {
+    extent.pinned.reset();
     if (extent.address != nullptr) ::munmap(extent.address, extent_bytes);
     if (extent.fd >= 0) ::close(extent.fd);
   }
   extents.clear();
 }
 
-DramPool::DramPool(std::vector<Extent> extents, uint64_t extent_bytes)
-    : Pool(static_cast<uint32_t>(extents.size()), extent_bytes), memory_(std::move(extents)) {}
+DramPool::DramPool(std::vector<Extent> extents, uint64_t extent_bytes, PinMemory pin)
+    : Pool(static_cast<uint32_t>(extents.size()), extent_bytes),
+      pin_(std::move(pin)),
+      memory_(std::move(extents)) {}
 
 DramPool::~DramPool() {
   Unmap(memory_, extent_bytes());
@@ -134,6 +147,7 @@ absl::Status DramPool::Wipe(uint32_t extent) {
 
 absl::Status DramPool::Renew(uint32_t extent) {
   Extent& old = memory_[extent];
+  old.pinned.reset();  // a device would keep the old pages
   // Gives the old pages back even while somebody else still maps the file.
   ::fallocate(old.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
               static_cast<off_t>(extent_bytes()));
@@ -150,6 +164,7 @@ absl::Status DramPool::Renew(uint32_t extent) {
   ::close(old.fd);
   old.fd = fd;
   Touch(old.address, extent_bytes());
+  Pin(old, extent_bytes(), pin_);
   return absl::OkStatus();
 }
 
@@ -158,12 +173,15 @@ absl::Status DramPool::CopyBytes(const uint8_t* from, uint8_t* to, uint64_t byte
   return absl::OkStatus();
 }
 
-absl::StatusOr<Checksum128> DramPool::ChecksumBytes(const uint8_t* bytes,
-                                                    const BlockShape& shape) const {
+absl::Status DramPool::ChecksumBytes(std::span<const uint8_t* const> blocks,
+                                     const BlockShape& shape,
+                                     std::span<Checksum128> checksums) const {
   static_assert(kernels::kChecksumDigestBytes == kChecksumBytes);
-  Checksum128 checksum;
-  kernels::ChecksumBlock(bytes, shape.block_bytes, shape.section_bytes, checksum.bytes.data());
-  return checksum;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    kernels::ChecksumBlock(blocks[i], shape.block_bytes, shape.section_bytes,
+                           checksums[i].bytes.data());
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace reprise::shard

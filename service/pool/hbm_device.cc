@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -14,6 +14,7 @@
 #include "kernels/runtime/gpu_status.h"
 #include "kernels/runtime/memory.h"
 #include "kernels/runtime/stream.h"
+#include "proto/types/limits.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::shard {
@@ -26,11 +27,15 @@ class GpuHbmDevice final : public HbmDevice {
     REPRISE_ASSIGN_OR_RETURN(const kernels::DeviceInfo info, kernels::DescribeDevice(device));
     REPRISE_RETURN_IF_ERROR(kernels::UseDevice(device));
     REPRISE_ASSIGN_OR_RETURN(kernels::Stream stream, kernels::Stream::Create(device));
-    // The block's address, then its digest.
-    REPRISE_ASSIGN_OR_RETURN(kernels::PinnedBuffer mail,
-                             kernels::PinnedBuffer::Create(2 * kernels::kChecksumDigestBytes));
+    // Of one launch of checksums: the digests, then the blocks' addresses.
+    REPRISE_ASSIGN_OR_RETURN(
+        kernels::PinnedBuffer mail,
+        kernels::PinnedBuffer::Create(limits::kHbmChecksumBlocksMax *
+                                      (kernels::kChecksumDigestBytes + sizeof(uint8_t*))));
+    REPRISE_ASSIGN_OR_RETURN(kernels::DeviceBuffer scratch,
+                             kernels::DeviceBuffer::Create(device, limits::kDeviceScratchBytes));
     return std::unique_ptr<HbmDevice>(
-        new GpuHbmDevice(device, info, std::move(stream), std::move(mail)));
+        new GpuHbmDevice(device, info, std::move(stream), std::move(mail), std::move(scratch)));
   }
 
   absl::StatusOr<uint8_t*> Allocate(uint64_t bytes) override {
@@ -66,33 +71,27 @@ class GpuHbmDevice final : public HbmDevice {
     return stream_.Synchronize();
   }
 
-  absl::StatusOr<Checksum128> Checksum(const uint8_t* block, const BlockShape& shape) override {
-    static_assert(kernels::kChecksumDigestBytes == kChecksumBytes);
+  absl::Status Checksums(std::span<const uint8_t* const> blocks, const BlockShape& shape,
+                         std::span<Checksum128> checksums) override {
+    const uint64_t scratch_bytes =
+        kernels::ChecksumScratchBytes(1, shape.block_bytes, shape.section_bytes);
+    const size_t launch_max = std::clamp<size_t>(limits::kDeviceScratchBytes / scratch_bytes, 1,
+                                                 limits::kHbmChecksumBlocksMax);
     absl::MutexLock lock(&mu_);
     REPRISE_RETURN_IF_ERROR(kernels::UseDevice(device_));
-    const uint64_t needed =
-        kernels::ChecksumScratchBytes(1, shape.block_bytes, shape.section_bytes);
-    if (!scratch_.has_value() || scratch_->size_bytes() < needed) {
-      scratch_.reset();
-      REPRISE_ASSIGN_OR_RETURN(scratch_, kernels::DeviceBuffer::Create(device_, needed));
+    while (!blocks.empty()) {
+      const size_t count = std::min(launch_max, blocks.size());
+      REPRISE_RETURN_IF_ERROR(Launch(blocks.first(count), shape, checksums.first(count)));
+      blocks = blocks.subspan(count);
+      checksums = checksums.subspan(count);
     }
-    uint8_t* const digest = mail_.data() + kernels::kChecksumDigestBytes;
-    std::memcpy(mail_.data(), &block, sizeof(block));
-    REPRISE_RETURN_IF_ERROR(
-        kernels::GpuStatus(kernels::ChecksumBlocksOnGpu(
-                               {.block_table = reinterpret_cast<const uint8_t**>(mail_.data()),
-                                .block_count = 1,
-                                .block_bytes = shape.block_bytes,
-                                .section_bytes = shape.section_bytes,
-                                .aligned = true,
-                                .scratch = scratch_->data(),
-                                .digests = digest},
-                               stream_.handle()),
-                           "block checksum"));
-    REPRISE_RETURN_IF_ERROR(stream_.Synchronize());
-    Checksum128 checksum;
-    std::memcpy(checksum.bytes.data(), digest, kChecksumBytes);
-    return checksum;
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<PinnedMemory> Pin(uint8_t* memory, uint64_t bytes) override {
+    REPRISE_RETURN_IF_ERROR(kernels::UseDevice(device_));
+    REPRISE_ASSIGN_OR_RETURN(auto pinned, kernels::PinnedRange::Create(memory, bytes));
+    return std::make_shared<const kernels::PinnedRange>(std::move(pinned));
   }
 
   absl::StatusOr<HbmHandle> Export(uint8_t* memory) override {
@@ -109,18 +108,44 @@ class GpuHbmDevice final : public HbmDevice {
 
  private:
   GpuHbmDevice(int device, kernels::DeviceInfo info, kernels::Stream stream,
-               kernels::PinnedBuffer mail)
+               kernels::PinnedBuffer mail, kernels::DeviceBuffer scratch)
       : device_(device),
         info_(std::move(info)),
         stream_(std::move(stream)),
-        mail_(std::move(mail)) {}
+        mail_(std::move(mail)),
+        scratch_(std::move(scratch)) {}
+
+  // REQUIRES: the mail and the scratch have room for that many blocks.
+  absl::Status Launch(std::span<const uint8_t* const> blocks, const BlockShape& shape,
+                      std::span<Checksum128> checksums) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    static_assert(kernels::kChecksumDigestBytes == kChecksumBytes);
+    uint8_t* const digests = mail_.data();
+    auto* const table = reinterpret_cast<const uint8_t**>(
+        digests + limits::kHbmChecksumBlocksMax * kernels::kChecksumDigestBytes);
+    std::copy(blocks.begin(), blocks.end(), table);
+    REPRISE_RETURN_IF_ERROR(kernels::GpuStatus(
+        kernels::ChecksumBlocksOnGpu({.block_table = table,
+                                      .block_count = static_cast<uint32_t>(blocks.size()),
+                                      .block_bytes = shape.block_bytes,
+                                      .section_bytes = shape.section_bytes,
+                                      .aligned = true,
+                                      .scratch = scratch_.data(),
+                                      .digests = digests},
+                                     stream_.handle()),
+        absl::StrCat("checksumming ", blocks.size(), " blocks")));
+    REPRISE_RETURN_IF_ERROR(stream_.Synchronize());
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      std::memcpy(checksums[i].bytes.data(), digests + i * kChecksumBytes, kChecksumBytes);
+    }
+    return absl::OkStatus();
+  }
 
   const int device_;
   const kernels::DeviceInfo info_;
   absl::Mutex mu_;
   kernels::Stream stream_ ABSL_GUARDED_BY(mu_);
   kernels::PinnedBuffer mail_ ABSL_GUARDED_BY(mu_);
-  std::optional<kernels::DeviceBuffer> scratch_ ABSL_GUARDED_BY(mu_);
+  kernels::DeviceBuffer scratch_ ABSL_GUARDED_BY(mu_);
   std::vector<kernels::DeviceBuffer> buffers_ ABSL_GUARDED_BY(mu_);
 };
 

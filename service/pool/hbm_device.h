@@ -5,10 +5,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "proto/types/checksum128.h"
+#include "service/pool/dram_pool.h"
 #include "service/pool/extent_place.h"
 #include "service/pool/pool.h"
 
@@ -23,7 +25,12 @@ class HbmDevice {
   virtual absl::Status Zero(uint8_t* memory, uint64_t bytes) = 0;
   // Between two places of this device, or between it and host memory.
   virtual absl::Status Copy(uint8_t* to, const uint8_t* from, uint64_t bytes) = 0;
-  virtual absl::StatusOr<Checksum128> Checksum(const uint8_t* block, const BlockShape& shape) = 0;
+  // One checksum per block.
+  virtual absl::Status Checksums(std::span<const uint8_t* const> blocks, const BlockShape& shape,
+                                 std::span<Checksum128> checksums) = 0;
+  // Host memory that copies from and to the device need not be staged for, while what it returns
+  // lives. RESOURCE_EXHAUSTED or INTERNAL where the driver refuses.
+  virtual absl::StatusOr<PinnedMemory> Pin(uint8_t* memory, uint64_t bytes) = 0;
   // UNAVAILABLE or INTERNAL where the driver refuses (containers without a shared IPC namespace).
   virtual absl::StatusOr<HbmHandle> Export(uint8_t* memory) = 0;
 };

@@ -84,9 +84,9 @@ absl::Status HbmPool::CopyBytes(const uint8_t* from, uint8_t* to, uint64_t bytes
   return device_->Copy(to, from, bytes);
 }
 
-absl::StatusOr<Checksum128> HbmPool::ChecksumBytes(const uint8_t* bytes,
-                                                   const BlockShape& shape) const {
-  return device_->Checksum(bytes, shape);
+absl::Status HbmPool::ChecksumBytes(std::span<const uint8_t* const> blocks, const BlockShape& shape,
+                                    std::span<Checksum128> checksums) const {
+  return device_->Checksums(blocks, shape, checksums);
 }
 
 }  // namespace reprise::shard

@@ -42,8 +42,8 @@ class HbmPool final : public Pool {
   absl::Status Wipe(uint32_t extent) override;
   absl::Status Renew(uint32_t extent) override;
   absl::Status CopyBytes(const uint8_t* from, uint8_t* to, uint64_t bytes) override;
-  absl::StatusOr<Checksum128> ChecksumBytes(const uint8_t* bytes,
-                                            const BlockShape& shape) const override;
+  absl::Status ChecksumBytes(std::span<const uint8_t* const> blocks, const BlockShape& shape,
+                             std::span<Checksum128> checksums) const override;
 
   const std::unique_ptr<HbmDevice> device_;
   const std::vector<uint8_t*> memory_;

@@ -73,8 +73,14 @@ bool Pool::Holds(const uint8_t* address) const {
   return false;
 }
 
-absl::StatusOr<Checksum128> Pool::Checksum(SlotRef slot, const BlockShape& shape) const {
-  return ChecksumBytes(Address(slot), shape);
+absl::StatusOr<std::vector<Checksum128>> Pool::Checksums(std::span<const SlotRef> slots,
+                                                         const BlockShape& shape) const {
+  std::vector<const uint8_t*> blocks;
+  blocks.reserve(slots.size());
+  for (SlotRef slot : slots) blocks.push_back(Address(slot));
+  std::vector<Checksum128> checksums(slots.size());
+  REPRISE_RETURN_IF_ERROR(ChecksumBytes(blocks, shape, checksums));
+  return checksums;
 }
 
 std::optional<ExtentPlace> Pool::Export(const uint8_t* address) {

@@ -8,7 +8,7 @@
 //     have the old one mapped;
 //   - a slot's address does not change while the slot is in use;
 //   - memory is touched once, at the start.
-// Thread safety: all methods may be called from any thread. Copy and Checksum hold no lock: the
+// Thread safety: all methods may be called from any thread. Copy and Checksums hold no lock: the
 // caller keeps the slots in use and the bytes still.
 #pragma once
 
@@ -70,9 +70,10 @@ class Pool {
   absl::Status CopyFromHost(std::span<const uint8_t> from, uint8_t* to);
   // Whether `address` lies in this pool's memory.
   bool Holds(const uint8_t* address) const;
-  // The block checksum of a slot in use (kernels/checksum/checksum.h). INTERNAL when the device
-  // refuses.
-  absl::StatusOr<Checksum128> Checksum(SlotRef slot, const BlockShape& shape) const;
+  // The block checksums of slots in use (kernels/checksum/checksum.h), one each. INTERNAL when the
+  // device refuses.
+  absl::StatusOr<std::vector<Checksum128>> Checksums(std::span<const SlotRef> slots,
+                                                     const BlockShape& shape) const;
 
   // Where `address` lies, and from now on its extent counts as exported to its owner; nullopt when
   // it is not in a slot's extent of this pool. REQUIRES: the slot at `address` stays in use while
@@ -110,8 +111,10 @@ class Pool {
   virtual absl::Status Renew(uint32_t extent) = 0;
   // Within the pool, or between it and host memory.
   virtual absl::Status CopyBytes(const uint8_t* from, uint8_t* to, uint64_t bytes) = 0;
-  virtual absl::StatusOr<Checksum128> ChecksumBytes(const uint8_t* bytes,
-                                                    const BlockShape& shape) const = 0;
+  // One checksum per block.
+  virtual absl::Status ChecksumBytes(std::span<const uint8_t* const> blocks,
+                                     const BlockShape& shape,
+                                     std::span<Checksum128> checksums) const = 0;
 
  private:
   absl::Status Prepare(uint32_t extent) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

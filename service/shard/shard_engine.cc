@@ -16,13 +16,19 @@ namespace reprise::shard {
 
 absl::StatusOr<std::unique_ptr<ShardEngine>> ShardEngine::Create(ShardEngineOptions options) {
   std::vector<std::unique_ptr<Pool>> fastest_first;
+  PinMemory pin;
   if (options.hbm_bytes > 0) {
     REPRISE_CHECK(options.hbm_device != nullptr);
+    // The pools live and end together.
+    pin = [device = options.hbm_device.get()](uint8_t* memory, uint64_t bytes) {
+      return device->Pin(memory, bytes);
+    };
     REPRISE_ASSIGN_OR_RETURN(fastest_first.emplace_back(),
                              HbmPool::Create(std::move(options.hbm_device), options.hbm_bytes));
   }
   if (options.dram_bytes > 0 || fastest_first.empty()) {
-    REPRISE_ASSIGN_OR_RETURN(fastest_first.emplace_back(), DramPool::Create(options.dram_bytes));
+    REPRISE_ASSIGN_OR_RETURN(fastest_first.emplace_back(),
+                             DramPool::Create(options.dram_bytes, std::move(pin)));
   }
   return std::make_unique<ShardEngineImpl>(std::move(options),
                                            std::make_shared<TieredPool>(std::move(fastest_first)));

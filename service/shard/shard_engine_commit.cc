@@ -146,10 +146,11 @@ absl::Status ShardEngineImpl::BeginCommit(AttachmentId attachment, const CommitA
 
 // Indexes in work.blocks.
 absl::StatusOr<std::vector<size_t>> ShardEngineImpl::FindCorrupt(const CommitWork& work) const {
+  REPRISE_ASSIGN_OR_RETURN(const std::vector<Checksum128> actual,
+                           pool_->Checksums(work.slots, work.shape));
   std::vector<size_t> corrupt;
-  for (size_t i = 0; i < work.slots.size(); ++i) {
-    REPRISE_ASSIGN_OR_RETURN(const Checksum128 actual, pool_->Checksum(work.slots[i], work.shape));
-    if (actual != work.expected[i]) corrupt.push_back(i);
+  for (size_t i = 0; i < actual.size(); ++i) {
+    if (actual[i] != work.expected[i]) corrupt.push_back(i);
   }
   return corrupt;
 }

@@ -4,9 +4,9 @@ namespace reprise::shard {
 
 MoveOutcome Move(TieredPool& pool, const TierMove& move) {
   if (!pool.Copy(move.from, move.to, move.shape.block_bytes).ok()) return MoveOutcome::kRefused;
-  const absl::StatusOr<Checksum128> arrived = pool.Checksum(move.to, move.shape);
+  const auto arrived = pool.Checksums({&move.to, 1}, move.shape);
   if (!arrived.ok()) return MoveOutcome::kRefused;
-  return *arrived == move.checksum ? MoveOutcome::kMoved : MoveOutcome::kCorrupt;
+  return arrived->front() == move.checksum ? MoveOutcome::kMoved : MoveOutcome::kCorrupt;
 }
 
 }  // namespace reprise::shard

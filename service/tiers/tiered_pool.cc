@@ -80,9 +80,22 @@ uint8_t* TieredPool::Address(SlotRef slot) const {
   return pool->Address(place);
 }
 
-absl::StatusOr<Checksum128> TieredPool::Checksum(SlotRef slot, const BlockShape& shape) const {
-  const auto [pool, place] = Find(slot);
-  return pool->Checksum(place, shape);
+absl::StatusOr<std::vector<Checksum128>> TieredPool::Checksums(std::span<const SlotRef> slots,
+                                                               const BlockShape& shape) const {
+  std::vector<Checksum128> checksums;
+  checksums.reserve(slots.size());
+  std::vector<SlotRef> places;
+  for (size_t first = 0; first < slots.size(); first += places.size()) {
+    const Level level = LevelOf(slots[first]);
+    places.clear();
+    for (size_t i = first; i < slots.size() && LevelOf(slots[i]) == level; ++i) {
+      places.push_back(Find(slots[i]).second);
+    }
+    REPRISE_ASSIGN_OR_RETURN(const std::vector<Checksum128> part,
+                             at(level).Checksums(places, shape));
+    checksums.insert(checksums.end(), part.begin(), part.end());
+  }
+  return checksums;
 }
 
 absl::Status TieredPool::Copy(SlotRef from, SlotRef to, uint64_t bytes) {

@@ -66,7 +66,9 @@ class TieredPool {
   uint32_t used_slots(uint32_t extent) const;
   uint8_t* Address(SlotRef slot) const;
   bool on_device(SlotRef slot) const { return at(LevelOf(slot)).on_device(); }
-  absl::StatusOr<Checksum128> Checksum(SlotRef slot, const BlockShape& shape) const;
+  // Of slots on any levels, one checksum each.
+  absl::StatusOr<std::vector<Checksum128>> Checksums(std::span<const SlotRef> slots,
+                                                     const BlockShape& shape) const;
   // Also from one level to another. INTERNAL when the device refuses.
   absl::Status Copy(SlotRef from, SlotRef to, uint64_t bytes);
 

@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -28,12 +29,16 @@ struct HostHbmControl {
   std::atomic<bool> guarded = false;   // when memory is allocated: the CPU that touches it dies
   std::atomic<bool> shares = true;     // IPC works
   std::atomic<bool> refuses = false;   // every copy and checksum is refused
+  std::atomic<bool> pins = true;       // host memory can be pinned
   std::atomic<bool> corrupts = false;  // every copy gets one byte wrong
   std::function<void()> before_copy;   // called by every copy; set while none runs
   // ---- Counted by the device
   std::atomic<uint64_t> copies = 0;
   std::atomic<uint64_t> copied_bytes = 0;
   std::atomic<uint64_t> checksums = 0;
+  std::atomic<uint64_t> checksum_calls = 0;
+  absl::Mutex mu;
+  std::map<uint8_t*, uint64_t> pinned ABSL_GUARDED_BY(mu);  // host memory, by address
 };
 
 class HostHbmDevice final : public shard::HbmDevice {
@@ -77,14 +82,25 @@ class HostHbmDevice final : public shard::HbmDevice {
     if (control_->corrupts) Reach(to)[bytes / 2] ^= 1;
     return absl::OkStatus();
   }
-  absl::StatusOr<Checksum128> Checksum(const uint8_t* block,
-                                       const shard::BlockShape& shape) override {
+  absl::Status Checksums(std::span<const uint8_t* const> blocks, const shard::BlockShape& shape,
+                         std::span<Checksum128> checksums) override {
     if (control_->refuses) return absl::InternalError("the fake device refuses to compute");
-    ++control_->checksums;
-    Checksum128 checksum;
-    kernels::ChecksumBlock(Reach(block), shape.block_bytes, shape.section_bytes,
-                           checksum.bytes.data());
-    return checksum;
+    ++control_->checksum_calls;
+    control_->checksums += blocks.size();
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      kernels::ChecksumBlock(Reach(blocks[i]), shape.block_bytes, shape.section_bytes,
+                             checksums[i].bytes.data());
+    }
+    return absl::OkStatus();
+  }
+  absl::StatusOr<shard::PinnedMemory> Pin(uint8_t* memory, uint64_t bytes) override {
+    if (!control_->pins) return absl::InternalError("the fake device refuses to pin");
+    absl::MutexLock lock(&control_->mu);
+    EXPECT_TRUE(control_->pinned.emplace(memory, bytes).second) << "pinned twice";
+    return shard::PinnedMemory(memory, [control = control_](uint8_t* address) {
+      absl::MutexLock unpin(&control->mu);
+      EXPECT_EQ(control->pinned.erase(address), 1u);
+    });
   }
   absl::StatusOr<shard::HbmHandle> Export(uint8_t* address) override {
     if (!control_->shares) return absl::UnavailableError("IPC is refused");

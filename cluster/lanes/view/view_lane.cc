@@ -25,6 +25,14 @@ std::span<const view::Place> DeviceRun(const std::vector<view::Place>& places, s
   return {places.data() + first, end - first};
 }
 
+template <typename Byte>
+std::vector<std::span<Byte>> SpansAt(const std::vector<uint8_t*>& at, uint64_t block_bytes) {
+  std::vector<std::span<Byte>> spans;
+  spans.reserve(at.size());
+  for (uint8_t* block : at) spans.emplace_back(block, block_bytes);
+  return spans;
+}
+
 // A peer that speaks nonsense is as good as none.
 absl::Status AsLaneFailure(const absl::Status& status) {
   if (absl::IsInvalidArgument(status)) return LaneDown(status.message());
@@ -109,6 +117,30 @@ class ViewLane::Conversation {
     return absl::OkStatus();
   }
 
+  // The same of places in host memory, as `device` copies from and to them: as many as there are
+  // before the first one that is elsewhere or not pinned, which is then asked for.
+  absl::StatusOr<std::vector<uint8_t*>> AtPinned(std::span<const view::Place> places,
+                                                 uint64_t block_bytes, int device) {
+    std::vector<uint8_t*> at;
+    for (const view::Place& place : places) {
+      if (place.memory != MemoryKind::kHost) break;
+      std::shared_ptr<const view::PinnedMapping>& mapping = pinned_[place.extent];
+      if (mapping == nullptr) mapping = lane_.pinned_extents_.Find(place.extent);
+      if (mapping == nullptr) {
+        if (lane_.pinned_extents_.Wanted(place.extent)) {
+          view::Descriptor file;
+          const auto answer = Ask<view::Extent>(view::MapExtent{place.extent}, &file);
+          lane_.pinned_extents_.Pin(place.extent, device, answer, std::move(file));
+          REPRISE_RETURN_IF_ERROR(answer.status());
+        }
+        break;
+      }
+      REPRISE_RETURN_IF_ERROR(CheckWithin(place, block_bytes, mapping->size_bytes()));
+      at.push_back(mapping->data() + place.offset_bytes);
+    }
+    return at;
+  }
+
   bool over() const { return deadline_.over(); }
 
  private:
@@ -127,6 +159,7 @@ class ViewLane::Conversation {
   // By extent; keeps what this call uses mapped.
   absl::flat_hash_map<uint64_t, std::shared_ptr<const view::Mapping>> mapped_;
   absl::flat_hash_map<uint64_t, std::shared_ptr<const view::DeviceMapping>> device_mapped_;
+  absl::flat_hash_map<uint64_t, std::shared_ptr<const view::PinnedMapping>> pinned_;
 };
 
 absl::StatusOr<std::unique_ptr<ViewLane>> ViewLane::Connect(Options options, absl::Time deadline) {
@@ -155,6 +188,9 @@ absl::Status ViewLane::Read(const ReadJob& job, BlockSink& sink, absl::Time dead
       i += static_cast<uint32_t>(run.size());
       continue;
     }
+    const uint32_t before = i;
+    status = ReadPinned(conversation, job, opened.places, sink, i);
+    if (i > before || !status.ok()) continue;
     const absl::StatusOr<uint8_t*> block =
         conversation.At(opened.places[i], job.block_bytes, /*writable=*/false);
     status = block.ok() ? sink.Deliver(i, {*block, job.block_bytes}) : block.status();
@@ -162,6 +198,18 @@ absl::Status ViewLane::Read(const ReadJob& job, BlockSink& sink, absl::Time dead
   }
   conversation.Finish();
   return status;
+}
+
+absl::Status ViewLane::ReadPinned(Conversation& conversation, const ReadJob& job,
+                                  std::span<const view::Place> places, BlockSink& sink,
+                                  uint32_t& i) {
+  if (sink.memory() != MemoryKind::kDevice) return absl::OkStatus();
+  REPRISE_ASSIGN_OR_RETURN(
+      const std::vector<uint8_t*> at,
+      conversation.AtPinned(places.subspan(i), job.block_bytes, sink.device()));
+  if (at.empty()) return absl::OkStatus();
+  const uint32_t first = std::exchange(i, i + static_cast<uint32_t>(at.size()));
+  return sink.DeliverPinned(first, SpansAt<const uint8_t>(at, job.block_bytes));
 }
 
 absl::Status ViewLane::ReadDevice(Conversation& conversation, const ReadJob& job,
@@ -172,10 +220,8 @@ absl::Status ViewLane::ReadDevice(Conversation& conversation, const ReadJob& job
   std::vector<uint8_t*> at;
   const absl::Status reached = conversation.AtDevice(places, job.block_bytes, device, at);
   if (direct && !at.empty()) {
-    std::vector<std::span<const uint8_t>> blocks;
-    for (const uint8_t* block : at) blocks.emplace_back(block, job.block_bytes);
     if (conversation.over()) return Over();
-    REPRISE_RETURN_IF_ERROR(sink.DeliverDevice(first, blocks));
+    REPRISE_RETURN_IF_ERROR(sink.DeliverDevice(first, SpansAt<const uint8_t>(at, job.block_bytes)));
     return reached;
   }
   for (uint32_t i = 0; i < at.size(); ++i) {
@@ -203,6 +249,10 @@ absl::Status ViewLane::Write(const WriteJob& job, BlockSource& source, absl::Tim
       if (conversation.over()) return conversation.Abandon(status);
       break;
     }
+    const uint32_t before = filled;
+    status = WritePinned(conversation, job, opened.places, source, filled);
+    if (!status.ok()) break;
+    if (filled > before) continue;
     const absl::StatusOr<uint8_t*> slot =
         conversation.At(opened.places[filled], job.block_bytes, /*writable=*/true);
     status = slot.ok() ? source.Fill(filled, {*slot, job.block_bytes}) : slot.status();
@@ -224,28 +274,49 @@ absl::Status ViewLane::WriteDevice(Conversation& conversation, const WriteJob& j
   const int device = direct ? source.device() : kernels::CurrentDevice();
   std::vector<uint8_t*> at;
   const absl::Status reached = conversation.AtDevice(places, job.block_bytes, device, at);
-  std::vector<std::span<uint8_t>> slots;
-  for (uint8_t* slot : at) slots.emplace_back(slot, job.block_bytes);
-  if (direct && !slots.empty() && source.FillDevice(filled, slots).ok()) {
-    filled += static_cast<uint32_t>(slots.size());
+  if (direct) {
+    REPRISE_RETURN_IF_ERROR(
+        WriteRun(conversation, source, &BlockSource::FillDevice, at, job.block_bytes, filled));
     return reached;
   }
-  // One by one for a source in host memory; and for one that failed for the run, so that the blocks
-  // before its failure are written.
-  for (const std::span<uint8_t>& slot : slots) {
+  for (uint8_t* const slot : at) {
     if (conversation.over()) return Over();
-    if (direct) {
-      REPRISE_RETURN_IF_ERROR(source.FillDevice(filled, {&slot, 1}));
-    } else {
-      REPRISE_ASSIGN_OR_RETURN(const std::span<const uint8_t> bytes, source.Bytes(filled));
-      if (bytes.size() != slot.size()) {
-        return absl::InvalidArgumentError("view lane: the source's block has another size");
-      }
-      REPRISE_RETURN_IF_ERROR(device_extents_.Copy(device, slot.data(), bytes.data(), slot.size()));
+    REPRISE_ASSIGN_OR_RETURN(const std::span<const uint8_t> bytes, source.Bytes(filled));
+    if (bytes.size() != job.block_bytes) {
+      return absl::InvalidArgumentError("view lane: the source's block has another size");
     }
+    REPRISE_RETURN_IF_ERROR(device_extents_.Copy(device, slot, bytes.data(), bytes.size()));
     ++filled;
   }
   return reached;
+}
+
+absl::Status ViewLane::WritePinned(Conversation& conversation, const WriteJob& job,
+                                   std::span<const view::Place> places, BlockSource& source,
+                                   uint32_t& filled) {
+  if (source.memory() != MemoryKind::kDevice) return absl::OkStatus();
+  REPRISE_ASSIGN_OR_RETURN(
+      const std::vector<uint8_t*> at,
+      conversation.AtPinned(places.subspan(filled), job.block_bytes, source.device()));
+  return WriteRun(conversation, source, &BlockSource::FillPinned, at, job.block_bytes, filled);
+}
+
+absl::Status ViewLane::WriteRun(const Conversation& conversation, BlockSource& source,
+                                FillMany fill_many, const std::vector<uint8_t*>& at,
+                                uint64_t block_bytes, uint32_t& filled) {
+  const std::vector<std::span<uint8_t>> slots = SpansAt<uint8_t>(at, block_bytes);
+  if (slots.empty()) return absl::OkStatus();
+  if ((source.*fill_many)(filled, slots).ok()) {
+    filled += static_cast<uint32_t>(slots.size());
+    return absl::OkStatus();
+  }
+  // One by one, so that the blocks before its failure are written.
+  for (const std::span<uint8_t>& slot : slots) {
+    if (conversation.over()) return Over();
+    REPRISE_RETURN_IF_ERROR((source.*fill_many)(filled, {&slot, 1}));
+    ++filled;
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<view::ViewSocket> ViewLane::Dial(MonotonicDeadline deadline) {

@@ -5,7 +5,9 @@
 // Blocks in device memory go to a sink in device memory, and are filled by a source in device
 // memory, a consecutive run of them at a time. For a sink or source in host memory they are copied,
 // one at a time. Where this process cannot map the shard's device memory (device_extents.h), a call
-// ends with LANE_DOWN at the first such block, and the next lane goes on from there.
+// ends with LANE_DOWN at the first such block, and the next lane goes on from there. Blocks in host
+// memory go to a sink in device memory, and come from a source there, by the GPU's copy engine once
+// their extent is pinned (pinned_extents.h), and one at a time through the CPU until then.
 //
 // Order of memory between two processes on a GPU: a source has waited for its GPU when FillDevice
 // returns (lane.h), and Written is said after that; the shard hears Written before it commits, and
@@ -28,6 +30,7 @@
 #include "cluster/lanes/lane.h"
 #include "cluster/lanes/view/device_extents.h"
 #include "cluster/lanes/view/extent_map.h"
+#include "cluster/lanes/view/pinned_extents.h"
 #include "cluster/lanes/view/view_socket.h"
 
 namespace reprise::lanes {
@@ -64,10 +67,24 @@ class ViewLane final : public Lane {
   absl::Status WriteDevice(Conversation& conversation, const WriteJob& job,
                            std::span<const view::Place> places, BlockSource& source,
                            uint32_t& filled);
+  // Gives a sink in device memory what it reaches of the places from `first` on by itself, and
+  // counts those that were tried in `i`.
+  absl::Status ReadPinned(Conversation& conversation, const ReadJob& job,
+                          std::span<const view::Place> places, BlockSink& sink, uint32_t& i);
+  // The same of slots from `filled` on, and of those that were filled.
+  absl::Status WritePinned(Conversation& conversation, const WriteJob& job,
+                           std::span<const view::Place> places, BlockSource& source,
+                           uint32_t& filled);
+  // Has a source in device memory fill slots that its device reaches; counts those that it filled.
+  using FillMany = absl::Status (BlockSource::*)(uint32_t, std::span<const std::span<uint8_t>>);
+  static absl::Status WriteRun(const Conversation& conversation, BlockSource& source,
+                               FillMany fill_many, const std::vector<uint8_t*>& at,
+                               uint64_t block_bytes, uint32_t& filled);
 
   const Options options_;
   view::ExtentMap extents_;
   view::DeviceExtents device_extents_;
+  view::PinnedExtents pinned_extents_;
   mutable absl::Mutex mu_;
   std::vector<view::ViewSocket> idle_ ABSL_GUARDED_BY(mu_);
   size_t borrowed_ ABSL_GUARDED_BY(mu_) = 0;

@@ -98,5 +98,36 @@ struct GpuTraits {
 
 INSTANTIATE_TYPED_TEST_SUITE_P(HbmOverGpu, PoolConformance, GpuTraits);
 
+TEST(HbmPoolTest, MoreBlocksThanOneLaunchTakesAreChecksummedInSeveral) {
+  const std::unique_ptr<Pool> pool = GpuTraits::Make();
+  if (pool == nullptr) GTEST_SKIP() << "SKIPPED: this machine has no GPU";
+  constexpr uint64_t kBytes = 4096;
+  constexpr uint64_t kSeeds = 3;
+  std::vector<SlotRef> slots;
+  std::vector<Checksum128> expected;
+  for (size_t i = 0; i < 2 * limits::kHbmChecksumBlocksMax + 7; ++i) {
+    std::vector<uint8_t> block(kBytes);
+    reprise::testing::FillContent(BlockKey(), i % kSeeds, block);
+    slots.push_back(*pool->Allocate(KeySpaceId(1), kBytes));
+    GpuTraits::Put(pool->Address(slots.back()), block);
+    expected.push_back(reprise::testing::ChecksumOf(block, kBytes / 2));
+  }
+  const auto checksums =
+      pool->Checksums(slots, {.block_bytes = kBytes, .section_bytes = kBytes / 2});
+  ASSERT_TRUE(checksums.ok()) << checksums.status();
+  EXPECT_EQ(*checksums, expected);
+}
+
+TEST(HbmPoolTest, HostMemoryIsPinnedForTheGpuUntilItIsLetGo) {
+  if (kernels::DeviceCount() == 0) GTEST_SKIP() << "SKIPPED: this machine has no GPU";
+  const std::unique_ptr<HbmDevice> device = *OpenHbmDevice(0);
+  std::vector<uint8_t> memory(1 << 20);
+  auto pinned = device->Pin(memory.data(), memory.size());
+  ASSERT_TRUE(pinned.ok()) << pinned.status();
+  EXPECT_FALSE(device->Pin(memory.data(), memory.size()).ok()) << "it is pinned already";
+  pinned->reset();
+  EXPECT_TRUE(device->Pin(memory.data(), memory.size()).ok());
+}
+
 }  // namespace
 }  // namespace reprise::shard

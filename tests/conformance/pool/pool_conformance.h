@@ -172,15 +172,24 @@ TYPED_TEST_P(PoolConformance, BytesGoToHostMemoryAndBack) {
 }
 
 TYPED_TEST_P(PoolConformance, TheChecksumIsTheDefinedOne) {
-  const SlotRef slot = *this->pool_->Allocate(this->a_, this->kBlock);
-  this->Fill(slot, 5);
-  const std::vector<uint8_t> bytes = TypeParam::Get(this->pool_->Address(slot), this->kBlock);
-  for (uint64_t section : {this->kBlock, this->kBlock / 4}) {
-    const auto checksum =
-        this->pool_->Checksum(slot, {.block_bytes = this->kBlock, .section_bytes = section});
-    ASSERT_TRUE(checksum.ok()) << checksum.status();
-    EXPECT_EQ(*checksum, reprise::testing::ChecksumOf(bytes, section));
+  std::vector<SlotRef> slots;
+  for (uint64_t seed = 0; seed < 5; ++seed) {
+    slots.push_back(*this->pool_->Allocate(this->a_, this->kBlock));
+    this->Fill(slots.back(), seed);
   }
+  std::reverse(slots.begin(), slots.end());
+  for (uint64_t section : {this->kBlock, this->kBlock / 4}) {
+    const auto checksums =
+        this->pool_->Checksums(slots, {.block_bytes = this->kBlock, .section_bytes = section});
+    ASSERT_TRUE(checksums.ok()) << checksums.status();
+    ASSERT_EQ(checksums->size(), slots.size());
+    for (size_t i = 0; i < slots.size(); ++i) {
+      const auto bytes = TypeParam::Get(this->pool_->Address(slots[i]), this->kBlock);
+      EXPECT_EQ((*checksums)[i], reprise::testing::ChecksumOf(bytes, section)) << i;
+    }
+  }
+  EXPECT_TRUE(
+      this->pool_->Checksums({}, {.block_bytes = this->kBlock, .section_bytes = 1000})->empty());
 }
 
 TYPED_TEST_P(PoolConformance, AnExportedExtentGetsOtherMemoryWithItsNextOwner) {

@@ -9,7 +9,11 @@
 
 #include <cerrno>
 #include <cstring>
+#include <map>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 
@@ -74,6 +78,66 @@ TEST(DramPool, EveryExtentHasAFileOfItsOwn) {
   const auto b = pool->Export(pool->Address(*pool->Allocate(KeySpaceId(2), 1000)));
   EXPECT_NE(a->fd, b->fd);
   EXPECT_NE(a->extent_id, b->extent_id);
+}
+
+// ---- Pinned for a device
+
+struct Pins {
+  absl::Mutex mu;
+  std::map<uint8_t*, uint64_t> alive ABSL_GUARDED_BY(mu);
+  int made ABSL_GUARDED_BY(mu) = 0;
+
+  PinMemory Pinner() {
+    return [this](uint8_t* memory, uint64_t bytes) -> absl::StatusOr<PinnedMemory> {
+      absl::MutexLock lock(&mu);
+      ++made;
+      EXPECT_TRUE(alive.emplace(memory, bytes).second) << "pinned twice";
+      return PinnedMemory(memory, [this](uint8_t* address) {
+        absl::MutexLock unpin(&mu);
+        // Pages of a mapping that is gone cannot be unpinned.
+        EXPECT_EQ(*address, *address);
+        EXPECT_EQ(alive.erase(address), 1u);
+      });
+    };
+  }
+};
+
+TEST(DramPool, EveryExtentIsPinnedWhileThePoolLives) {
+  Pins pins;
+  auto pool = DramPool::Create(6 * kMiB, pins.Pinner()).value();
+  {
+    absl::MutexLock lock(&pins.mu);
+    EXPECT_EQ(pins.alive.size(), pool->extents());
+    for (const auto& [address, bytes] : pins.alive) {
+      EXPECT_EQ(bytes, pool->extent_bytes());
+      EXPECT_TRUE(pool->Holds(address));
+    }
+  }
+  pool.reset();
+  absl::MutexLock lock(&pins.mu);
+  EXPECT_TRUE(pins.alive.empty());
+}
+
+// A device would go on reading and writing the pages of the extent's last owner.
+TEST(DramPool, AnExtentThatGetsOtherMemoryIsPinnedAnew) {
+  Pins pins;
+  const auto pool = DramPool::Create(2 * kMiB, pins.Pinner()).value();
+  const SlotRef slot = *pool->Allocate(KeySpaceId(1), 1000);
+  ASSERT_TRUE(pool->Export(pool->Address(slot)).has_value());
+  pool->Free(slot);
+  ASSERT_TRUE(pool->Allocate(KeySpaceId(2), 1000).has_value());
+  absl::MutexLock lock(&pins.mu);
+  EXPECT_EQ(pins.made, 2);
+  EXPECT_EQ(pins.alive.size(), 1u);
+}
+
+TEST(DramPool, WhatCannotBePinnedIsUsedAsItIs) {
+  const auto pool = DramPool::Create(4 * kMiB, [](uint8_t*, uint64_t) {
+                      return absl::ResourceExhaustedError("no more pinned memory");
+                    }).value();
+  const SlotRef slot = *pool->Allocate(KeySpaceId(1), 1000);
+  std::memset(pool->Address(slot), 0x5a, 1000);
+  EXPECT_EQ(*pool->Address(slot), 0x5a);
 }
 
 }  // namespace

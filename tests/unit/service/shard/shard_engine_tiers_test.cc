@@ -58,7 +58,8 @@ TEST_F(Tiered, HbmFillsFirst) {
   EXPECT_EQ(tiers[1].tier, Tier::kDram);
   EXPECT_EQ(tiers[1].used_bytes, 0u);
   ExpectStored(0, kSlots / kLength);
-  EXPECT_GT(control_->checksums, 0u) << "a commit's checksum is made on the device";
+  EXPECT_EQ(control_->checksums, kSlots) << "a commit's checksums are made on the device";
+  EXPECT_EQ(control_->checksum_calls, kSlots / kLength) << "all of a commit's together";
 }
 
 TEST_F(Tiered, ColdBlocksMoveToDramBeforeAnythingIsDropped) {

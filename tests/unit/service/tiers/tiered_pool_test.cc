@@ -66,6 +66,21 @@ TEST_F(TiersTest, ABlockIsCopiedBetweenAnyTwoTiers) {
   EXPECT_TRUE(Holds(hbm, 2));
 }
 
+TEST_F(TiersTest, ChecksumsOfSlotsOnAnyLevelsComeInTheirOrder) {
+  std::vector<SlotRef> slots;
+  std::vector<Checksum128> expected;
+  for (const Level level : {kHbm, kHbm, kDram, kHbm, kHbm, kHbm, kDram, kDram}) {
+    slots.push_back(Take(level));
+    expected.push_back(Fill(slots.back(), slots.size()));
+  }
+  const auto checksums = pool_->Checksums(slots, kShape);
+  ASSERT_TRUE(checksums.ok()) << checksums.status();
+  EXPECT_EQ(*checksums, expected);
+  EXPECT_EQ(control_->checksum_calls, 2u) << "what lies together is given to the device together";
+  control_->refuses = true;
+  EXPECT_TRUE(absl::IsInternal(pool_->Checksums(slots, kShape).status()));
+}
+
 TEST_F(TiersTest, HostMemoryIsNoDevices) {
   const SlotRef dram = Take(kDram);
   std::vector<uint8_t> bytes(kBlock);
