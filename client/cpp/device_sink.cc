@@ -1,6 +1,7 @@
 #include "client/cpp/device_sink.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,11 +12,14 @@
 namespace reprise::client {
 
 DeviceSink::DeviceSink(const BlockTransfer& transfer, DeviceWorkspaces& workspaces,
-                       std::span<const Checksum128> checksums, Callbacks callbacks)
+                       std::span<const Checksum128> checksums, Callbacks callbacks,
+                       const Clock& clock)
     : transfer_(transfer),
       device_(transfer, workspaces),
       checksums_(checksums),
-      callbacks_(std::move(callbacks)) {}
+      callbacks_(std::move(callbacks)),
+      clock_(clock),
+      begun_(clock.Now()) {}
 
 absl::Status DeviceSink::Prepare() {
   return Failed(device_.Prepare());
@@ -70,9 +74,8 @@ absl::Status DeviceSink::Staged(uint32_t i, const Checksum128& found) {
   REPRISE_RETURN_IF_ERROR(Verify(i, found));
   Group& group = groups_[filling_];
   if (group.blocks == 0) group.first = i;
-  uint8_t* to =
-      device_.workspace().DeviceGroup(filling_) + group.blocks * device_.layout().block_bytes;
-  device_.Tabulate(filling_, group.blocks, to, transfer_.first + i);
+  device_.Tabulate(filling_, group.blocks, device_.DeviceSlot(filling_, group.blocks),
+                   transfer_.first + i);
   ++group.blocks;
   const absl::Status verified = callbacks_.verified(i);
   if (group.blocks == device_.group_blocks()) REPRISE_RETURN_IF_ERROR(Failed(Send()));
@@ -124,31 +127,48 @@ absl::Status DeviceSink::DeliverDevice(uint32_t first,
   return absl::OkStatus();
 }
 
+absl::Status DeviceSink::CheckSizes(std::span<const std::span<const uint8_t>> blocks) const {
+  for (const std::span<const uint8_t>& block : blocks) {
+    if (block.size() == device_.layout().block_bytes &&
+        reinterpret_cast<uintptr_t>(block.data()) % limits::kRowAlignBytes == 0) {
+      continue;
+    }
+    return absl::InternalError(absl::StrCat("a lane delivered a block of ", block.size(),
+                                            " bytes instead of ", device_.layout().block_bytes,
+                                            " aligned to ", limits::kRowAlignBytes));
+  }
+  return absl::OkStatus();
+}
+
+uint32_t DeviceSink::Good(uint32_t region, uint32_t first, uint32_t count) const {
+  uint32_t good = 0;
+  while (good < count && device_.Digest(region, good) == checksums_[first + good]) ++good;
+  return good;
+}
+
 absl::Status DeviceSink::PlaceDirect(uint32_t first,
                                      std::span<const std::span<const uint8_t>> blocks) {
   constexpr uint32_t kRegion = DeviceWorkspace::kDirectRegion;
   const auto count = static_cast<uint32_t>(blocks.size());
+  REPRISE_RETURN_IF_ERROR(CheckSizes(blocks));
   REPRISE_RETURN_IF_ERROR(Failed(Send()));
   REPRISE_ASSIGN_OR_RETURN(const auto scope, device_.Enter());
+  // Before the blocks are looked at, not between that and their use: it may take long.
+  REPRISE_RETURN_IF_ERROR(Failed(device_.AwaitCaller()));
   for (uint32_t k = 0; k < count; ++k) {
-    if (blocks[k].size() != device_.layout().block_bytes ||
-        reinterpret_cast<uintptr_t>(blocks[k].data()) % limits::kRowAlignBytes != 0) {
-      return absl::InternalError(absl::StrCat(
-          "a lane delivered a block of ", blocks[k].size(), " bytes in device memory instead of ",
-          device_.layout().block_bytes, " aligned to ", limits::kRowAlignBytes));
-    }
     // The kernels that read a block take it by the same table as those that write one.
     device_.Tabulate(kRegion, k, const_cast<uint8_t*>(blocks[k].data()),
                      transfer_.first + first + k);
   }
   REPRISE_RETURN_IF_ERROR(Failed(device_.Checksum(kRegion, count)));
   REPRISE_RETURN_IF_ERROR(Failed(Settle()));
-  uint32_t good = 0;
-  while (good < count && device_.Digest(kRegion, good) == checksums_[first + good]) ++good;
+  const uint32_t good = Good(kRegion, first, count);
+  const absl::Status bad =
+      good < count ? Verify(first + good, device_.Digest(kRegion, good)) : absl::OkStatus();
   if (good > 0) {
-    REPRISE_RETURN_IF_ERROR(Failed(device_.AwaitCaller()));
     REPRISE_RETURN_IF_ERROR(Failed(device_.Scatter(kRegion, good)));
     REPRISE_RETURN_IF_ERROR(Failed(device_.workspace().Synchronize()));
+    REPRISE_RETURN_IF_ERROR(CheckOnceMore(first, good));
   }
   absl::Status ended;
   for (uint32_t k = 0; k < good; ++k) {
@@ -156,7 +176,80 @@ absl::Status DeviceSink::PlaceDirect(uint32_t first,
     if (ended.ok()) ended = verified;
     callbacks_.placed(first + k);
   }
-  return good < count ? Verify(first + good, device_.Digest(kRegion, good)) : ended;
+  return bad.ok() ? ended : bad;
+}
+
+// A process that stood still for long enough, between the checksum and the scatter, has scattered
+// what the shard has put there since.
+absl::Status DeviceSink::CheckOnceMore(uint32_t first, uint32_t count) {
+  constexpr uint32_t kRegion = DeviceWorkspace::kDirectRegion;
+  if (clock_.Now() - begun_ < limits::kViewOpeningAgeMax / 2) return absl::OkStatus();
+  REPRISE_RETURN_IF_ERROR(Failed(device_.Checksum(kRegion, count)));
+  REPRISE_RETURN_IF_ERROR(Failed(device_.workspace().Synchronize()));
+  if (Good(kRegion, first, count) == count) return absl::OkStatus();
+  return absl::DeadlineExceededError("blocks changed while they were read: this took too long");
+}
+
+// ---- Pinned host bytes
+
+absl::Status DeviceSink::DeliverPinned(uint32_t first,
+                                       std::span<const std::span<const uint8_t>> blocks) {
+  REPRISE_RETURN_IF_ERROR(CheckSizes(blocks));
+  REPRISE_RETURN_IF_ERROR(Failed(Send()));
+  REPRISE_RETURN_IF_ERROR(Failed(HaveRoom()));
+  REPRISE_ASSIGN_OR_RETURN(const auto scope, device_.Enter());
+  REPRISE_RETURN_IF_ERROR(Failed(device_.AwaitCaller()));
+  absl::Status status;
+  std::optional<uint32_t> fetched;  // and not placed yet
+  while (status.ok() && (fetched.has_value() || !blocks.empty())) {
+    std::optional<uint32_t> fetching;
+    if (!blocks.empty()) {
+      const size_t count = std::min<size_t>(device_.group_blocks(), blocks.size());
+      fetching = filling_;
+      status = Failed(Fetch(first, blocks.first(count)));
+      first += static_cast<uint32_t>(count);
+      blocks = blocks.subspan(count);
+    }
+    if (status.ok() && fetched.has_value()) status = PlaceFetched(*fetched);
+    fetched = fetching;
+  }
+  const absl::Status settled = Failed(Settle());
+  groups_ = {};  // what was fetched and not placed
+  return settled.ok() ? status : settled;
+}
+
+absl::Status DeviceSink::Fetch(uint32_t first, std::span<const std::span<const uint8_t>> blocks) {
+  REPRISE_RETURN_IF_ERROR(HaveRoom());
+  const uint32_t index = std::exchange(filling_, (filling_ + 1) % limits::kDeviceGroups);
+  const auto count = static_cast<uint32_t>(blocks.size());
+  groups_[index] = {.first = first, .blocks = count};
+  for (uint32_t k = 0; k < count; ++k) {
+    device_.Tabulate(index, k, device_.DeviceSlot(index, k), transfer_.first + first + k);
+  }
+  DeviceWorkspace& workspace = device_.workspace();
+  REPRISE_RETURN_IF_ERROR(device_.CopyUp(index, blocks));
+  REPRISE_RETURN_IF_ERROR(workspace.KernelsAwaitCopies(index));
+  REPRISE_RETURN_IF_ERROR(device_.Checksum(index, count));
+  return workspace.GroupEvent(index).Record(workspace.stream());
+}
+
+absl::Status DeviceSink::PlaceFetched(uint32_t index) {
+  DeviceWorkspace& workspace = device_.workspace();
+  REPRISE_RETURN_IF_ERROR(Failed(workspace.GroupEvent(index).Synchronize()));
+  Group& group = groups_[index];
+  const uint32_t fetched = std::exchange(group.blocks, Good(index, group.first, group.blocks));
+  absl::Status ended = group.blocks < fetched
+                           ? Verify(group.first + group.blocks, device_.Digest(index, group.blocks))
+                           : absl::OkStatus();
+  if (group.blocks == 0) return ended;
+  REPRISE_RETURN_IF_ERROR(Failed(device_.Scatter(index, group.blocks)));
+  REPRISE_RETURN_IF_ERROR(Failed(workspace.GroupEvent(index).Record(workspace.stream())));
+  group.under_way = true;
+  for (uint32_t k = 0; k < group.blocks; ++k) {
+    const absl::Status verified = callbacks_.verified(group.first + k);
+    if (ended.ok()) ended = verified;
+  }
+  return ended;
 }
 
 // ---- The end

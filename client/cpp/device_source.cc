@@ -24,20 +24,28 @@ absl::Status DeviceSource::Begin(uint32_t window, uint32_t first) {
   to = {};
   const auto count =
       std::min<uint32_t>(device_.group_blocks(), static_cast<uint32_t>(blocks_.size()) - first);
+  REPRISE_RETURN_IF_ERROR(Collect(window, first, count));
   DeviceWorkspace& workspace = device_.workspace();
-  const uint64_t block_bytes = device_.layout().block_bytes;
-  for (uint32_t k = 0; k < count; ++k) {
-    device_.Tabulate(window, k, workspace.DeviceGroup(window) + k * block_bytes,
-                     blocks_[first + k]);
-  }
-  REPRISE_RETURN_IF_ERROR(device_.Gather(window, count));
-  REPRISE_RETURN_IF_ERROR(device_.Checksum(window, count));
-  REPRISE_RETURN_IF_ERROR(kernels::CopyAsync(workspace.HostGroup(window),
-                                             workspace.DeviceGroup(window), count * block_bytes,
-                                             workspace.stream()));
+  REPRISE_RETURN_IF_ERROR(
+      kernels::CopyAsync(workspace.HostGroup(window), workspace.DeviceGroup(window),
+                         count * device_.layout().block_bytes, workspace.stream()));
   REPRISE_RETURN_IF_ERROR(workspace.GroupEvent(window).Record(workspace.stream()));
   to = {.first = first, .blocks = count, .there = false};
   return absl::OkStatus();
+}
+
+absl::Status DeviceSource::Collect(uint32_t group, uint32_t first, uint32_t count) {
+  for (uint32_t k = 0; k < count; ++k) {
+    device_.Tabulate(group, k, device_.DeviceSlot(group, k), blocks_[first + k]);
+  }
+  REPRISE_RETURN_IF_ERROR(device_.Gather(group, count));
+  return device_.Checksum(group, count);
+}
+
+void DeviceSource::Note(uint32_t i, const Checksum128& checksum) {
+  // A lane may ask for a block again when it falls back to another lane.
+  checksums_.resize(i);
+  checksums_.push_back(checksum);
 }
 
 absl::StatusOr<std::span<const uint8_t>> DeviceSource::Bytes(uint32_t i) {
@@ -62,9 +70,7 @@ absl::StatusOr<std::span<const uint8_t>> DeviceSource::Bytes(uint32_t i) {
     }
   }
   const uint32_t at = i - windows_[current_].first;
-  // A lane may ask for a block again when it falls back to another lane.
-  checksums_.resize(i);
-  checksums_.push_back(device_.Digest(current_, at));
+  Note(i, device_.Digest(current_, at));
   return std::span<const uint8_t>(device_.HostSlot(current_, at), device_.layout().block_bytes);
 }
 
@@ -91,27 +97,83 @@ absl::Status DeviceSource::FillDevice(uint32_t first, std::span<const std::span<
   return absl::OkStatus();
 }
 
+absl::Status DeviceSource::CheckSizes(std::span<const std::span<uint8_t>> slots) const {
+  for (const std::span<uint8_t>& slot : slots) {
+    if (slot.size() == device_.layout().block_bytes &&
+        reinterpret_cast<uintptr_t>(slot.data()) % limits::kRowAlignBytes == 0) {
+      continue;
+    }
+    return absl::InternalError(absl::StrCat("a lane has a slot of ", slot.size(),
+                                            " bytes for a block of ", device_.layout().block_bytes,
+                                            " aligned to ", limits::kRowAlignBytes));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status DeviceSource::FillDirect(uint32_t first, std::span<const std::span<uint8_t>> slots) {
   constexpr uint32_t kRegion = DeviceWorkspace::kDirectRegion;
   REPRISE_RETURN_IF_ERROR(check_());
+  REPRISE_RETURN_IF_ERROR(CheckSizes(slots));
   const auto count = static_cast<uint32_t>(slots.size());
   REPRISE_ASSIGN_OR_RETURN(const auto scope, device_.Enter());
   for (uint32_t k = 0; k < count; ++k) {
-    if (slots[k].size() != device_.layout().block_bytes ||
-        reinterpret_cast<uintptr_t>(slots[k].data()) % limits::kRowAlignBytes != 0) {
-      return absl::InternalError(absl::StrCat(
-          "a lane has a slot of ", slots[k].size(), " bytes in device memory for a block of ",
-          device_.layout().block_bytes, " aligned to ", limits::kRowAlignBytes));
-    }
     device_.Tabulate(kRegion, k, slots[k].data(), blocks_[first + k]);
   }
   REPRISE_RETURN_IF_ERROR(device_.AwaitCaller());
-  REPRISE_RETURN_IF_ERROR(device_.Gather(kRegion, count));
-  REPRISE_RETURN_IF_ERROR(device_.Checksum(kRegion, count));
+  absl::Status status = device_.Gather(kRegion, count);
+  if (status.ok()) status = device_.Checksum(kRegion, count);
+  // Also after an error: the slots are the lane's again when this returns.
+  status.Update(device_.workspace().Synchronize());
+  for (uint32_t k = 0; status.ok() && k < count; ++k) Note(first + k, device_.Digest(kRegion, k));
+  return status;
+}
+
+// ---- Pinned host bytes
+
+absl::Status DeviceSource::FillPinned(uint32_t first, std::span<const std::span<uint8_t>> slots) {
+  REPRISE_RETURN_IF_ERROR(CheckSizes(slots));
+  REPRISE_ASSIGN_OR_RETURN(const auto scope, device_.Enter());
+  REPRISE_RETURN_IF_ERROR(device_.AwaitCaller());
+  // What was gathered for a lane of host bytes gives way.
   REPRISE_RETURN_IF_ERROR(device_.workspace().Synchronize());
-  checksums_.resize(first);
-  for (uint32_t k = 0; k < count; ++k) checksums_.push_back(device_.Digest(kRegion, k));
+  windows_ = {};
+  REPRISE_RETURN_IF_ERROR(device_.HaveStaging());
+  absl::Status status = SendAllDown(first, slots);
+  status.Update(device_.workspace().Synchronize());
+  return status;
+}
+
+absl::Status DeviceSource::SendAllDown(uint32_t first, std::span<const std::span<uint8_t>> slots) {
+  const auto count = static_cast<uint32_t>(slots.size());
+  const uint32_t step = device_.group_blocks();
+  const uint32_t groups = (count + step - 1) / step;
+  const auto size_of = [&](uint32_t n) { return std::min(step, count - n * step); };
+  // Every group of staging but one is on its way while the next one is filled.
+  for (uint32_t n = 0; n < groups + limits::kDeviceGroups; ++n) {
+    const uint32_t group = n % limits::kDeviceGroups;
+    if (n >= limits::kDeviceGroups && n - limits::kDeviceGroups < groups) {
+      const uint32_t done = n - limits::kDeviceGroups;
+      REPRISE_RETURN_IF_ERROR(device_.workspace().GroupEvent(group).Synchronize());
+      for (uint32_t k = 0; k < size_of(done); ++k) {
+        Note(first + done * step + k, device_.Digest(group, k));
+      }
+    }
+    if (n < groups) {
+      REPRISE_RETURN_IF_ERROR(check_());
+      REPRISE_RETURN_IF_ERROR(
+          SendDown(group, first + n * step, slots.subspan(n * step, size_of(n))));
+    }
+  }
   return absl::OkStatus();
+}
+
+absl::Status DeviceSource::SendDown(uint32_t group, uint32_t first,
+                                    std::span<const std::span<uint8_t>> slots) {
+  REPRISE_RETURN_IF_ERROR(Collect(group, first, static_cast<uint32_t>(slots.size())));
+  DeviceWorkspace& workspace = device_.workspace();
+  REPRISE_RETURN_IF_ERROR(workspace.CopiesAwaitKernels(group));
+  REPRISE_RETURN_IF_ERROR(device_.CopyDown(group, slots));
+  return workspace.GroupEvent(group).Record(workspace.copies());
 }
 
 }  // namespace reprise::client

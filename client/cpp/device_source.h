@@ -1,9 +1,10 @@
 // Takes blocks from the caller's memory on a GPU: what ChecksummingSource is for host memory.
 //
 // Where a lane has its slots in device memory, the blocks of a call are gathered straight into them
-// and checksummed there, one launch each. For a lane that carries host bytes they are gathered and
-// checksummed in groups and copied down to pinned staging, the next group while the lane works on
-// the one before.
+// and checksummed there, one launch each. For others they are gathered and checksummed in groups:
+// where the slots are pinned host memory, the copy engine takes a group there while the next one is
+// gathered; for a lane that carries host bytes a group is copied down to pinned staging while the
+// lane works on the one before.
 //
 // Invariants: a checksum is made from the very bytes that were gathered. Thread safety: used by one
 // thread at a time.
@@ -43,6 +44,7 @@ class DeviceSource final : public lanes::BlockSource {
   absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) override;
   absl::Status Fill(uint32_t i, std::span<uint8_t> slot) override;
   absl::Status FillDevice(uint32_t first, std::span<const std::span<uint8_t>> slots) override;
+  absl::Status FillPinned(uint32_t first, std::span<const std::span<uint8_t>> slots) override;
 
   // One per block that was taken.
   std::span<const Checksum128> checksums() const { return checksums_; }
@@ -62,6 +64,14 @@ class DeviceSource final : public lanes::BlockSource {
   // there.
   absl::Status Begin(uint32_t window, uint32_t first);
   absl::Status FillDirect(uint32_t first, std::span<const std::span<uint8_t>> slots);
+  absl::Status CheckSizes(std::span<const std::span<uint8_t>> slots) const;
+  // Gathers and checksums blocks from `first` on into the device staging of a group.
+  absl::Status Collect(uint32_t group, uint32_t first, uint32_t count);
+  // As Collect, and on to `slots`; returns before they are there.
+  absl::Status SendDown(uint32_t group, uint32_t first, std::span<const std::span<uint8_t>> slots);
+  absl::Status SendAllDown(uint32_t first, std::span<const std::span<uint8_t>> slots);
+  // Of block i, those before it being noted.
+  void Note(uint32_t i, const Checksum128& checksum);
 
   DeviceTransfer device_;
   const std::span<const uint32_t> blocks_;

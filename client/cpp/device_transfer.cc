@@ -11,6 +11,23 @@
 #include "proto/types/status_macros.h"
 
 namespace reprise::client {
+namespace {
+
+// Calls copy(first, bytes) for each piece of `blocks` that lies together in memory: slots of one
+// extent often do, and a copy costs the host as much for many small blocks as for one.
+template <typename Span, typename Copy>
+absl::Status ForEachPiece(std::span<const Span> blocks, const Copy& copy) {
+  for (size_t first = 0, end = 0; first < blocks.size(); first = end) {
+    uint64_t bytes = 0;
+    do {
+      bytes += blocks[end++].size();
+    } while (end < blocks.size() && blocks[end].data() == blocks[first].data() + bytes);
+    REPRISE_RETURN_IF_ERROR(copy(static_cast<uint32_t>(first), bytes));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 DeviceTransfer::DeviceTransfer(const BlockTransfer& transfer, DeviceWorkspaces& workspaces)
     : transfer_(transfer), workspaces_(workspaces) {}
@@ -54,6 +71,21 @@ absl::Status DeviceTransfer::AwaitCaller() {
 
 absl::Status DeviceTransfer::HaveStaging() {
   return workspace_->HaveStaging(group_blocks_ * layout().block_bytes);
+}
+
+absl::Status DeviceTransfer::CopyUp(uint32_t group,
+                                    std::span<const std::span<const uint8_t>> blocks) {
+  return ForEachPiece(blocks, [&](uint32_t first, uint64_t bytes) {
+    return kernels::CopyAsync(DeviceSlot(group, first), blocks[first].data(), bytes,
+                              workspace_->copies());
+  });
+}
+
+absl::Status DeviceTransfer::CopyDown(uint32_t group, std::span<const std::span<uint8_t>> blocks) {
+  return ForEachPiece(blocks, [&](uint32_t first, uint64_t bytes) {
+    return kernels::CopyAsync(blocks[first].data(), DeviceSlot(group, first), bytes,
+                              workspace_->copies());
+  });
 }
 
 void DeviceTransfer::Tabulate(uint32_t region, uint32_t at, uint8_t* address, uint32_t block) {

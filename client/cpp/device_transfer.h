@@ -53,6 +53,13 @@ class DeviceTransfer {
   uint8_t* HostSlot(uint32_t group, uint32_t at) const {
     return workspace_->HostGroup(group) + at * layout().block_bytes;
   }
+  uint8_t* DeviceSlot(uint32_t group, uint32_t at) const {
+    return workspace_->DeviceGroup(group) + at * layout().block_bytes;
+  }
+  // Between blocks in pinned host memory and the device staging of a group, on the stream beside
+  // the kernels'.
+  absl::Status CopyUp(uint32_t group, std::span<const std::span<const uint8_t>> blocks);
+  absl::Status CopyDown(uint32_t group, std::span<const std::span<uint8_t>> blocks);
 
   // Puts the address of a block, and the pages of the caller's block `block`, into the tables of a
   // region as its entry `at`. REQUIRES: no launch that reads that entry is under way.

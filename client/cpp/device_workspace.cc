@@ -68,16 +68,35 @@ kernels::PagedPlan AllRows(const kernels::QuantShape& shape) {
 absl::StatusOr<std::unique_ptr<DeviceWorkspace>> DeviceWorkspace::Create(int device) {
   REPRISE_ASSIGN_OR_RETURN(const auto scope, kernels::DeviceScope::Create(device));
   REPRISE_ASSIGN_OR_RETURN(auto stream, kernels::Stream::Create(device));
+  REPRISE_ASSIGN_OR_RETURN(auto copies, kernels::Stream::Create(device));
   REPRISE_ASSIGN_OR_RETURN(auto tables, kernels::PinnedBuffer::Create(limits::kDeviceTableBytes));
   REPRISE_ASSIGN_OR_RETURN(auto scratch,
                            kernels::DeviceBuffer::Create(device, limits::kDeviceScratchBytes));
-  std::unique_ptr<DeviceWorkspace> workspace(
-      new DeviceWorkspace(device, std::move(stream), std::move(tables), std::move(scratch)));
+  std::unique_ptr<DeviceWorkspace> workspace(new DeviceWorkspace(
+      device, std::move(stream), std::move(copies), std::move(tables), std::move(scratch)));
   for (uint32_t i = 0; i < limits::kDeviceGroups; ++i) {
-    REPRISE_ASSIGN_OR_RETURN(auto event, kernels::Event::Create());
-    workspace->events_.push_back(std::move(event));
+    for (auto* events : {&workspace->events_, &workspace->handover_}) {
+      REPRISE_ASSIGN_OR_RETURN(auto event, kernels::Event::Create());
+      events->push_back(std::move(event));
+    }
   }
   return workspace;
+}
+
+absl::Status DeviceWorkspace::Synchronize() const {
+  const absl::Status copied = copies_.Synchronize();
+  REPRISE_RETURN_IF_ERROR(stream_.Synchronize());
+  return copied;
+}
+
+absl::Status DeviceWorkspace::KernelsAwaitCopies(uint32_t group) {
+  REPRISE_RETURN_IF_ERROR(handover_[group].Record(copies()));
+  return stream_.WaitFor(handover_[group]);
+}
+
+absl::Status DeviceWorkspace::CopiesAwaitKernels(uint32_t group) {
+  REPRISE_RETURN_IF_ERROR(handover_[group].Record(stream()));
+  return copies_.WaitFor(handover_[group]);
 }
 
 uint32_t DeviceWorkspace::LaunchBlocks(uint32_t pages_per_block, uint64_t scratch_bytes_per_block) {

@@ -1,9 +1,9 @@
-// What one transfer from or to a GPU works with: a stream of its own, tables that the GPU reads,
-// scratch for checksums, and staging in host and device memory for lanes that carry host bytes.
-// Making one costs milliseconds, so they are pooled.
+// What one transfer from or to a GPU works with: a stream for its kernels and one for copies beside
+// them, tables that the GPU reads, scratch for checksums, and staging in host and device memory for
+// lanes that carry host bytes. Making one costs milliseconds, so they are pooled.
 //
 // Invariants: a workspace belongs to one transfer at a time and comes back with nothing under way
-// on its stream; a GPU is touched only by a call that names it. Thread safety: a pool's methods may
+// on its streams; a GPU is touched only by a call that names it. Thread safety: a pool's methods may
 // be called from any thread; a workspace is used by one thread at a time.
 #pragma once
 
@@ -48,8 +48,13 @@ class DeviceWorkspace {
 
   int device() const { return device_; }
   kernels::GpuStream stream() const { return stream_.handle(); }
+  kernels::GpuStream copies() const { return copies_.handle(); }
   // Waits until nothing is under way.
-  absl::Status Synchronize() const { return stream_.Synchronize(); }
+  absl::Status Synchronize() const;
+  // What is given to one stream from now on waits for what the other was given for a group until
+  // now.
+  absl::Status KernelsAwaitCopies(uint32_t group);
+  absl::Status CopiesAwaitKernels(uint32_t group);
   uint8_t* scratch() const { return scratch_.data(); }
 
   // Blocks that one launch takes, at least 1: as many as a region of the tables and the scratch
@@ -66,18 +71,21 @@ class DeviceWorkspace {
   kernels::Event& GroupEvent(uint32_t group) { return events_[group]; }
 
  private:
-  DeviceWorkspace(int device, kernels::Stream stream, kernels::PinnedBuffer tables,
-                  kernels::DeviceBuffer scratch)
+  DeviceWorkspace(int device, kernels::Stream stream, kernels::Stream copies,
+                  kernels::PinnedBuffer tables, kernels::DeviceBuffer scratch)
       : device_(device),
         stream_(std::move(stream)),
+        copies_(std::move(copies)),
         tables_(std::move(tables)),
         scratch_(std::move(scratch)) {}
 
   const int device_;
   kernels::Stream stream_;
+  kernels::Stream copies_;
   kernels::PinnedBuffer tables_;
   kernels::DeviceBuffer scratch_;
-  std::vector<kernels::Event> events_;  // one per group
+  std::vector<kernels::Event> events_;    // one per group: the caller's
+  std::vector<kernels::Event> handover_;  // and between the streams
   uint64_t group_bytes_ = 0;
   std::optional<kernels::PinnedBuffer> host_;
   std::optional<kernels::DeviceBuffer> staged_;

@@ -43,7 +43,8 @@ GpuCode GpuMalloc(void** memory, uint64_t bytes);
 GpuCode GpuFree(void* memory);
 GpuCode GpuHostAlloc(void** memory, uint64_t bytes);
 GpuCode GpuHostFree(void* memory);
-GpuCode GpuHostRegister(void* memory, uint64_t bytes);
+// `read_only`: memory that this process cannot write to, and the GPU will not.
+GpuCode GpuHostRegister(void* memory, uint64_t bytes, bool read_only);
 GpuCode GpuHostUnregister(void* memory);
 GpuCode GpuCopyAsync(void* to, const void* from, uint64_t bytes, GpuStream stream);
 GpuCode GpuFillAsync(void* to, uint8_t value, uint64_t bytes, GpuStream stream);

@@ -96,8 +96,9 @@ GpuCode GpuHostAlloc(void** memory, uint64_t bytes) {
 GpuCode GpuHostFree(void* memory) {
   return cudaFreeHost(memory);
 }
-GpuCode GpuHostRegister(void* memory, uint64_t bytes) {
-  return cudaHostRegister(memory, bytes, cudaHostRegisterPortable);
+GpuCode GpuHostRegister(void* memory, uint64_t bytes, bool read_only) {
+  return cudaHostRegister(memory, bytes,
+                          cudaHostRegisterPortable | (read_only ? cudaHostRegisterReadOnly : 0u));
 }
 GpuCode GpuHostUnregister(void* memory) {
   return cudaHostUnregister(memory);

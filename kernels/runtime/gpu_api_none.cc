@@ -48,7 +48,7 @@ GpuCode GpuHostAlloc(void**, uint64_t) {
 GpuCode GpuHostFree(void*) {
   return kGpuNoDevice;
 }
-GpuCode GpuHostRegister(void*, uint64_t) {
+GpuCode GpuHostRegister(void*, uint64_t, bool) {
   return kGpuNoDevice;
 }
 GpuCode GpuHostUnregister(void*) {

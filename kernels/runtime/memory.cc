@@ -31,7 +31,16 @@ absl::StatusOr<PinnedBuffer> PinnedBuffer::Create(uint64_t size_bytes) {
 }
 
 absl::StatusOr<PinnedRange> PinnedRange::Create(void* memory, uint64_t size_bytes) {
-  REPRISE_RETURN_IF_ERROR(GpuStatus(GpuHostRegister(memory, size_bytes),
+  return Register(memory, size_bytes, /*read_only=*/false);
+}
+
+absl::StatusOr<PinnedRange> PinnedRange::CreateReadOnly(const void* memory, uint64_t size_bytes) {
+  return Register(const_cast<void*>(memory), size_bytes, /*read_only=*/true);
+}
+
+absl::StatusOr<PinnedRange> PinnedRange::Register(void* memory, uint64_t size_bytes,
+                                                  bool read_only) {
+  REPRISE_RETURN_IF_ERROR(GpuStatus(GpuHostRegister(memory, size_bytes, read_only),
                                     absl::StrCat("pinning ", size_bytes, " bytes")));
   return PinnedRange(memory, size_bytes);
 }

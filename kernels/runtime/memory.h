@@ -78,9 +78,12 @@ class PinnedBuffer : public internal::OwnedRange<GpuHostFree> {
 class PinnedRange : public internal::OwnedRange<GpuHostUnregister> {
  public:
   static absl::StatusOr<PinnedRange> Create(void* memory, uint64_t size_bytes);
+  // Of memory that is mapped for reading alone, which not every GPU can pin.
+  static absl::StatusOr<PinnedRange> CreateReadOnly(const void* memory, uint64_t size_bytes);
 
  private:
   using OwnedRange::OwnedRange;
+  static absl::StatusOr<PinnedRange> Register(void* memory, uint64_t size_bytes, bool read_only);
 };
 
 // Device memory of another process on this host.

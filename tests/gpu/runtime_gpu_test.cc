@@ -1,4 +1,9 @@
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstring>
+#include <string>
 
 #include "kernels/runtime/device.h"
 #include "kernels/runtime/gpu_api.h"
@@ -76,6 +81,30 @@ TEST(RuntimeGpuTest, MemoryOfOthersCanBePinnedAndUnpinned) {
     EXPECT_TRUE(Download(buffer.data(), buffer.size_bytes()) == memory);
   }
   EXPECT_TRUE(PinnedRange::Create(memory.data(), memory.size()).ok()) << "it was unpinned";
+}
+
+// As a shard's extent is mapped by those who may read it alone.
+TEST(RuntimeGpuTest, MemoryThatMayOnlyBeReadIsCopiedFrom) {
+  constexpr size_t kBytes = 8 << 20;
+  const int file = ::memfd_create("extent", MFD_CLOEXEC);
+  ASSERT_EQ(::ftruncate(file, kBytes), 0);
+  const std::vector<uint8_t> content(kBytes, 0x29);
+  ASSERT_EQ(::pwrite(file, content.data(), kBytes, 0), static_cast<ssize_t>(kBytes));
+  const std::string path = "/proc/self/fd/" + std::to_string(file);
+  const int reader = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  void* const memory = ::mmap(nullptr, kBytes, PROT_READ, MAP_SHARED, reader, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  {
+    auto pinned = PinnedRange::CreateReadOnly(memory, kBytes);
+    if (!pinned.ok()) {
+      GTEST_SKIP() << "SKIPPED: this GPU does not pin such memory: " << pinned.status();
+    }
+    DeviceBuffer buffer = Upload(static_cast<const uint8_t*>(memory), kBytes);
+    EXPECT_TRUE(Download(buffer.data(), buffer.size_bytes()) == content);
+  }
+  ::munmap(memory, kBytes);
+  ::close(reader);
+  ::close(file);
 }
 
 }  // namespace

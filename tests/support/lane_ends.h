@@ -70,8 +70,15 @@ class CheckingSink final : public lanes::BlockSink {
     return absl::OkStatus();
   }
 
-  // How many blocks each call of DeliverDevice brought.
+  absl::Status DeliverPinned(uint32_t first,
+                             std::span<const std::span<const uint8_t>> blocks) override {
+    pinned_calls_.push_back(static_cast<uint32_t>(blocks.size()));
+    return BlockSink::DeliverPinned(first, blocks);
+  }
+
+  // How many blocks each call of DeliverDevice, and of DeliverPinned, brought.
   const std::vector<uint32_t>& device_calls() const { return device_calls_; }
+  const std::vector<uint32_t>& pinned_calls() const { return pinned_calls_; }
   const std::vector<uint32_t>& completed() const { return completed_; }
   bool all_equal() const { return all_equal_; }
   void Revoke() { memory_.Revoke(); }
@@ -91,6 +98,7 @@ class CheckingSink final : public lanes::BlockSink {
   RevocableMemory memory_;
   std::vector<uint32_t> completed_;
   std::vector<uint32_t> device_calls_;
+  std::vector<uint32_t> pinned_calls_;
   bool all_equal_ = true;
 };
 
@@ -115,6 +123,12 @@ class PatternSource final : public lanes::BlockSource {
     FillPattern(seed_, blocks_[i], slot);
     return absl::OkStatus();
   }
+  absl::Status FillPinned(uint32_t first, std::span<const std::span<uint8_t>> slots) override {
+    pinned_calls_.push_back(static_cast<uint32_t>(slots.size()));
+    return BlockSource::FillPinned(first, slots);
+  }
+  // How many slots each call of FillPinned brought.
+  const std::vector<uint32_t>& pinned_calls() const { return pinned_calls_; }
   lanes::MemoryKind memory() const override {
     return copy_ ? lanes::MemoryKind::kDevice : lanes::MemoryKind::kHost;
   }
@@ -134,6 +148,7 @@ class PatternSource final : public lanes::BlockSource {
   const int64_t fail_at_;
   const CopyBytes copy_;
   std::vector<uint8_t> scratch_;
+  std::vector<uint32_t> pinned_calls_;
 };
 
 inline std::vector<uint32_t> Iota(uint32_t n, uint32_t from = 0) {

@@ -20,17 +20,17 @@ uint64_t BlocksOf(const Descriptor& file) {
 
 // ---- One extent
 
-absl::StatusOr<std::shared_ptr<const PinnedMapping>> PinnedMapping::Create(int device,
-                                                                           Descriptor file,
-                                                                           uint64_t bytes) {
-  // A GPU writes to what it has pinned, unless it can be told not to, which not all can.
-  REPRISE_ASSIGN_OR_RETURN(auto mapping, Mapping::Create(file, bytes, /*writable=*/true));
-  REPRISE_ASSIGN_OR_RETURN(const auto scope, kernels::DeviceScope::Create(device));
-  REPRISE_ASSIGN_OR_RETURN(auto pinned,
-                           kernels::PinnedRange::Create(mapping->writable_data(), bytes));
+absl::StatusOr<std::shared_ptr<const PinnedMapping>> PinnedMapping::Create(const Options& options,
+                                                                           Descriptor file) {
   const uint64_t file_blocks = BlocksOf(file);
+  REPRISE_ASSIGN_OR_RETURN(auto mapping, Mapping::Create(file, options.bytes, options.writable));
+  REPRISE_ASSIGN_OR_RETURN(const auto scope, kernels::DeviceScope::Create(options.device));
+  REPRISE_ASSIGN_OR_RETURN(
+      auto pinned, options.writable
+                       ? kernels::PinnedRange::Create(mapping->writable_data(), options.bytes)
+                       : kernels::PinnedRange::CreateReadOnly(mapping->data(), options.bytes));
   return std::shared_ptr<const PinnedMapping>(new PinnedMapping(
-      device, std::move(file), file_blocks, std::move(mapping), std::move(pinned)));
+      options.device, std::move(file), file_blocks, std::move(mapping), std::move(pinned)));
 }
 
 PinnedMapping::~PinnedMapping() {
@@ -54,36 +54,43 @@ PinnedExtents::~PinnedExtents() {
   if (thread.joinable()) thread.join();
 }
 
-std::shared_ptr<const PinnedMapping> PinnedExtents::Find(uint64_t extent) const {
+std::shared_ptr<const PinnedMapping> PinnedExtents::Find(const Key& key) const {
   absl::MutexLock lock(&mu_);
-  const auto it = entries_.find(extent);
-  return it == entries_.end() ? nullptr : it->second.mapping;
+  for (const bool writable : {true, false}) {
+    if (key.writable && !writable) break;
+    const auto it = entries_.find({.extent = key.extent, .writable = writable});
+    if (it != entries_.end() && it->second.mapping != nullptr) return it->second.mapping;
+  }
+  return nullptr;
 }
 
-bool PinnedExtents::Wanted(uint64_t extent) {
+bool PinnedExtents::Wanted(const Key& key) {
   const absl::Time now = MonotonicClock().Now();
   absl::MutexLock lock(&mu_);
-  const auto [it, added] = entries_.try_emplace(extent);
+  const auto [it, added] = entries_.try_emplace(key);
   Entry& entry = it->second;
   if (!added && (entry.mapping != nullptr || now < entry.retry_at)) return false;
   entry.retry_at = now + limits::kViewDeviceRetryAfter;
   if (!added) return true;
-  oldest_first_.push_back(extent);
+  oldest_first_.push_back(key);
   if (entries_.size() > limits::kViewMappedExtentsMax) Forget(oldest_first_.front());
   return true;
 }
 
-void PinnedExtents::Forget(uint64_t extent) {
-  entries_.erase(extent);
-  oldest_first_.remove(extent);
+void PinnedExtents::Forget(const Key& key) {
+  const Key gone = key;  // of the list, perhaps
+  entries_.erase(gone);
+  oldest_first_.remove(gone);
 }
 
-void PinnedExtents::Pin(uint64_t extent, int device, const absl::StatusOr<Extent>& answer,
+void PinnedExtents::Pin(const Key& key, int device, const absl::StatusOr<Extent>& answer,
                         Descriptor file) {
   if (!answer.ok() || !answer->status.ok()) return;
   absl::MutexLock lock(&mu_);
   jobs_.push_back(
-      {.extent = extent, .device = device, .bytes = answer->extent_bytes, .file = std::move(file)});
+      {.key = key,
+       .options = {.device = device, .bytes = answer->extent_bytes, .writable = key.writable},
+       .file = std::move(file)});
   if (!thread_.joinable()) thread_ = std::thread([this] { Work(); });
 }
 
@@ -104,10 +111,10 @@ void PinnedExtents::Work() {
       LetGo();
       continue;
     }
-    auto mapping = PinnedMapping::Create(job.device, std::move(job.file), job.bytes);
+    auto mapping = PinnedMapping::Create(job.options, std::move(job.file));
     if (!mapping.ok()) continue;
     absl::MutexLock lock(&mu_);
-    const auto it = entries_.find(job.extent);
+    const auto it = entries_.find(job.key);
     if (it != entries_.end()) it->second.mapping = *std::move(mapping);
   }
 }
@@ -115,13 +122,13 @@ void PinnedExtents::Work() {
 void PinnedExtents::LetGo() {
   std::vector<std::shared_ptr<const PinnedMapping>> gone;  // unpinned without the lock
   absl::MutexLock lock(&mu_);
-  std::vector<uint64_t> extents;
-  for (auto& [extent, entry] : entries_) {
+  std::vector<Key> keys;
+  for (auto& [key, entry] : entries_) {
     if (entry.mapping == nullptr || entry.mapping->Current()) continue;
     gone.push_back(std::move(entry.mapping));
-    extents.push_back(extent);
+    keys.push_back(key);
   }
-  for (uint64_t extent : extents) Forget(extent);
+  for (const Key& key : keys) Forget(key);
 }
 
 }  // namespace reprise::lanes::view

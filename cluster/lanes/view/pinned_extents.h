@@ -1,13 +1,14 @@
 // The shard's extents in host memory as the GPUs of this process reach them: mapped once more and
 // pinned, so that blocks go between them and a GPU by its copy engine, and no CPU copies them.
 //
-// A driver takes its time to pin an extent, so a thread does it. Until then, and where the driver
+// A reader has a file that it may read alone, and a pin of that kind; a writer's pin is good for
+// both. A driver takes its time to pin an extent, so a thread does it. Until then, and where the driver
 // refuses, the extent is used as any other host memory; a refused one is tried again after
 // limits::kViewDeviceRetryAfter. Pages that a GPU has pinned do not go back to the machine when the
 // shard gives an extent other memory for its next owner; so the thread looks every
 // limits::kViewPinCheckInterval whether an extent's file has lost its pages, and lets go of it.
 //
-// Invariants: an extent is pinned at most once; what Find returned stays pinned while it lives.
+// Invariants: an extent is pinned at most once for reading and once for writing; what Find returned stays pinned while it lives.
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
@@ -33,14 +34,20 @@ namespace reprise::lanes::view {
 
 class PinnedMapping {
  public:
-  // UNAVAILABLE (LANE_DOWN) when the file cannot be mapped, else as PinnedRange::Create.
-  static absl::StatusOr<std::shared_ptr<const PinnedMapping>> Create(int device, Descriptor file,
-                                                                     uint64_t bytes);
+  struct Options {
+    int device = 0;
+    uint64_t bytes = 0;
+    bool writable = false;
+  };
+  // UNAVAILABLE (LANE_DOWN) when the file cannot be mapped that way, else as PinnedRange::Create.
+  static absl::StatusOr<std::shared_ptr<const PinnedMapping>> Create(const Options& options,
+                                                                     Descriptor file);
   ~PinnedMapping();
   PinnedMapping(const PinnedMapping&) = delete;
   PinnedMapping& operator=(const PinnedMapping&) = delete;
 
-  uint8_t* data() const { return mapping_->writable_data(); }
+  // Not to be written to unless it was mapped for that.
+  uint8_t* data() const { return const_cast<uint8_t*>(mapping_->data()); }
   uint64_t size_bytes() const { return mapping_->size_bytes(); }
   // The file still has the pages that it had when they were pinned.
   bool Current() const;
@@ -68,13 +75,23 @@ class PinnedExtents {
   PinnedExtents(const PinnedExtents&) = delete;
   PinnedExtents& operator=(const PinnedExtents&) = delete;
 
-  // nullptr when the extent is not pinned.
-  std::shared_ptr<const PinnedMapping> Find(uint64_t extent) const;
+  struct Key {
+    uint64_t extent = 0;
+    bool writable = false;
+    bool operator==(const Key&) const = default;
+    template <typename H>
+    friend H AbslHashValue(H h, const Key& key) {
+      return H::combine(std::move(h), key.extent, key.writable);
+    }
+  };
+
+  // nullptr when the extent is not pinned so.
+  std::shared_ptr<const PinnedMapping> Find(const Key& key) const;
   // Whether the caller is to ask the shard for the extent's file and to call Pin with the answer.
   // Told to one caller for each attempt.
-  bool Wanted(uint64_t extent);
+  bool Wanted(const Key& key);
   // Has the extent pinned soon, `device` being one that will copy from it or to it.
-  void Pin(uint64_t extent, int device, const absl::StatusOr<Extent>& answer, Descriptor file);
+  void Pin(const Key& key, int device, const absl::StatusOr<Extent>& answer, Descriptor file);
 
  private:
   struct Entry {
@@ -82,21 +99,20 @@ class PinnedExtents {
     absl::Time retry_at;  // on MonotonicClock(), while there is no mapping
   };
   struct Job {
-    uint64_t extent = 0;
-    int device = 0;
-    uint64_t bytes = 0;
+    Key key;
+    PinnedMapping::Options options;
     Descriptor file;
   };
 
   void Work();
   bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mu_) { return stopping_ || !jobs_.empty(); }
-  void Forget(uint64_t extent) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Forget(const Key& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Of extents that have other memory by now.
   void LetGo();
 
   mutable absl::Mutex mu_;
-  absl::flat_hash_map<uint64_t, Entry> entries_ ABSL_GUARDED_BY(mu_);
-  std::list<uint64_t> oldest_first_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<Key, Entry> entries_ ABSL_GUARDED_BY(mu_);
+  std::list<Key> oldest_first_ ABSL_GUARDED_BY(mu_);
   std::list<Job> jobs_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_ ABSL_GUARDED_BY(mu_);  // since the first job

@@ -120,17 +120,18 @@ class ViewLane::Conversation {
   // The same of places in host memory, as `device` copies from and to them: as many as there are
   // before the first one that is elsewhere or not pinned, which is then asked for.
   absl::StatusOr<std::vector<uint8_t*>> AtPinned(std::span<const view::Place> places,
-                                                 uint64_t block_bytes, int device) {
+                                                 uint64_t block_bytes, int device, bool writable) {
     std::vector<uint8_t*> at;
     for (const view::Place& place : places) {
       if (place.memory != MemoryKind::kHost) break;
       std::shared_ptr<const view::PinnedMapping>& mapping = pinned_[place.extent];
-      if (mapping == nullptr) mapping = lane_.pinned_extents_.Find(place.extent);
+      const view::PinnedExtents::Key key{.extent = place.extent, .writable = writable};
+      if (mapping == nullptr) mapping = lane_.pinned_extents_.Find(key);
       if (mapping == nullptr) {
-        if (lane_.pinned_extents_.Wanted(place.extent)) {
+        if (lane_.pinned_extents_.Wanted(key)) {
           view::Descriptor file;
           const auto answer = Ask<view::Extent>(view::MapExtent{place.extent}, &file);
-          lane_.pinned_extents_.Pin(place.extent, device, answer, std::move(file));
+          lane_.pinned_extents_.Pin(key, device, answer, std::move(file));
           REPRISE_RETURN_IF_ERROR(answer.status());
         }
         break;
@@ -204,9 +205,9 @@ absl::Status ViewLane::ReadPinned(Conversation& conversation, const ReadJob& job
                                   std::span<const view::Place> places, BlockSink& sink,
                                   uint32_t& i) {
   if (sink.memory() != MemoryKind::kDevice) return absl::OkStatus();
-  REPRISE_ASSIGN_OR_RETURN(
-      const std::vector<uint8_t*> at,
-      conversation.AtPinned(places.subspan(i), job.block_bytes, sink.device()));
+  REPRISE_ASSIGN_OR_RETURN(const std::vector<uint8_t*> at,
+                           conversation.AtPinned(places.subspan(i), job.block_bytes, sink.device(),
+                                                 /*writable=*/false));
   if (at.empty()) return absl::OkStatus();
   const uint32_t first = std::exchange(i, i + static_cast<uint32_t>(at.size()));
   return sink.DeliverPinned(first, SpansAt<const uint8_t>(at, job.block_bytes));
@@ -297,7 +298,8 @@ absl::Status ViewLane::WritePinned(Conversation& conversation, const WriteJob& j
   if (source.memory() != MemoryKind::kDevice) return absl::OkStatus();
   REPRISE_ASSIGN_OR_RETURN(
       const std::vector<uint8_t*> at,
-      conversation.AtPinned(places.subspan(filled), job.block_bytes, source.device()));
+      conversation.AtPinned(places.subspan(filled), job.block_bytes, source.device(),
+                            /*writable=*/true));
   return WriteRun(conversation, source, &BlockSource::FillPinned, at, job.block_bytes, filled);
 }
 

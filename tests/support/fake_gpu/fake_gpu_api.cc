@@ -176,8 +176,8 @@ GpuCode GpuHostAlloc(void** memory, uint64_t bytes) {
 GpuCode GpuHostFree(void* memory) {
   return Gpu().HostFree(memory);
 }
-GpuCode GpuHostRegister(void* memory, uint64_t bytes) {
-  return Gpu().HostRegister(memory, bytes);
+GpuCode GpuHostRegister(void* memory, uint64_t bytes, bool read_only) {
+  return Gpu().HostRegister(memory, bytes, read_only);
 }
 GpuCode GpuHostUnregister(void* memory) {
   return Gpu().HostUnregister(memory);

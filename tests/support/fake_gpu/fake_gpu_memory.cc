@@ -3,7 +3,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cinttypes>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <string>
 #include <utility>
 
@@ -37,6 +40,21 @@ std::string Hex(const void* memory) {
 uint64_t InodeOf(int fd) {
   struct stat info {};
   return ::fstat(fd, &info) == 0 ? info.st_ino : 0;
+}
+
+// Whether the CPU may write at an address.
+bool MayWrite(const void* memory) {
+  const auto address = reinterpret_cast<uintptr_t>(memory);
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    uintptr_t begin = 0, end = 0;
+    char access[5] = {};
+    if (std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " %4s", &begin, &end, access) == 3 &&
+        begin <= address && address < end) {
+      return access[1] == 'w';
+    }
+  }
+  return false;
 }
 
 const char* NameOf(RangeKind kind) {
@@ -204,11 +222,12 @@ GpuCode FakeGpu::HostFree(void* memory) {
   return lost_ ? kFakeGpuIllegalAddress : kGpuOk;
 }
 
-GpuCode FakeGpu::HostRegister(void* memory, uint64_t bytes) {
+GpuCode FakeGpu::HostRegister(void* memory, uint64_t bytes, bool read_only) {
   std::lock_guard lock(mu_);
   if (lost_) return kFakeGpuIllegalAddress;
   if (options_.devices == 0) return kGpuNoDevice;
   if (memory == nullptr || bytes == 0) return kGpuInvalidValue;
+  if (!read_only && !MayWrite(memory)) return kGpuInvalidValue;
   const auto begin = reinterpret_cast<uintptr_t>(memory);
   const auto next = ranges_.lower_bound(begin);
   const bool runs_into = next != ranges_.end() && next->first - begin < bytes;

@@ -94,7 +94,7 @@ class FakeGpu {
   GpuCode Free(void* memory);
   GpuCode HostAlloc(void** memory, uint64_t bytes);
   GpuCode HostFree(void* memory);
-  GpuCode HostRegister(void* memory, uint64_t bytes);
+  GpuCode HostRegister(void* memory, uint64_t bytes, bool read_only);
   GpuCode HostUnregister(void* memory);
   GpuCode Copy(void* to, const void* from, uint64_t bytes, GpuStream stream);
   GpuCode Fill(void* to, uint8_t value, uint64_t bytes, GpuStream stream);

@@ -2,6 +2,7 @@
 #include "tests/support/fake_gpu/fake_gpu.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -150,6 +151,14 @@ TEST_F(FakeGpuTest, MemoryIsPinnedOnce) {
   Bytes host(8192);
   const PinnedRange pinned = *PinnedRange::Create(host.data(), host.size());
   EXPECT_FALSE(PinnedRange::Create(host.data() + 4096, 4096).ok());
+}
+
+TEST_F(FakeGpuTest, MemoryThatMayOnlyBeReadIsPinnedForReadingAlone) {
+  void* const memory = ::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  EXPECT_FALSE(PinnedRange::Create(memory, 4096).ok());
+  EXPECT_TRUE(PinnedRange::CreateReadOnly(memory, 4096).ok());
+  ::munmap(memory, 4096);
 }
 
 TEST_F(FakeGpuTest, ALostGpuFailsEveryCallAfterwards) {

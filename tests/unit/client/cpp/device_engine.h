@@ -150,4 +150,31 @@ class DeviceSlots {
   kernels::DeviceBuffer memory_;
 };
 
+// Blocks in pinned host memory, as a lane has them in a shard's slots. Every `gap`-th slot does not
+// lie next to the one before it.
+class PinnedSlots {
+ public:
+  PinnedSlots(uint64_t block_bytes, uint32_t blocks, uint32_t gap = 3)
+      : block_bytes_(block_bytes),
+        memory_(Must(kernels::PinnedBuffer::Create((blocks + blocks / gap + 1) * block_bytes))) {
+    for (uint32_t i = 0; i < blocks; ++i) {
+      slots_.emplace_back(memory_.data() + (i + i / gap) * block_bytes, block_bytes);
+    }
+  }
+
+  std::span<const std::span<uint8_t>> All() const { return slots_; }
+  std::vector<std::span<const uint8_t>> AllConst(uint32_t first, uint32_t count) const {
+    return {slots_.begin() + first, slots_.begin() + first + count};
+  }
+  void Put(uint32_t i, const std::vector<uint8_t>& bytes) {
+    std::copy(bytes.begin(), bytes.end(), slots_[i].begin());
+  }
+  std::vector<uint8_t> Get(uint32_t i) const { return {slots_[i].begin(), slots_[i].end()}; }
+
+ private:
+  const uint64_t block_bytes_;
+  kernels::PinnedBuffer memory_;
+  std::vector<std::span<uint8_t>> slots_;
+};
+
 }  // namespace reprise::client::testing

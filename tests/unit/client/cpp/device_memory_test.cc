@@ -1,17 +1,15 @@
 // Sinks and sources in GPU memory, on a fake GPU, against the oracle of the copy tests.
 #include "client/cpp/device_memory.h"
 
-#include <numeric>
+#include <functional>
 
-#include "client/cpp/device_sink.h"
-#include "client/cpp/device_source.h"
 #include "cluster/lanes/fallback_lane.h"
 #include "cluster/lanes/lane_status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/types/refusal.h"
 #include "tests/support/fake_gpu/fake_gpu.h"
-#include "tests/unit/client/cpp/device_engine.h"
+#include "tests/unit/client/cpp/device_ends.h"
 
 namespace reprise::client {
 namespace {
@@ -21,42 +19,17 @@ using kernels::EngineShapes;
 using reprise::testing::ConfigureFakeGpu;
 using reprise::testing::FakeGpuOptions;
 using reprise::testing::UseOfFakeGpu;
+using testing::Count;
+using testing::Delivery;
 using testing::DeviceEngine;
 using testing::DeviceSlots;
+using testing::kThreads;
 using testing::Must;
-
-constexpr size_t kThreads = 2;
-
-BlockTransfer TransferOf(const CallerMemory& memory, const BlockLayout& layout) {
-  return {.memory = &memory,
-          .layout = &layout,
-          .staging = nullptr,
-          .first = 0,
-          .deadline = absl::Now() + absl::Minutes(1)};
-}
-
-std::vector<uint32_t> Count(uint32_t blocks) {
-  std::vector<uint32_t> all(blocks);
-  std::iota(all.begin(), all.end(), 0);
-  return all;
-}
+using testing::TransferOf;
 
 // How a lane hands over a block.
 enum class Way { kBuffer, kDeliver, kDevice };
 constexpr Way kWays[] = {Way::kBuffer, Way::kDeliver, Way::kDevice};
-
-// What a sink was given, and what it said of it.
-struct Delivery {
-  std::vector<uint32_t> verified;
-  std::vector<uint32_t> placed;
-  DeviceSink::Callbacks Callbacks() {
-    return {[this](uint32_t i) {
-              verified.push_back(i);
-              return absl::OkStatus();
-            },
-            [this](uint32_t i) { placed.push_back(i); }};
-  }
-};
 
 absl::Status Hand(DeviceSink& sink, Way way, uint32_t i, const std::vector<uint8_t>& bytes,
                   DeviceSlots& slots) {
@@ -194,6 +167,16 @@ TEST_F(DeviceMemory, ACorruptBlockEndsTheRunBeforeItAndIsNotWritten) {
   }
 }
 
+// An hour goes by before the time is asked for again.
+struct StandingClock final : Clock {
+  absl::Time Now() const override {
+    if (when_looked_at) when_looked_at();
+    return absl::UnixEpoch() + absl::Hours(++asked_);
+  }
+  std::function<void()> when_looked_at;
+  mutable int asked_ = 0;
+};
+
 // Delivers blocks up to `end` one way, and is down then.
 class EndingLane final : public lanes::Lane {
  public:
@@ -253,6 +236,33 @@ TEST_F(DeviceMemory, AReadGoesOnByAHostLaneWhereTheDeviceLaneEnded) {
     Must(sink.Finish());
     EXPECT_EQ(delivery.placed, Count(to.blocks()));
     EXPECT_TRUE(to.Same());
+  }
+}
+
+// A process that stands still between a block's checksum and its use, for longer than the shard
+// holds the block still, has read something else.
+TEST_F(DeviceMemory, ABlockThatChangedWhileAReaderStoodStillIsNotCounted) {
+  for (const bool changes : {true, false}) {
+    DeviceEngine from(shape_, 3);
+    DeviceEngine to(shape_, 4);
+    const CallerMemory memory = to.Memory();
+    DeviceWorkspaces workspaces(kThreads);
+    DeviceSlots slots(to.layout().block_bytes, 1);
+    slots.Put(0, from.Block(0));
+    const std::vector<Checksum128> checksums = {ChecksumOf(to.layout(), from.Block(0))};
+    Delivery delivery;
+    StandingClock clock;
+    DeviceSink sink(TransferOf(memory, to.layout()), workspaces, checksums, delivery.Callbacks(),
+                    clock);
+    Must(sink.Prepare());
+    clock.when_looked_at = [&] {
+      if (changes) slots.Put(0, from.Block(1));
+    };
+    const absl::Status status = sink.DeliverDevice(0, slots.AllConst(0, 1));
+    EXPECT_EQ(status.code(), changes ? absl::StatusCode::kDeadlineExceeded : absl::StatusCode::kOk)
+        << status;
+    EXPECT_EQ(delivery.placed.size(), changes ? 0u : 1u);
+    Must(sink.Finish());
   }
 }
 

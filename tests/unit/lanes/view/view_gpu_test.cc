@@ -65,7 +65,9 @@ class ViewGpuTest : public ::testing::Test {
     host_ = std::make_unique<ViewHostProcess>(
         kAttachment,
         ViewHostProcess::Options{
-            .program = REPRISE_VIEW_HOST_FAKE_GPU, .memory = slots, .fake_gpu = fake_gpu});
+            .program = slots == "host" ? REPRISE_VIEW_HOST : REPRISE_VIEW_HOST_FAKE_GPU,
+            .memory = slots,
+            .fake_gpu = fake_gpu});
     auto lane = ViewLane::Connect({.socket = host_->address(), .attachment = kAttachment}, Soon());
     ASSERT_TRUE(lane.ok()) << lane.status();
     lane_ = *std::move(lane);
@@ -122,6 +124,47 @@ TEST_F(ViewGpuTest, AnExtentIsSharedOncePerAttachment) {
   PatternSource source(5, Iota(3), kBytes, -1, CopyByGpu);
   EXPECT_TRUE(lane_->Write({reservation, Iota(3), kBytes}, source, Soon()).ok());
   EXPECT_EQ(host_->Shares(), 1u);
+}
+
+// ---- Host memory, by a device's copy engine
+
+TEST_F(ViewGpuTest, AnExtentInHostMemoryIsPinnedOnceAndThenGivenWhole) {
+  Start("host");
+  const LeaseId lease = Lease(6);
+  ASSERT_TRUE(Eventually([&] {
+    CheckingSink sink = DeviceSink(0, 6);
+    EXPECT_TRUE(Read(lease, 0, 6, sink).ok());
+    EXPECT_EQ(sink.completed(), Iota(6));
+    EXPECT_TRUE(sink.all_equal());
+    return sink.pinned_calls() == std::vector<uint32_t>{6};
+  })) << "blocks go one by one for ever";
+  EXPECT_EQ(UseOfFakeGpu().pinned, 1u);
+  // What a reader may not write to is pinned once more for a writer.
+  ASSERT_TRUE(Eventually([&] {
+    const ReservationId reservation = host_->Reserve(3, kBytes);
+    PatternSource source(5, Iota(3), kBytes, -1, CopyByGpu);
+    EXPECT_TRUE(lane_->Write({reservation, Iota(3), kBytes}, source, Soon()).ok());
+    EXPECT_EQ(host_->BytesWritten(reservation, 2), kBytes);
+    return source.pinned_calls() == std::vector<uint32_t>{3};
+  })) << "slots are filled one by one for ever";
+  EXPECT_EQ(UseOfFakeGpu().pinned, 2u);
+  CheckingSink host_only({.first = 0, .blocks = 6, .block_bytes = kBytes});
+  EXPECT_TRUE(Read(lease, 0, 6, host_only).ok());
+  EXPECT_THAT(host_only.pinned_calls(), IsEmpty()) << "a sink in host memory has no use for it";
+}
+
+TEST_F(ViewGpuTest, ASourceThatFailsInPinnedSlotsHasWrittenWhatCameBefore) {
+  Start("host");
+  ASSERT_TRUE(Eventually([&] {
+    PatternSource source(5, Iota(1), kBytes, -1, CopyByGpu);
+    EXPECT_TRUE(lane_->Write({host_->Reserve(1, kBytes), Iota(1), kBytes}, source, Soon()).ok());
+    return UseOfFakeGpu().pinned == 1;
+  }));
+  const ReservationId reservation = host_->Reserve(5, kBytes);
+  PatternSource source(5, Iota(5), kBytes, /*fail_at=*/3, CopyByGpu);
+  EXPECT_TRUE(absl::IsAborted(lane_->Write({reservation, Iota(5), kBytes}, source, Soon())));
+  EXPECT_EQ(host_->BytesWritten(reservation, 2), kBytes);
+  EXPECT_EQ(host_->BytesWritten(reservation, 3), 0u);
 }
 
 // ---- Nothing to map it with
