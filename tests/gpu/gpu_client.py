@@ -25,6 +25,7 @@ from bundle_python import Bundle, run_step, table
 
 BLOCKS = 128
 ROUNDS = 4
+PIN_S = 10.0  # a client pins a shard's host memory in the background
 TIERS = (("hbm", {"hbm": "3GiB", "dram": "256MiB"}), ("dram", {"dram": "3GiB"}))
 LANES: tuple[tuple[str, list[str] | None], ...] = (("best", None), ("stream", ["stream"]))
 
@@ -114,6 +115,16 @@ def _timed(action: Callable[[], Any], rounds: int = ROUNDS) -> float:
     return statistics.median(seconds[1:])
 
 
+def _until_steady(action: Callable[[], Any]) -> None:
+    """Repeats until three rounds in a row are no faster than the best before, or PIN_S is over."""
+    best, no_better = float("inf"), 0
+    end = time.perf_counter() + PIN_S
+    while no_better < 3 and time.perf_counter() < end:
+        seconds = _timed(action, rounds=1)
+        no_better = no_better + 1 if seconds > 0.95 * best else 0
+        best = min(best, seconds)
+
+
 # ---- Through the cache
 
 
@@ -197,6 +208,7 @@ def _measure_case(client: Any, case: Case, names: Iterator[int], where: str) -> 
             results[:] = [case.fetch(client, run)]
             expect(results[0].blocks == BLOCKS, f"{where}: every block comes: {results[0]}")
 
+        _until_steady(fetch)
         fetch_s = _timed(fetch)
     expect(case.verify(), f"{where}: the bytes that come are those that were stored")
     moved = BLOCKS * case.spec.block_bytes / 1e9

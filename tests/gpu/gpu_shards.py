@@ -152,14 +152,17 @@ class Worker:
         content = random.integers(0, 256, (BLOCKS, self.spec.block_bytes), self._numpy.uint8)
         return self._reprise.block_keys(tokens, self.spec.block_tokens), content
 
+    def client(self, shard: Shard, **options: Any) -> Any:
+        return self._reprise.Client(shards=[shard.address], **options)
+
     def store(self, shard: Shard, chain: tuple[Any, Any]) -> int:
-        with self._reprise.Client(shards=[shard.address], timeout=20) as client:
+        with self.client(shard, timeout=20) as client:
             return int(client.store(self.spec, chain[0], chain[1]).stored)
 
     def right(self, shard: Shard, chain: tuple[Any, Any]) -> int:
         """How many blocks of the chain the shard has, all of them right; -1: a wrong byte."""
         keys, content = chain
-        with self._reprise.Client(shards=[shard.address], timeout=20) as client:
+        with self.client(shard, timeout=20) as client:
             with client.acquire(self.spec, keys) as run:
                 if run.blocks == 0:
                     return 0
@@ -193,6 +196,45 @@ def replicate(worker: Worker, home: Shard, peer: Shard, what: str, by_nccl_s: fl
     wanted = BLOCKS if by_nccl_s == PATIENCE_S else 0
     check(by_nccl >= wanted and right == BLOCKS, f"{what}: a chain is copied, right",
           f"{by_nccl} of {BLOCKS} blocks by NCCL at try {tries}, {right} right at {peer.name}")
+
+
+def gpu_worker(worker: Worker, shard: Shard, nccl: str) -> None:
+    """A worker whose K/V is in GPU memory stores to and fetches from a shard by NCCL.
+
+    The link is made in the background: until it is up blocks go by the stream lane.
+    """
+    if importlib.util.find_spec("torch") is None:
+        print("SKIPPED the worker on the GPU: this Python has no torch")
+        return
+    import torch
+
+    os.environ.update({**NCCL, **os.environ, "NCCL_HOSTID": "worker"})
+    written = shard.counter("lane_nccl_blocks_written_total")
+    by_nccl, tries, seconds = 0, 0, 0.0
+    with worker.client(
+        shard, lanes=["nccl", "stream"], gpu=0, nccl_library=nccl, timeout=30.0
+    ) as client:
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            keys, content = worker.chain()
+            source = torch.from_numpy(content).cuda()
+            target = torch.zeros_like(source)
+            stored = client.store(worker.spec, keys, source).stored
+            with client.acquire(worker.spec, keys) as run:
+                start = time.monotonic()
+                fetched = run.fetch(target)
+                seconds = time.monotonic() - start
+            tries += 1
+            if stored != BLOCKS or fetched.blocks != BLOCKS or not torch.equal(source, target):
+                check(False, "a worker on the GPU: every block comes back", f"{stored}, {fetched}")
+                return
+            by_nccl = fetched.lanes.get("nccl", 0)
+            written_by_nccl = shard.counter("lane_nccl_blocks_written_total") - written
+            if by_nccl == BLOCKS and written_by_nccl >= BLOCKS:
+                break
+    check(by_nccl == BLOCKS, "a worker on the GPU fetches by NCCL, right",
+          f"{by_nccl} of {BLOCKS} blocks at try {tries}, {content.nbytes / seconds / 1e9:.1f} GB/s")
+    check(written_by_nccl >= BLOCKS, "a worker on the GPU stores by NCCL", written_by_nccl)
 
 
 def disturbed(worker: Worker, home: Shard, peer: Shard, number: signal.Signals) -> None:
@@ -229,6 +271,7 @@ def run(bundle: Path, out: Path, nccl: str) -> None:
             lanes = home.describe().get("lanes", [])
             check("nccl" in lanes, "a shard with a GPU tier offers NCCL", lanes)
             replicate(worker, home, peer, "two shards", PATIENCE_S)
+            gpu_worker(worker, home, nccl)
             disturbed(worker, home, peer, signal.SIGSTOP)
             peer.send(signal.SIGCONT)
             replicate(worker, home, peer, "after SIGCONT", AGAIN_S)

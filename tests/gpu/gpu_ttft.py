@@ -7,6 +7,9 @@ seeded weights, random tokens. One shard holds the blocks; each length is measur
 both ways, in turns, and the medians are compared. The last 64 tokens are never stored, so that the
 restored way computes something, as a new question does.
 
+Last it says from which length on restoring is faster, by tier: where lines through the measured
+times cross.
+
 Passes when every restored prefix was whole and its logits are those of the engine's own cache after
 the same steps; how far both are from a prompt computed in one step is bf16's rounding, and printed.
 """
@@ -56,6 +59,8 @@ def sweep(bundle: Bundle) -> int:
             for row in rows
         ],
     )  # fmt: skip
+    for tier in ("hbm", "dram"):
+        print(f"{tier}: {_crossover([row for row in rows if row['tier'] == tier])}")
     (bundle.out / "ttft.json").write_text(json.dumps(rows, indent=1))
     failures = [row for row in rows if row["missing"] or row["difference"] > TOLERANCE]
     for row in failures:
@@ -114,6 +119,19 @@ def _length(model: Any, prefixes: Any, prompt: list[int]) -> dict[str, Any]:
         "difference": float((logits - own).abs().max() / largest),
         "one_step_difference": float((logits - expected).abs().max() / largest),
     }
+
+
+def _crossover(rows: list[dict[str, Any]]) -> str:
+    """In words: the shortest prompt, among those measured and between them, that restoring wins."""
+    gains = [(row["tokens"], row["computed_ms"] - row["restored_ms"]) for row in rows]
+    if gains[-1][1] <= 0:
+        return f"computing is faster at {gains[-1][0]:,} tokens still"
+    if all(gain > 0 for _, gain in gains):
+        return f"restoring is faster from {gains[0][0]:,} tokens on, the shortest measured"
+    at = max(i for i, (_, gain) in enumerate(gains) if gain <= 0)
+    (shorter, loss), (longer, gain) = gains[at : at + 2]
+    crossover = shorter + (longer - shorter) * -loss / (gain - loss)
+    return f"restoring is faster from about {crossover:,.0f} tokens on"
 
 
 def _step(model: Any, tokens: list[int], cache: Any) -> Any:

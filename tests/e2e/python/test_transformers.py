@@ -147,6 +147,20 @@ def test_usage_is_exact_and_one_token_is_always_computed(client: reprise.Client,
     assert prefixes.restore(ids[:, :0]).cached_tokens == 0
 
 
+def test_a_prefix_that_is_not_worth_a_load_is_computed(client: reprise.Client, ids: Any) -> None:
+    model = llama()
+    prefixes = prefixes_of(client, model, min_load_tokens=64)
+    _, cache = prefill(model, ids)
+    prefixes.save(ids[:, :96], cache)
+    fetches = client.stats()["fetches"]
+    assert prefixes.restore(ids[:, :60]).cached_tokens == 0, "the prompt is shorter"
+    other = ids.clone()
+    other[:, 50:] += 1
+    assert prefixes.restore(other).cached_tokens == 0, "what is stored of it is shorter"
+    assert client.stats()["fetches"] == fetches
+    assert prefixes.restore(ids[:, :65]).cached_tokens == 64
+
+
 def test_generate_restores_before_and_saves_after(client: reprise.Client, ids: Any) -> None:
     model = llama()
     prefixes = prefixes_of(client, model)

@@ -113,19 +113,22 @@ class PrefixCache:
         scope: str = "",
         salt: bytes = b"",
         codec: str = "",
+        min_load_tokens: int = 1,
         timeout: float | None = None,
     ) -> None:
         """`name` is the model's name for people (default: its class); `revision` replaces the
         digest, where one who knows what is loaded wants to save reading the weights once; `scope`
         and `salt` separate what must not be shared; `codec` stores less and restores what is near
-        (`CacheSpec`), default: bit for bit; `timeout` (seconds) bounds each restore and
-        save, None: the client's default.
+        (`CacheSpec`), default: bit for bit; a stored prefix shorter than `min_load_tokens` is
+        computed, where that is faster than to restore it; `timeout` (seconds) bounds each restore
+        and save, None: the client's default.
 
         Raises UnsupportedModel naming what cannot be stored.
         """
         self._client = client
         self._model = model
         self._salt = salt
+        self._min_load_tokens = min_load_tokens
         self._timeout = timeout
         self._shape = _CacheShape.of(model)
         adapters = active_adapters(model)
@@ -159,12 +162,12 @@ class PrefixCache:
         usable = max(0, tokens.size - 1) // self.spec.block_tokens * self.spec.block_tokens
         keys = block_keys(tokens[:usable], self.spec.block_tokens, salt=self._salt)
         fetched = FetchResult(blocks=0)
-        if len(keys):
+        if len(keys) and usable >= self._min_load_tokens:
             with self._client.acquire(
                 self.spec, keys, session=session, timeout=self._timeout
             ) as run:
                 fetched = FetchResult(blocks=0, error=run.error)
-                if run.blocks:
+                if run.blocks and run.tokens >= self._min_load_tokens:
                     memory = _Memory.empty(self._shape, run.tokens, _place(self._model.device))
                     plan = memory.plan(self._client, self.spec)
                     fetched = run.fetch_paged(plan, np.arange(run.blocks), timeout=self._timeout)
