@@ -47,9 +47,12 @@ class Pool {
   uint64_t extent_bytes() const { return extent_bytes_; }
   uint32_t extents() const { return extents_; }
 
-  // Whether one block of `block_bytes` fits an extent at all.
+  // Whether its memory is out of reach for good, its device being lost.
+  virtual bool lost() const { return false; }
+
+  // Whether one block of `block_bytes` fits an extent at all, and nothing is lost that is put there.
   bool Fits(uint64_t block_bytes) const {
-    return SlotAllocator::SlotBytes(block_bytes) <= extent_bytes_;
+    return !lost() && SlotAllocator::SlotBytes(block_bytes) <= extent_bytes_;
   }
 
   // A slot for a block of `space`; nullopt when its extents are full and no other one is unowned.

@@ -13,7 +13,8 @@
 //     tier before its checksum was verified there;
 //   - a slot belongs to exactly one of: free, one reservation, one committed block, quarantine;
 //   - used bytes are the sum over slots that are not free;
-//   - a key is written once: the first committed bytes stay.
+//   - a key is written once: the first committed bytes stay;
+//   - no block is stored on a tier whose device is lost.
 //
 // Thread safety: all methods may be called from any thread. Payload copies and checksums run
 // outside the lock.
@@ -57,6 +58,7 @@ struct TierUse {
   Tier tier = Tier::kDram;
   uint64_t capacity_bytes = 0;
   uint64_t used_bytes = 0;
+  bool lost = false;  // its device is: it holds no block and takes none until the shard restarts
 };
 
 using reprise::BlockEvent;

@@ -60,6 +60,11 @@ uint64_t TieredPool::extent_bytes_max() const {
   return largest;
 }
 
+bool TieredPool::FitsAny(uint64_t block_bytes) const {
+  return std::any_of(pools_.begin(), pools_.end(),
+                     [&](const Part& part) { return part.pool->Fits(block_bytes); });
+}
+
 void TieredPool::Free(SlotRef slot) {
   const auto [pool, place] = Find(slot);
   pool->Free(place);

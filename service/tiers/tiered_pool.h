@@ -41,6 +41,8 @@ class TieredPool {
   Tier TierOf(SlotRef slot) const { return tier(LevelOf(slot)); }
 
   // ---- Of one level
+  // Whether its memory is out of reach for good: it takes no block, and what it has cannot be read.
+  bool lost(Level level) const { return at(level).lost(); }
   bool Fits(Level level, uint64_t block_bytes) const { return at(level).Fits(block_bytes); }
   // A slot for a block of `space`; nullopt when its extents are full and no other one is unowned,
   // or when such a block does not fit an extent. REQUIRES: one block size per key space.
@@ -59,6 +61,8 @@ class TieredPool {
   uint32_t extents() const { return extents_; }
   // Of the level whose extents are largest.
   uint64_t extent_bytes_max() const;
+  // Whether any level has memory for a block of that size at all.
+  bool FitsAny(uint64_t block_bytes) const;
 
   // ---- Of one slot or extent: as Pool says
   void Free(SlotRef slot);

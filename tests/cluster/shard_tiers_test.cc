@@ -72,6 +72,25 @@ TEST_F(ShardTiersTest, ADeviceThatFailsIsAnErrorOfTheCallAndNotAWrongByte) {
   EXPECT_EQ(*FetchChain(*link_, spec_, keys), 2u);
 }
 
+TEST_F(ShardTiersTest, ALostGpuIsToldAsTheShardsAndTheShardGoesOnWithout) {
+  const std::vector<BlockKey> keys = ChainNamed("hbm", 2);
+  EXPECT_EQ(*StoreChain(*link_, spec_, keys), 2u);
+  hbm_->lost = true;
+  const absl::Status failed = FetchChain(*link_, spec_, keys).status();
+  EXPECT_TRUE(absl::IsInternal(failed)) << failed;
+  EXPECT_EQ(RefusalReason(failed), "SHARD_GPU_LOST") << "GPU_LOST would be the caller's own GPU";
+  const std::vector<BlockKey> others = ChainNamed("other", 2);
+  EXPECT_EQ(*StoreChain(*link_, spec_, others), 2u);
+  EXPECT_THAT(Acquire(others).tiers, ElementsAre(TierRun{Tier::kDram, 2}));
+  grpc::ClientContext context;
+  v1::ShardServiceDescribeResponse described;
+  ASSERT_TRUE(shard_.Stub()->Describe(&context, {}, &described).ok());
+  ASSERT_EQ(described.tiers_size(), 2);
+  EXPECT_TRUE(described.tiers(0).lost());
+  EXPECT_FALSE(described.tiers(1).lost());
+  EXPECT_EQ(described.blocks(), 2u);
+}
+
 TEST_F(ShardTiersTest, TheReplicatorReadsDeviceMemoryThroughTheHost) {
   const std::vector<BlockKey> keys = ChainNamed("hbm", 3);
   EXPECT_EQ(*StoreChain(*link_, spec_, keys), 3u);
