@@ -67,20 +67,20 @@ void HbmPool::Unshared(AttachmentId attachment) {
   shared_.erase(attachment);
 }
 
+bool HbmPool::Transferable(uint32_t extent) const {
+  absl::MutexLock lock(&shared_mu_);
+  return std::none_of(shared_.begin(), shared_.end(),
+                      [extent](const auto& shared) { return shared.second.contains(extent); });
+}
+
 absl::Status HbmPool::Wipe(uint32_t extent) {
   return AsShards(device_->Zero(memory_[extent], extent_bytes()));
 }
 
 absl::Status HbmPool::Renew(uint32_t extent) {
-  {
-    absl::MutexLock lock(&shared_mu_);
-    for (const auto& [attachment, extents] : shared_) {
-      if (!extents.contains(extent)) continue;
-      return absl::UnavailableError(
-          absl::StrCat("hbm extent ", extent, " may still be mapped by another process"));
-    }
-  }
-  return Wipe(extent);
+  if (Transferable(extent)) return Wipe(extent);
+  return absl::UnavailableError(
+      absl::StrCat("hbm extent ", extent, " may still be mapped by another process"));
 }
 
 absl::Status HbmPool::CopyBytes(const uint8_t* from, uint8_t* to, uint64_t bytes) {

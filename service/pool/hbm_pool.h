@@ -2,7 +2,7 @@
 //
 // Invariants: an extent that another process may have mapped goes to no other key space until that
 // process is known to be gone (Unshared): unlike a memfd, device memory cannot be taken from under
-// a mapping. Until then its space is lost to others, and the pool says so by granting no slot. No
+// a mapping. Until then its space is lost to others, and the pool says so (Transferable). No
 // status of a device leaves the pool with a reason of the device's own: to whoever reads it, a
 // reason that begins with GPU_ is about a GPU of his.
 //
@@ -37,6 +37,7 @@ class HbmPool final : public Pool {
 
   absl::StatusOr<HbmHandle> Share(uint32_t extent, AttachmentId attachment) override;
   void Unshared(AttachmentId attachment) override;
+  bool Transferable(uint32_t extent) const override;
 
  private:
   HbmPool(std::unique_ptr<HbmDevice> device, std::vector<uint8_t*> extents, uint64_t extent_bytes);
@@ -54,7 +55,7 @@ class HbmPool final : public Pool {
   const std::unique_ptr<HbmDevice> device_;
   const std::vector<uint8_t*> memory_;
   mutable std::atomic<bool> lost_ = false;
-  absl::Mutex shared_mu_;
+  mutable absl::Mutex shared_mu_;
   absl::flat_hash_map<AttachmentId, absl::flat_hash_set<uint32_t>> shared_
       ABSL_GUARDED_BY(shared_mu_);
 };

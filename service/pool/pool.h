@@ -94,6 +94,11 @@ class Pool {
   std::vector<uint32_t> ExtentsOf(KeySpaceId space) const;
   uint32_t used_slots(uint32_t extent) const;
   uint32_t unowned_extents() const;
+  // Those of them that Allocate would give to `space`.
+  uint32_t ExtentsOpenTo(KeySpaceId space) const;
+  // Whether an extent could go to another key space, were it empty. What emptying it costs is spent
+  // for nothing where it cannot.
+  virtual bool Transferable(uint32_t) const { return true; }
   uint64_t used_bytes() const;  // of slots in use
   double pressure() const;      // 0: all free, 1: no slot free anywhere
 

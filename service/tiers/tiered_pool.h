@@ -52,7 +52,9 @@ class TieredPool {
   SpaceUse Use(Level level, KeySpaceId space) const { return at(level).Use(space); }
   std::vector<uint32_t> ExtentsOf(Level level, KeySpaceId space) const;
   uint32_t extents(Level level) const { return at(level).extents(); }
-  uint32_t unowned_extents(Level level) const { return at(level).unowned_extents(); }
+  uint32_t ExtentsOpenTo(Level level, KeySpaceId space) const {
+    return at(level).ExtentsOpenTo(space);
+  }
   uint64_t capacity_bytes(Level level) const { return at(level).capacity_bytes(); }
   uint64_t used_bytes(Level level) const { return at(level).used_bytes(); }
   double pressure(Level level) const { return at(level).pressure(); }
@@ -67,6 +69,7 @@ class TieredPool {
   // ---- Of one slot or extent: as Pool says
   void Free(SlotRef slot);
   void SetDraining(uint32_t extent, bool draining);
+  bool Transferable(uint32_t extent) const;
   uint32_t used_slots(uint32_t extent) const;
   uint8_t* Address(SlotRef slot) const;
   bool on_device(SlotRef slot) const { return at(LevelOf(slot)).on_device(); }
