@@ -187,6 +187,9 @@ class ShardEngine : public lanes::LaneHost {
                                            std::span<const LeaseId> leases) = 0;
   virtual absl::StatusOr<ReserveResult> Reserve(AttachmentId attachment,
                                                 const ReserveArgs& args) = 0;
+  // Whether Reserve may copy and check blocks, to make room for others: it can then take as long as
+  // a Commit.
+  virtual bool ReserveCopies() const = 0;
   virtual absl::StatusOr<CommitResult> Commit(AttachmentId attachment, const CommitArgs& args) = 0;
   virtual absl::StatusOr<RemoveResult> Remove(AttachmentId attachment, SpecHandle spec,
                                               std::span<const BlockKey> keys) = 0;

@@ -1,6 +1,8 @@
 // Room: eviction between watermarks in the background, and for one block at once when a writer
 // needs it.
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -146,6 +148,7 @@ bool ShardEngineImpl::EvictBatch(Level level) {
 }
 
 void ShardEngineImpl::EvictLoop() {
+  ::pthread_setname_np(::pthread_self(), "reprise-evict");
   while (true) {
     {
       absl::MutexLock lock(&mu_);

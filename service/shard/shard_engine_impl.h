@@ -57,6 +57,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   absl::StatusOr<uint32_t> Release(AttachmentId attachment,
                                    std::span<const LeaseId> leases) override;
   absl::StatusOr<ReserveResult> Reserve(AttachmentId attachment, const ReserveArgs& args) override;
+  bool ReserveCopies() const override { return pool_->levels() > 1; }
   absl::StatusOr<CommitResult> Commit(AttachmentId attachment, const CommitArgs& args) override;
   absl::StatusOr<RemoveResult> Remove(AttachmentId attachment, SpecHandle spec,
                                       std::span<const BlockKey> keys) override;
