@@ -47,7 +47,8 @@ Json ShardJson(const ShardReport& shard) {
   for (const auto& tier : d.tiers()) {
     json["tiers"].push_back({{"tier", TierNameOf(tier.tier())},
                              {"used_bytes", tier.used_bytes()},
-                             {"capacity_bytes", tier.capacity_bytes()}});
+                             {"capacity_bytes", tier.capacity_bytes()},
+                             {"lost", tier.lost()}});
   }
   json["blocks"] = d.blocks();
   json["leases"] = d.leases();
@@ -136,7 +137,8 @@ void PrintText(const ClusterReport& report) {
     std::string name = shard.shard_id, address = shard.address, shown = state;
     for (const auto& tier : d.tiers()) {
       rows.push_back(
-          {name, address, shown, TierNameOf(tier.tier()),
+          {name, address, shown,
+           absl::StrCat(TierNameOf(tier.tier()), tier.lost() ? " (lost)" : ""),
            Bar(tier.used_bytes(), tier.capacity_bytes()),
            absl::StrCat(HumanBytes(tier.used_bytes()), " / ", HumanBytes(tier.capacity_bytes())),
            name.empty() ? "" : absl::StrCat(d.blocks()),

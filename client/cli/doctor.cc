@@ -1,6 +1,5 @@
 // `reprise doctor`: what works here, what does not, and the one thing to do next.
 #include <arpa/inet.h>
-#include <dlfcn.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -20,7 +19,9 @@
 #include "client/cli/terminal.h"
 #include "client/cpp/client.h"
 #include "client/cpp/prefix_hasher.h"
+#include "cluster/link/nccl_context.h"
 #include "kernels/runtime/device.h"
+#include "kernels/runtime/memory.h"
 #include "nlohmann/json.hpp"
 #include "proto/types/status_macros.h"
 
@@ -35,6 +36,9 @@ struct DoctorOptions {
   std::string dram = "256MiB";
   uint32_t shards = 3;
 };
+
+// Of device memory that is had for a moment: the least that a driver hands out.
+constexpr uint64_t kProbeBytes = 2ull << 20;
 
 enum class Verdict { kGood, kAbsent, kBad };  // absent: works without, with less
 
@@ -126,11 +130,47 @@ Finding CheckGpus() {
   return {"GPUs", Verdict::kAbsent, kernels::WhyNoDevice(), "blocks are kept in host memory"};
 }
 
-Finding CheckLibrary(const std::string& name, const char* library, const std::string& without) {
-  void* handle = dlopen(library, RTLD_LAZY | RTLD_LOCAL);
-  if (handle == nullptr) return {name, Verdict::kAbsent, absl::StrCat("no ", library), without};
-  dlclose(handle);
-  return {name, Verdict::kGood, library, ""};
+// Whether other processes of this machine can map memory of each GPU.
+Finding CheckIpc(int gpus) {
+  std::vector<std::string> found;
+  bool all = true;
+  for (int device = 0; device < gpus; ++device) {
+    const auto memory = kernels::DeviceBuffer::Create(device, kProbeBytes);
+    const absl::Status shared = memory.ok() ? memory->Export().status() : memory.status();
+    all = all && shared.ok();
+    found.push_back(
+        absl::StrCat(device, ": ", shared.ok() ? "works" : std::string(shared.message())));
+  }
+  if (all) return {"CUDA IPC", Verdict::kGood, absl::StrJoin(found, "; "), ""};
+  return {"CUDA IPC", Verdict::kAbsent, absl::StrJoin(found, "; "),
+          "without it blocks in GPU memory move by NCCL or the stream lane; in a container, share "
+          "the host's IPC namespace"};
+}
+
+// Which GPUs reach each other's memory.
+Finding CheckPeerAccess(int gpus) {
+  std::vector<std::string> with, without;
+  for (int a = 0; a < gpus; ++a) {
+    for (int b = a + 1; b < gpus; ++b) {
+      const bool both = kernels::PeerAccessPossible(a, b).value_or(false) &&
+                        kernels::PeerAccessPossible(b, a).value_or(false);
+      (both ? with : without).push_back(absl::StrCat(a, "-", b));
+    }
+  }
+  std::vector<std::string> found;
+  if (!with.empty()) found.push_back(absl::StrCat("between ", absl::StrJoin(with, ", ")));
+  if (!without.empty())
+    found.push_back(absl::StrCat("none between ", absl::StrJoin(without, ", ")));
+  return {"peer access", without.empty() ? Verdict::kGood : Verdict::kAbsent,
+          absl::StrJoin(found, "; "),
+          without.empty() ? "" : "between those blocks move by NCCL or through host memory"};
+}
+
+Finding CheckNccl() {
+  const absl::StatusOr<std::string> version = cluster::NcclContext::LibraryVersion();
+  if (version.ok()) return {"NCCL", Verdict::kGood, absl::StrCat("version ", *version), ""};
+  return {"NCCL", Verdict::kAbsent, std::string(version.status().message()),
+          "without it blocks move by the stream and view lanes"};
 }
 
 Finding CheckClock() {
@@ -227,9 +267,12 @@ ExitCode Doctor(const DoctorOptions& options) {
       CheckMemory(options, *dram_bytes * options.shards),
       CheckMemlock(),
       CheckGpus(),
-      CheckLibrary("NCCL", "libnccl.so.2", "without it blocks move by the stream and view lanes"),
-      CheckClock(),
   };
+  const int gpus = kernels::DeviceCount();
+  if (gpus > 0) findings.push_back(CheckIpc(gpus));
+  if (gpus > 1) findings.push_back(CheckPeerAccess(gpus));
+  findings.push_back(CheckNccl());
+  findings.push_back(CheckClock());
   {
     Waiting waiting("a block to and fro");
     findings.push_back(CheckRoundTrip(options.where));

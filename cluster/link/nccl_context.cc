@@ -38,17 +38,27 @@ class LoadedNccl final : public NcclContext {
   const lanes::NcclParts parts_;
 };
 
+// What `path` names; empty: $REPRISE_NCCL_LIBRARY, else the loader's.
+absl::StatusOr<std::shared_ptr<const lanes::NcclLibrary>> LoadLibrary(std::string path) {
+  if (const char* named = std::getenv("REPRISE_NCCL_LIBRARY"); path.empty() && named != nullptr) {
+    path = named;
+  }
+  ::setenv("NCCL_RAS_ENABLE", "0", /*replace=*/0);
+  return lanes::NcclLibrary::Load(path);
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const NcclContext>> NcclContext::Open(NcclOptions options) {
-  if (options.library.empty()) {
-    if (const char* path = std::getenv("REPRISE_NCCL_LIBRARY")) options.library = path;
-  }
   lanes::NcclParts parts{.cap = lanes::LinkCap::Create(options.links_max)};
   REPRISE_ASSIGN_OR_RETURN(parts.device, lanes::OpenGpu(options.gpu));
-  ::setenv("NCCL_RAS_ENABLE", "0", /*replace=*/0);
-  REPRISE_ASSIGN_OR_RETURN(parts.nccl, lanes::NcclLibrary::Load(options.library));
+  REPRISE_ASSIGN_OR_RETURN(parts.nccl, LoadLibrary(options.library));
   return Of(std::move(options), std::move(parts));
+}
+
+absl::StatusOr<std::string> NcclContext::LibraryVersion() {
+  REPRISE_ASSIGN_OR_RETURN(const auto nccl, LoadLibrary(""));
+  return nccl->VersionText();
 }
 
 std::shared_ptr<const NcclContext> NcclContext::Of(NcclOptions options, lanes::NcclParts parts) {

@@ -40,6 +40,9 @@ class NcclContext {
   // UNAVAILABLE with a sentence for people: there is no such GPU, no library, or this build has no
   // NCCL lane.
   static absl::StatusOr<std::shared_ptr<const NcclContext>> Open(NcclOptions options);
+  // The version of the library that Open would load, with a GPU and without: "2.28.9". UNAVAILABLE
+  // as there.
+  static absl::StatusOr<std::string> LibraryVersion();
   // The same of parts that are there already; only where NCCL is built in.
   static std::shared_ptr<const NcclContext> Of(NcclOptions options, lanes::NcclParts parts);
   virtual ~NcclContext() = default;

@@ -4,10 +4,22 @@
 
 namespace reprise::cluster {
 
-absl::StatusOr<std::shared_ptr<const NcclContext>> NcclContext::Open(NcclOptions) {
+namespace {
+
+absl::Status Absent() {
   return Refusal(absl::StatusCode::kUnavailable, "NCCL_ABSENT",
                  "NCCL: this build was made without nccl.h or CUDA's headers: build it where both "
                  "are found; until then blocks move by the view and stream lanes");
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const NcclContext>> NcclContext::Open(NcclOptions) {
+  return Absent();
+}
+
+absl::StatusOr<std::string> NcclContext::LibraryVersion() {
+  return Absent();
 }
 
 }  // namespace reprise::cluster

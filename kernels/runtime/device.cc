@@ -46,6 +46,18 @@ absl::StatusOr<DeviceInfo> DescribeDevice(int device) {
   return info;
 }
 
+std::optional<int> DeviceWithUuid(const std::array<uint8_t, 16>& uuid) {
+  for (int device = 0; device < DeviceCount(); ++device) {
+    std::array<uint8_t, 16> own{};
+    if (GpuUuid(device, own.data()) != kGpuOk) {
+      GpuTakeLastError();
+    } else if (own == uuid) {
+      return device;
+    }
+  }
+  return std::nullopt;
+}
+
 absl::StatusOr<bool> PeerAccessPossible(int device, int peer) {
   bool possible = false;
   REPRISE_RETURN_IF_ERROR(

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -33,6 +34,9 @@ std::string WhyNoDevice();
 
 // UNAVAILABLE when there is no such device.
 absl::StatusOr<DeviceInfo> DescribeDevice(int device);
+
+// The device with that uuid, where this process has it; takes no context on any device.
+std::optional<int> DeviceWithUuid(const std::array<uint8_t, 16>& uuid);
 
 // Whether kernels on `device` can read the memory of `peer`.
 absl::StatusOr<bool> PeerAccessPossible(int device, int peer);

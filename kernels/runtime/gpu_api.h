@@ -35,6 +35,8 @@ GpuCode GpuDeviceCount(int* devices);
 GpuCode GpuSetDevice(int device);
 GpuCode GpuCurrentDevice(int* device);
 GpuCode GpuDescribe(int device, GpuDescription* description);
+// The description's uuid alone, which takes no context on the device.
+GpuCode GpuUuid(int device, uint8_t uuid[16]);
 GpuCode GpuPeerAccess(int device, int peer, bool* possible);
 // Which device's memory `memory` points into; -1: host memory, pinned or not.
 GpuCode GpuDeviceOf(const void* memory, int* device);

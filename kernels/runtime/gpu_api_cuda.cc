@@ -67,6 +67,13 @@ GpuCode GpuDescribe(int device, GpuDescription* description) {
   return asked != cudaSuccess ? asked : back;
 }
 
+GpuCode GpuUuid(int device, uint8_t uuid[16]) {
+  cudaDeviceProp properties;
+  const cudaError_t code = cudaGetDeviceProperties(&properties, device);
+  if (code == cudaSuccess) std::memcpy(uuid, properties.uuid.bytes, sizeof(properties.uuid.bytes));
+  return code;
+}
+
 GpuCode GpuPeerAccess(int device, int peer, bool* possible) {
   int answer = 0;
   const cudaError_t code = cudaDeviceCanAccessPeer(&answer, device, peer);

@@ -28,6 +28,9 @@ GpuCode GpuCurrentDevice(int*) {
 GpuCode GpuDescribe(int, GpuDescription*) {
   return kGpuNoDevice;
 }
+GpuCode GpuUuid(int, uint8_t*) {
+  return kGpuNoDevice;
+}
 GpuCode GpuPeerAccess(int, int, bool* possible) {
   *possible = false;
   return kGpuNoDevice;

@@ -1,5 +1,8 @@
 // What an hbm pool asks of the device whose memory it hands out.
 //
+// A failure of the device itself has a reason that begins with GPU_ (kernels/runtime/gpu_status.h).
+// After GPU_LOST or GPU_ABSENT nothing works any more.
+//
 // Thread safety: all methods may be called from any thread; they return when the device is done.
 #pragma once
 

@@ -1,8 +1,10 @@
 #include "service/pool/hbm_pool.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
@@ -53,7 +55,8 @@ HbmPool::~HbmPool() {
 
 absl::StatusOr<HbmHandle> HbmPool::Share(uint32_t extent, AttachmentId attachment) {
   REPRISE_CHECK(extent < memory_.size());
-  REPRISE_ASSIGN_OR_RETURN(HbmHandle handle, device_->Export(memory_[extent]));
+  absl::StatusOr<HbmHandle> handle = device_->Export(memory_[extent]);
+  if (!handle.ok()) return AsShards(handle.status());
   absl::MutexLock lock(&shared_mu_);
   shared_[attachment].insert(extent);
   return handle;
@@ -64,29 +67,37 @@ void HbmPool::Unshared(AttachmentId attachment) {
   shared_.erase(attachment);
 }
 
+bool HbmPool::Transferable(uint32_t extent) const {
+  absl::MutexLock lock(&shared_mu_);
+  return std::none_of(shared_.begin(), shared_.end(),
+                      [extent](const auto& shared) { return shared.second.contains(extent); });
+}
+
 absl::Status HbmPool::Wipe(uint32_t extent) {
-  return device_->Zero(memory_[extent], extent_bytes());
+  return AsShards(device_->Zero(memory_[extent], extent_bytes()));
 }
 
 absl::Status HbmPool::Renew(uint32_t extent) {
-  {
-    absl::MutexLock lock(&shared_mu_);
-    for (const auto& [attachment, extents] : shared_) {
-      if (!extents.contains(extent)) continue;
-      return absl::UnavailableError(
-          absl::StrCat("hbm extent ", extent, " may still be mapped by another process"));
-    }
-  }
-  return Wipe(extent);
+  if (Transferable(extent)) return Wipe(extent);
+  return absl::UnavailableError(
+      absl::StrCat("hbm extent ", extent, " may still be mapped by another process"));
 }
 
 absl::Status HbmPool::CopyBytes(const uint8_t* from, uint8_t* to, uint64_t bytes) {
-  return device_->Copy(to, from, bytes);
+  return AsShards(device_->Copy(to, from, bytes));
 }
 
 absl::Status HbmPool::ChecksumBytes(std::span<const uint8_t* const> blocks, const BlockShape& shape,
                                     std::span<Checksum128> checksums) const {
-  return device_->Checksums(blocks, shape, checksums);
+  return AsShards(device_->Checksums(blocks, shape, checksums));
+}
+
+absl::Status HbmPool::AsShards(const absl::Status& status) const {
+  const std::string reason = RefusalReason(status);
+  if (!absl::StartsWith(reason, "GPU_")) return status;
+  if (reason == "GPU_LOST" || reason == "GPU_ABSENT") lost_.store(true, std::memory_order_relaxed);
+  return Refusal(absl::StatusCode::kInternal, absl::StrCat("SHARD_", reason),
+                 absl::StrCat("the shard's GPU: ", status.message()));
 }
 
 }  // namespace reprise::shard

@@ -2,11 +2,14 @@
 //
 // Invariants: an extent that another process may have mapped goes to no other key space until that
 // process is known to be gone (Unshared): unlike a memfd, device memory cannot be taken from under
-// a mapping. Until then its space is lost to others, and the pool says so by granting no slot.
+// a mapping. Until then its space is lost to others, and the pool says so (Transferable). No
+// status of a device leaves the pool with a reason of the device's own: to whoever reads it, a
+// reason that begins with GPU_ is about a GPU of his.
 //
 // Thread safety: as Pool.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -30,9 +33,11 @@ class HbmPool final : public Pool {
 
   Tier tier() const override { return Tier::kHbm; }
   bool on_device() const override { return true; }
+  bool lost() const override { return lost_.load(std::memory_order_relaxed); }
 
   absl::StatusOr<HbmHandle> Share(uint32_t extent, AttachmentId attachment) override;
   void Unshared(AttachmentId attachment) override;
+  bool Transferable(uint32_t extent) const override;
 
  private:
   HbmPool(std::unique_ptr<HbmDevice> device, std::vector<uint8_t*> extents, uint64_t extent_bytes);
@@ -44,10 +49,13 @@ class HbmPool final : public Pool {
   absl::Status CopyBytes(const uint8_t* from, uint8_t* to, uint64_t bytes) override;
   absl::Status ChecksumBytes(std::span<const uint8_t* const> blocks, const BlockShape& shape,
                              std::span<Checksum128> checksums) const override;
+  // The same failure as the shard's: INTERNAL SHARD_GPU_LOST and so on. Notes when it is for good.
+  absl::Status AsShards(const absl::Status& status) const;
 
   const std::unique_ptr<HbmDevice> device_;
   const std::vector<uint8_t*> memory_;
-  absl::Mutex shared_mu_;
+  mutable std::atomic<bool> lost_ = false;
+  mutable absl::Mutex shared_mu_;
   absl::flat_hash_map<AttachmentId, absl::flat_hash_set<uint32_t>> shared_
       ABSL_GUARDED_BY(shared_mu_);
 };

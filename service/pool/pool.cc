@@ -1,5 +1,7 @@
 #include "service/pool/pool.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "proto/types/status_macros.h"
 
@@ -120,6 +122,15 @@ uint32_t Pool::used_slots(uint32_t extent) const {
 uint32_t Pool::unowned_extents() const {
   absl::MutexLock lock(&mu_);
   return slots_.unowned_extents();
+}
+
+uint32_t Pool::ExtentsOpenTo(KeySpaceId space) const {
+  absl::MutexLock lock(&mu_);
+  return static_cast<uint32_t>(
+      std::count_if(slots_.unowned().begin(), slots_.unowned().end(), [&](uint32_t at) {
+        const KeySpaceId previous = slots_.previous_owner(at);
+        return !previous || previous == space || Transferable(at);
+      }));
 }
 
 uint64_t Pool::used_bytes() const {

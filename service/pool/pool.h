@@ -47,9 +47,12 @@ class Pool {
   uint64_t extent_bytes() const { return extent_bytes_; }
   uint32_t extents() const { return extents_; }
 
-  // Whether one block of `block_bytes` fits an extent at all.
+  // Whether its memory is out of reach for good, its device being lost.
+  virtual bool lost() const { return false; }
+
+  // Whether one block of `block_bytes` fits an extent at all, and nothing is lost that is put there.
   bool Fits(uint64_t block_bytes) const {
-    return SlotAllocator::SlotBytes(block_bytes) <= extent_bytes_;
+    return !lost() && SlotAllocator::SlotBytes(block_bytes) <= extent_bytes_;
   }
 
   // A slot for a block of `space`; nullopt when its extents are full and no other one is unowned.
@@ -91,6 +94,11 @@ class Pool {
   std::vector<uint32_t> ExtentsOf(KeySpaceId space) const;
   uint32_t used_slots(uint32_t extent) const;
   uint32_t unowned_extents() const;
+  // Those of them that Allocate would give to `space`.
+  uint32_t ExtentsOpenTo(KeySpaceId space) const;
+  // Whether an extent could go to another key space, were it empty. What emptying it costs is spent
+  // for nothing where it cannot.
+  virtual bool Transferable(uint32_t) const { return true; }
   uint64_t used_bytes() const;  // of slots in use
   double pressure() const;      // 0: all free, 1: no slot free anywhere
 

@@ -78,6 +78,9 @@ class SlotAllocator {
   uint32_t extents() const { return static_cast<uint32_t>(extents_.size()); }
   uint64_t extent_bytes() const { return extent_bytes_; }
   uint32_t unowned_extents() const { return static_cast<uint32_t>(unowned_.size()); }
+  const std::vector<uint32_t>& unowned() const { return unowned_; }
+  // Of an unowned extent; none: never used.
+  KeySpaceId previous_owner(uint32_t extent) const { return extents_[extent].previous_owner; }
   // Bytes of the slots in use.
   uint64_t used_bytes() const { return used_bytes_; }
   // The same with every slot's share of what does not fit its extent: equals the capacity when

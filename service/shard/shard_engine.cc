@@ -84,7 +84,7 @@ absl::StatusOr<AttachmentId> ShardEngineImpl::Attach(const Tenant& tenant,
 absl::Status ShardEngineImpl::KeepAlive(AttachmentId attachment) {
   const absl::Time now = clock_.Now();
   Locked lock(this);
-  ExpireDue(now);  // what is over stays over
+  Settle(now);  // what is over stays over
   return attachments_.Seen(attachment, now);
 }
 
@@ -215,7 +215,8 @@ EngineDescription ShardEngineImpl::Describe(const Tenant& tenant) const {
   for (Level level = 0; level < pool_->levels(); ++level) {
     description.tiers.push_back({.tier = pool_->tier(level),
                                  .capacity_bytes = pool_->capacity_bytes(level),
-                                 .used_bytes = pool_->used_bytes(level)});
+                                 .used_bytes = pool_->used_bytes(level),
+                                 .lost = pool_->lost(level)});
   }
   for (const auto& [id, space] : spaces_) {
     description.blocks += space->blocks;
@@ -241,10 +242,11 @@ void ShardEngineImpl::Tick() {
     Detach(silent);
   }
   Locked lock(this);
-  ExpireDue(now);
+  Settle(now);
 }
 
-void ShardEngineImpl::ExpireDue(absl::Time now) {
+void ShardEngineImpl::Settle(absl::Time now) {
+  WithdrawLostTiers();
   while (!due_.empty() && due_.top().at <= now) {
     Due due = due_.top();
     due_.pop();

@@ -13,7 +13,8 @@
 //     tier before its checksum was verified there;
 //   - a slot belongs to exactly one of: free, one reservation, one committed block, quarantine;
 //   - used bytes are the sum over slots that are not free;
-//   - a key is written once: the first committed bytes stay.
+//   - a key is written once: the first committed bytes stay;
+//   - no block is stored on a tier whose device is lost.
 //
 // Thread safety: all methods may be called from any thread. Payload copies and checksums run
 // outside the lock.
@@ -57,6 +58,7 @@ struct TierUse {
   Tier tier = Tier::kDram;
   uint64_t capacity_bytes = 0;
   uint64_t used_bytes = 0;
+  bool lost = false;  // its device is: it holds no block and takes none until the shard restarts
 };
 
 using reprise::BlockEvent;
@@ -185,6 +187,9 @@ class ShardEngine : public lanes::LaneHost {
                                            std::span<const LeaseId> leases) = 0;
   virtual absl::StatusOr<ReserveResult> Reserve(AttachmentId attachment,
                                                 const ReserveArgs& args) = 0;
+  // Whether Reserve may copy and check blocks, to make room for others: it can then take as long as
+  // a Commit.
+  virtual bool ReserveCopies() const = 0;
   virtual absl::StatusOr<CommitResult> Commit(AttachmentId attachment, const CommitArgs& args) = 0;
   virtual absl::StatusOr<RemoveResult> Remove(AttachmentId attachment, SpecHandle spec,
                                               std::span<const BlockKey> keys) = 0;

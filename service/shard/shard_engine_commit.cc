@@ -110,7 +110,7 @@ absl::Status ShardEngineImpl::CheckCommittable(const Reservation& reservation, u
 absl::Status ShardEngineImpl::BeginCommit(AttachmentId attachment, const CommitArgs& args,
                                           CommitWork& work) {
   Locked lock(this);
-  ExpireDue(clock_.Now());
+  Settle(clock_.Now());
   REPRISE_ASSIGN_OR_RETURN(Reservation* const reservation,
                            FindReservation(attachment, args.reservation));
   if (absl::Status named = NameBlocks(*reservation, args, work); !named.ok()) {

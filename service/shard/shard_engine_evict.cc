@@ -1,6 +1,8 @@
 // Room: eviction between watermarks in the background, and for one block at once when a writer
 // needs it.
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -76,12 +78,16 @@ std::optional<SlotRef> ShardEngineImpl::AllocateAt(KeySpace& space, Level level,
   return found ? pool_->Allocate(level, space.id, block_bytes) : std::nullopt;
 }
 
-// Every other key space that has memory on the level, the one with most first.
+// Every other key space that has memory on the level which it could give, the one with most first.
 std::vector<KeySpace*> ShardEngineImpl::OthersByMemory(const KeySpace& space, Level level) const {
-  std::vector<std::pair<uint32_t, KeySpace*>> sized;
+  std::vector<std::pair<size_t, KeySpace*>> sized;
   for (const auto& [id, other] : spaces_) {
-    const uint32_t extents = id == space.id ? 0 : pool_->Use(level, id).extents;
-    if (extents > 0) sized.emplace_back(extents, other.get());
+    if (id == space.id) continue;
+    const std::vector<uint32_t> extents = pool_->ExtentsOf(level, id);
+    if (std::any_of(extents.begin(), extents.end(),
+                    [this](uint32_t extent) { return pool_->Transferable(extent); })) {
+      sized.emplace_back(extents.size(), other.get());
+    }
   }
   std::sort(sized.begin(), sized.end(), [](const auto& a, const auto& b) {
     return std::pair(b.first, a.second->id) < std::pair(a.first, b.second->id);
@@ -142,6 +148,7 @@ bool ShardEngineImpl::EvictBatch(Level level) {
 }
 
 void ShardEngineImpl::EvictLoop() {
+  ::pthread_setname_np(::pthread_self(), "reprise-evict");
   while (true) {
     {
       absl::MutexLock lock(&mu_);

@@ -100,11 +100,18 @@ bool ShardEngineImpl::ExplainTombstone(const Question& question, Explanation& an
     case DropCause::kBeneathQuarantined:
       answer.event_cause = absl::StrCat("a block before it: ", stone->detail);
       break;
+    case DropCause::kTierLost:
+      answer.event_cause = "the loss of the GPU that it, or a block before it, lay on";
+      break;
   }
   if (IsEviction(stone->cause)) {
     answer.reason = MissReason::kEvicted;
     answer.sentence = absl::StrCat("it was evicted at ", when, " by ", answer.event_cause,
                                    ". Give the shard more --dram, or add shards.");
+  } else if (stone->cause == DropCause::kTierLost) {
+    answer.reason = MissReason::kEvicted;
+    answer.sentence = absl::StrCat("it went at ", when, " by ", answer.event_cause,
+                                   ". Restart the shard, once its GPU works.");
   } else if (stone->cause == DropCause::kRemoved) {
     answer.reason = MissReason::kRemoved;
     answer.sentence =

@@ -57,6 +57,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   absl::StatusOr<uint32_t> Release(AttachmentId attachment,
                                    std::span<const LeaseId> leases) override;
   absl::StatusOr<ReserveResult> Reserve(AttachmentId attachment, const ReserveArgs& args) override;
+  bool ReserveCopies() const override { return pool_->levels() > 1; }
   absl::StatusOr<CommitResult> Commit(AttachmentId attachment, const CommitArgs& args) override;
   absl::StatusOr<RemoveResult> Remove(AttachmentId attachment, SpecHandle spec,
                                       std::span<const BlockKey> keys) override;
@@ -158,7 +159,8 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
                              const Fingerprint& expected) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool DropUnusedSpace(const Tenant& tenant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<Holdings*> HoldingsOf(AttachmentId attachment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void ExpireDue(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Before anything is answered: ends what is overdue, and takes lost tiers out of service.
+  void Settle(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // ---- shard_engine_leases.cc
   std::vector<BlockId> StoredRun(const KeySpace& space, std::span<const BlockKey> keys) const
@@ -277,6 +279,11 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SetSlotBlock(SlotRef slot, BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+  // ---- shard_engine_lost.cc
+  void WithdrawLostTiers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EndReservationsOn(Level level) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void DropAllOn(Level level) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   // ---- shard_engine_explain.cc
   struct Question {
     Tenant tenant;
@@ -347,6 +354,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   absl::flat_hash_map<BlockId, SlotRef> moving_ ABSL_GUARDED_BY(mu_);  // where to; pinned meanwhile
   Tombstones tombstones_ ABSL_GUARDED_BY(mu_){limits::kTombstonesMax};
   std::deque<BlockId> quarantined_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_set<Level> withdrawn_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<AttachmentId, Holdings> holdings_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<LeaseId, Lease> leases_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<ReservationId, Reservation> reservations_ ABSL_GUARDED_BY(mu_);

@@ -117,6 +117,8 @@ absl::Status ShardEngineImpl::CheckCommitted(BlockId id) const {
   const BlockRecord& block = blocks_[id];
   const std::optional<IndexEntry> entry = index_.Find(SpaceKey{block.space, block.key});
   if (!entry.has_value() || entry->block != id) return Wrong("block ", id, " is not in the index");
+  if (withdrawn_.contains(pool_->LevelOf(block.slot)))
+    return Wrong("block ", id, " is stored on a tier that is lost");
   if (entry->tier != pool_->TierOf(block.slot))
     return Wrong("block ", id, " is on another tier than the index says");
   if (block.parent == kNoBlock) {

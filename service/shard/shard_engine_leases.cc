@@ -44,7 +44,7 @@ absl::StatusOr<AcquireResult> ShardEngineImpl::Acquire(AttachmentId attachment,
   const absl::Time now = clock_.Now();
   const absl::Duration ttl = args.ttl > absl::ZeroDuration() ? args.ttl : limits::kLeaseTtl;
   Locked lock(this);
-  ExpireDue(now);
+  Settle(now);
   REPRISE_ASSIGN_OR_RETURN(Holdings* const holdings, HoldingsOf(attachment));
   KeySpace& space = SpaceOf(space_id);
   std::vector<BlockId> run = StoredRun(space, args.keys);
@@ -105,7 +105,7 @@ absl::StatusOr<uint32_t> ShardEngineImpl::Release(AttachmentId attachment,
                                                   std::span<const LeaseId> leases) {
   Locked lock(this);
   REPRISE_ASSIGN_OR_RETURN(Holdings* const holdings, HoldingsOf(attachment));
-  ExpireDue(clock_.Now());
+  Settle(clock_.Now());
   uint32_t released = 0;
   for (LeaseId lease : leases) {
     if (!holdings->leases.contains(lease)) continue;
@@ -138,7 +138,7 @@ absl::StatusOr<std::vector<lanes::PinnedBytes>> ShardEngineImpl::OpenRead(Attach
                                                                           uint32_t first,
                                                                           uint32_t blocks) {
   Locked lock(this);
-  ExpireDue(clock_.Now());
+  Settle(clock_.Now());
   REPRISE_RETURN_IF_ERROR(HoldingsOf(attachment).status());
   const auto it = leases_.find(lease);
   if (it == leases_.end() || it->second.attachment != attachment) return LeaseOver(lease);
@@ -153,6 +153,12 @@ absl::StatusOr<std::vector<lanes::PinnedBytes>> ShardEngineImpl::OpenRead(Attach
   std::vector<BlockId> ids(it->second.blocks.begin() + (first - begin),
                            it->second.blocks.begin() + (stop - begin));
   for (BlockId id : ids) {
+    if (pool_->lost(pool_->LevelOf(blocks_[id].slot))) {
+      return Refusal(absl::StatusCode::kInternal, "SHARD_GPU_LOST",
+                     absl::StrCat("block ", ToHex(blocks_[id].key),
+                                  " lay on a GPU of the shard that was lost since it was leased: "
+                                  "compute it"));
+    }
     if (blocks_[id].state != BlockState::kQuarantined) continue;
     return Refusal(absl::StatusCode::kNotFound, "BLOCK_QUARANTINED",
                    absl::StrCat("block ", ToHex(blocks_[id].key),

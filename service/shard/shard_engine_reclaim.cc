@@ -17,9 +17,10 @@ bool ShardEngineImpl::ReclaimFromAny(const std::vector<KeySpace*>& others, const
 }
 
 bool ShardEngineImpl::ReclaimExtent(KeySpace& from, const Reclaim& reclaim) {
-  const SpaceUse use = pool_->Use(reclaim.level, from.id);
+  const uint64_t room = pool_->Room(reclaim.level, from.id, from.shape.block_bytes);
   // With an extent's worth of free slots, some extent's blocks fit into the others.
-  if (!reclaim.may_evict && use.free_slots < use.slots_per_extent) return false;
+  if (!reclaim.may_evict && room < pool_->Use(reclaim.level, from.id).slots_per_extent)
+    return false;
   for (uint32_t extent : MovableExtents(from, reclaim.level)) {
     if (EmptyExtent(from, extent, reclaim)) {
       counters_.Add(Counter::kReclaimedExtents);
@@ -34,10 +35,12 @@ bool ShardEngineImpl::Movable(BlockId id) const {
   return block.state == BlockState::kCommitted && block.leases == 0 && block.pins == 0;
 }
 
-// The key space's extents that hold nothing which has to stay where it is, the emptiest first.
+// The key space's extents that others can have and that hold nothing which has to stay where it
+// is, the emptiest first.
 std::vector<uint32_t> ShardEngineImpl::MovableExtents(const KeySpace& space, Level level) const {
   std::vector<std::pair<uint32_t, uint32_t>> sized;
   for (uint32_t extent : pool_->ExtentsOf(level, space.id)) {
+    if (!pool_->Transferable(extent)) continue;
     const std::vector<BlockId>& slots = slot_blocks_[extent];
     const bool movable =
         std::all_of(slots.begin(), slots.end(), [this](BlockId id) ABSL_NO_THREAD_SAFETY_ANALYSIS {
@@ -69,22 +72,23 @@ bool ShardEngineImpl::EmptyExtent(KeySpace& from, uint32_t extent, const Reclaim
     pool_->SetDraining(extent, false);
     return false;
   };
-  const uint32_t unowned = pool_->unowned_extents(level);
-  while (pool_->unowned_extents(level) == unowned &&
-         pool_->Use(level, from.id).free_slots < pool_->used_slots(extent)) {
+  const uint32_t open = pool_->ExtentsOpenTo(level, reclaim.to);
+  const uint64_t block_bytes = from.shape.block_bytes;
+  while (pool_->ExtentsOpenTo(level, reclaim.to) == open &&
+         pool_->Room(level, from.id, block_bytes) < pool_->used_slots(extent)) {
     if (!reclaim.may_evict || !EvictForExtent(from, reclaim)) return stop();
   }
-  if (pool_->unowned_extents(level) > unowned) {  // eviction alone emptied one
+  if (pool_->ExtentsOpenTo(level, reclaim.to) > open) {  // eviction alone emptied one
     pool_->SetDraining(extent, false);
     return true;
   }
   const std::vector<BlockId> moving = slot_blocks_[extent];
   for (BlockId id : moving) {
     if (id == kNoBlock) continue;
-    const std::optional<SlotRef> target = pool_->Allocate(level, from.id, from.shape.block_bytes);
+    const std::optional<SlotRef> target = pool_->Allocate(level, from.id, block_bytes);
     if (!target.has_value()) return stop();
     BlockRecord& block = blocks_[id];
-    if (!pool_->Copy(block.slot, *target, from.shape.block_bytes).ok()) {
+    if (!pool_->Copy(block.slot, *target, block_bytes).ok()) {
       pool_->Free(*target);
       return stop();
     }

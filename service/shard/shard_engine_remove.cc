@@ -73,7 +73,7 @@ absl::StatusOr<RemoveResult> ShardEngineImpl::Remove(AttachmentId attachment, Sp
   REPRISE_ASSIGN_OR_RETURN(const KeySpaceId space_id, attachments_.Resolve(attachment, spec));
   REPRISE_ASSIGN_OR_RETURN(const AttachmentTable::Entry who, attachments_.Get(attachment));
   Locked lock(this);
-  ExpireDue(clock_.Now());
+  Settle(clock_.Now());
   REPRISE_RETURN_IF_ERROR(HoldingsOf(attachment).status());
   KeySpace& space = SpaceOf(space_id);
   const Tombstone tombstone{.cause = DropCause::kRemoved,

@@ -63,7 +63,7 @@ absl::StatusOr<ReserveResult> ShardEngineImpl::Reserve(AttachmentId attachment,
   const absl::Duration ttl = args.ttl > absl::ZeroDuration() ? args.ttl : limits::kReservationTtl;
   MakeRoomOnTop(space_id, args.keys);
   Locked lock(this);
-  ExpireDue(now);
+  Settle(now);
   REPRISE_ASSIGN_OR_RETURN(Holdings* const holdings, HoldingsOf(attachment));
   KeySpace& space = SpaceOf(space_id);
   if (absl::Status valid = CheckReserve(space, args); !valid.ok()) {
@@ -109,6 +109,11 @@ absl::StatusOr<ReserveResult> ShardEngineImpl::Reserve(AttachmentId attachment,
     reservations_[result.reservation] = std::move(reservation);
   } else if (first < args.keys.size() && result.outcomes[first] == ReserveOutcome::kNoSpace) {
     counters_.Add(Counter::kRefusedNoSpace);
+    if (!pool_->FitsAny(space.shape.block_bytes)) {
+      return Refusal(absl::StatusCode::kUnavailable, "SHARD_GPU_LOST",
+                     "this shard's GPU is lost and no other memory of it takes such blocks: store "
+                     "elsewhere, and restart the shard");
+    }
     return Refusal(
         absl::StatusCode::kResourceExhausted, "NO_SPACE",
         absl::StrCat("no slot for keys[", first,
@@ -173,7 +178,7 @@ uint32_t ShardEngineImpl::GrantRun(KeySpace& space, const ReserveArgs& args, uin
 // What a block of a reservation can still be written to; the lane's calls come through here.
 absl::StatusOr<BlockId> ShardEngineImpl::ReservedBlock(AttachmentId attachment, ReservationId id,
                                                        uint32_t block) {
-  ExpireDue(clock_.Now());
+  Settle(clock_.Now());
   REPRISE_ASSIGN_OR_RETURN(const Reservation* const reservation, FindReservation(attachment, id));
   if (block >= reservation->blocks.size() || reservation->blocks[block] == kNoBlock) {
     return Refusal(absl::StatusCode::kFailedPrecondition, "BLOCK_NOT_GRANTED",

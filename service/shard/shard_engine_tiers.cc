@@ -195,9 +195,11 @@ void ShardEngineImpl::MakeRoomOnTop(KeySpaceId space_id, std::span<const BlockKe
     uint64_t wanted = missing - room;
     const std::vector<KeySpace*> others = OthersByMemory(space, 0);
     if (MayGrow(space, 0, others)) {
-      const SpaceUse most = pool_->Use(0, others.front()->id);
-      order.only = others.front()->id;
-      wanted = most.slots_per_extent - std::min<uint64_t>(most.free_slots, most.slots_per_extent);
+      const KeySpace& most = *others.front();
+      const uint64_t extent_slots = pool_->Use(0, most.id).slots_per_extent;
+      order.only = most.id;
+      wanted =
+          extent_slots - std::min(pool_->Room(0, most.id, most.shape.block_bytes), extent_slots);
     }
     order.blocks_max = std::min<uint64_t>(wanted, limits::kDemoteBatchBlocks);
   }

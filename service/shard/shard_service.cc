@@ -107,7 +107,8 @@ grpc::ServerUnaryReactor* ShardService::Release(grpc::CallbackServerContext* con
 grpc::ServerUnaryReactor* ShardService::Reserve(grpc::CallbackServerContext* context,
                                                 const v1::ReserveRequest* request,
                                                 v1::ReserveResponse* response) {
-  return Serve(WorkKind::kWriteCall, Weight::kLight, reserve_, context, request, response);
+  const Weight weight = core_.engine.ReserveCopies() ? Weight::kHeavy : Weight::kLight;
+  return Serve(WorkKind::kWriteCall, weight, reserve_, context, request, response);
 }
 
 grpc::ServerReadReactor<grpc::ByteBuffer>* ShardService::Write(grpc::CallbackServerContext* context,

@@ -21,6 +21,7 @@ enum class DropCause : uint8_t {
   kRemoved,      // by a client's Remove
   kQuarantined,  // its own bytes were wrong
   kBeneathQuarantined,
+  kTierLost,  // it, or a block before it, lay on a device that is lost
 };
 
 bool IsEviction(DropCause cause);

@@ -1,5 +1,7 @@
 #include "service/shard/work_queue.h"
 
+#include <pthread.h>
+
 #include <utility>
 
 namespace reprise::shard {
@@ -23,6 +25,7 @@ void WorkQueue::Run(std::function<void()> job) {
 }
 
 void WorkQueue::Loop() {
+  ::pthread_setname_np(::pthread_self(), "reprise-work");
   const auto woken = [this]()
                          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stopping_ || !jobs_.empty(); };
   while (true) {

@@ -50,6 +50,8 @@ const char* CounterName(Counter counter) {
       return "removed_blocks_total";
     case Counter::kQuarantinedBlocks:
       return "quarantined_blocks_total";
+    case Counter::kLostBlocks:
+      return "lost_blocks_total";
     case Counter::kCorruptBlocks:
       return "corrupt_blocks_total";
     case Counter::kExpiredLeases:

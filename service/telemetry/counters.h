@@ -38,6 +38,7 @@ enum class Counter : uint8_t {
   kDemotionsGivenUp,  // blocks taken into use meanwhile, corrupt, or refused by the device
   kRemovedBlocks,
   kQuarantinedBlocks,
+  kLostBlocks,     // with the device of their tier
   kCorruptBlocks,  // checksum at Commit did not match
   kExpiredLeases,
   kExpiredReservations,

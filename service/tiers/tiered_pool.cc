@@ -45,7 +45,7 @@ uint64_t TieredPool::Room(Level level, KeySpaceId space, uint64_t block_bytes) c
   if (!at(level).Fits(block_bytes)) return 0;
   const uint64_t slots_per_extent =
       at(level).extent_bytes() / SlotAllocator::SlotBytes(block_bytes);
-  return at(level).Use(space).free_slots + at(level).unowned_extents() * slots_per_extent;
+  return at(level).Use(space).free_slots + at(level).ExtentsOpenTo(space) * slots_per_extent;
 }
 
 std::vector<uint32_t> TieredPool::ExtentsOf(Level level, KeySpaceId space) const {
@@ -60,6 +60,11 @@ uint64_t TieredPool::extent_bytes_max() const {
   return largest;
 }
 
+bool TieredPool::FitsAny(uint64_t block_bytes) const {
+  return std::any_of(pools_.begin(), pools_.end(),
+                     [&](const Part& part) { return part.pool->Fits(block_bytes); });
+}
+
 void TieredPool::Free(SlotRef slot) {
   const auto [pool, place] = Find(slot);
   pool->Free(place);
@@ -68,6 +73,11 @@ void TieredPool::Free(SlotRef slot) {
 void TieredPool::SetDraining(uint32_t extent, bool draining) {
   const auto [pool, number] = Find(extent);
   pool->SetDraining(number, draining);
+}
+
+bool TieredPool::Transferable(uint32_t extent) const {
+  const auto [pool, number] = Find(extent);
+  return pool->Transferable(number);
 }
 
 uint32_t TieredPool::used_slots(uint32_t extent) const {

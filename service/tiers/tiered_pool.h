@@ -41,6 +41,8 @@ class TieredPool {
   Tier TierOf(SlotRef slot) const { return tier(LevelOf(slot)); }
 
   // ---- Of one level
+  // Whether its memory is out of reach for good: it takes no block, and what it has cannot be read.
+  bool lost(Level level) const { return at(level).lost(); }
   bool Fits(Level level, uint64_t block_bytes) const { return at(level).Fits(block_bytes); }
   // A slot for a block of `space`; nullopt when its extents are full and no other one is unowned,
   // or when such a block does not fit an extent. REQUIRES: one block size per key space.
@@ -50,7 +52,9 @@ class TieredPool {
   SpaceUse Use(Level level, KeySpaceId space) const { return at(level).Use(space); }
   std::vector<uint32_t> ExtentsOf(Level level, KeySpaceId space) const;
   uint32_t extents(Level level) const { return at(level).extents(); }
-  uint32_t unowned_extents(Level level) const { return at(level).unowned_extents(); }
+  uint32_t ExtentsOpenTo(Level level, KeySpaceId space) const {
+    return at(level).ExtentsOpenTo(space);
+  }
   uint64_t capacity_bytes(Level level) const { return at(level).capacity_bytes(); }
   uint64_t used_bytes(Level level) const { return at(level).used_bytes(); }
   double pressure(Level level) const { return at(level).pressure(); }
@@ -59,10 +63,13 @@ class TieredPool {
   uint32_t extents() const { return extents_; }
   // Of the level whose extents are largest.
   uint64_t extent_bytes_max() const;
+  // Whether any level has memory for a block of that size at all.
+  bool FitsAny(uint64_t block_bytes) const;
 
   // ---- Of one slot or extent: as Pool says
   void Free(SlotRef slot);
   void SetDraining(uint32_t extent, bool draining);
+  bool Transferable(uint32_t extent) const;
   uint32_t used_slots(uint32_t extent) const;
   uint8_t* Address(SlotRef slot) const;
   bool on_device(SlotRef slot) const { return at(LevelOf(slot)).on_device(); }

@@ -7,6 +7,7 @@
 
 #include "cluster/link/shard_link.h"
 #include "kernels/runtime/device.h"
+#include "proto/types/refusal.h"
 #include "tests/support/process.h"
 #include "tests/support/stored_chain.h"
 
@@ -58,6 +59,23 @@ TEST_F(ShardHbmProcessTest, WhatMovedToHostMemoryIsReadBackWholeAndNothingIsLost
   }
   shard_.Signal(SIGTERM);
   EXPECT_EQ(shard_.Wait(kPatience), std::optional<int>(0));
+}
+
+TEST(ShardThatLosesItsGpuTest, SaysSoAndGoesOnWithItsHostMemory) {
+  // Its blocks are written before the sixtieth piece of work, and then read until it comes.
+  Process shard({"/usr/bin/env", "REPRISE_FAKE_GPU=lost_after=60",
+                 BinFolder() + "/reprise-shard-fake-gpu", "--hbm", "16MiB", "--dram", "32MiB",
+                 "--replication", "1", "-o", "json"});
+  const auto link =
+      *cluster::ShardLink::Connect({.address = AddressOf(shard), .client_name = "test"}, Soon());
+  const CacheSpec spec = SpecOf(3 << 19);
+  const std::vector<BlockKey> keys = ChainNamed("hbm", 2), others = ChainNamed("others", 2);
+  ASSERT_EQ(*StoreChain(*link, spec, keys), 2u);
+  absl::Status failed;
+  for (int i = 0; i < 60 && failed.ok(); ++i) failed = FetchChain(*link, spec, keys).status();
+  EXPECT_EQ(RefusalReason(failed), "SHARD_GPU_LOST") << failed;
+  EXPECT_EQ(*StoreChain(*link, spec, others), 2u);
+  EXPECT_EQ(*FetchChain(*link, spec, others), 2u);
 }
 
 TEST(ShardWithoutGpuTest, HbmIsRefusedInOneSentenceAndDramServes) {

@@ -1,5 +1,5 @@
 // Host memory in place of a device's: counts what is asked of it, and can be told to refuse, to
-// corrupt, and to be out of the CPU's reach as a device's memory is.
+// corrupt, to be lost, and to be out of the CPU's reach as a device's memory is.
 //
 // Thread safety: as HbmDevice; HostHbmControl's fields may be set and read from any thread.
 #pragma once
@@ -19,6 +19,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "kernels/checksum/checksum.h"
+#include "proto/types/refusal.h"
 #include "service/pool/hbm_device.h"
 
 namespace reprise::testing {
@@ -31,6 +32,7 @@ struct HostHbmControl {
   std::atomic<bool> refuses = false;   // every copy and checksum is refused
   std::atomic<bool> pins = true;       // host memory can be pinned
   std::atomic<bool> corrupts = false;  // every copy gets one byte wrong
+  std::atomic<bool> lost = false;      // all that is asked fails, as after an illegal access
   std::function<void()> before_copy;   // called by every copy; set while none runs
   // ---- Counted by the device
   std::atomic<uint64_t> copies = 0;
@@ -70,12 +72,14 @@ class HostHbmDevice final : public shard::HbmDevice {
     extents_.erase(it);
   }
   absl::Status Zero(uint8_t* address, uint64_t bytes) override {
+    if (control_->lost) return Lost();
     std::memset(Reach(address), 0, bytes);
     return absl::OkStatus();
   }
   absl::Status Copy(uint8_t* to, const uint8_t* from, uint64_t bytes) override {
     if (control_->refuses) return absl::InternalError("the fake device refuses to copy");
     if (control_->before_copy) control_->before_copy();
+    if (control_->lost) return Lost();
     ++control_->copies;
     control_->copied_bytes += bytes;
     std::memcpy(Reach(to), Reach(from), bytes);
@@ -85,6 +89,7 @@ class HostHbmDevice final : public shard::HbmDevice {
   absl::Status Checksums(std::span<const uint8_t* const> blocks, const shard::BlockShape& shape,
                          std::span<Checksum128> checksums) override {
     if (control_->refuses) return absl::InternalError("the fake device refuses to compute");
+    if (control_->lost) return Lost();
     ++control_->checksum_calls;
     control_->checksums += blocks.size();
     for (size_t i = 0; i < blocks.size(); ++i) {
@@ -104,6 +109,7 @@ class HostHbmDevice final : public shard::HbmDevice {
   }
   absl::StatusOr<shard::HbmHandle> Export(uint8_t* address) override {
     if (!control_->shares) return absl::UnavailableError("IPC is refused");
+    if (control_->lost) return Lost();
     shard::HbmHandle handle;
     std::memcpy(handle.ipc.data(), &address, sizeof(address));
     return handle;
@@ -115,6 +121,10 @@ class HostHbmDevice final : public shard::HbmDevice {
     uint8_t* memory = nullptr;   // where the device itself works
     uint8_t* address = nullptr;  // what others know
   };
+
+  static absl::Status Lost() {
+    return Refusal(absl::StatusCode::kUnavailable, "GPU_LOST", "the fake device is lost");
+  }
 
   static uint8_t* Map(int fd, uint64_t bytes, int protection) {
     return static_cast<uint8_t*>(::mmap(nullptr, bytes, protection, MAP_SHARED, fd, 0));

@@ -17,6 +17,10 @@ absl::StatusOr<std::shared_ptr<const DeviceMapping>> DeviceMapping::Create(int d
   if (!extent.device.has_value() || extent.extent_bytes == 0 || !tether) {
     return LaneDown("view lane: the extent is no device memory that is safe to map");
   }
+  if (device == kNearestDevice) {
+    const std::optional<int> own = kernels::DeviceWithUuid(extent.device->device_uuid);
+    device = own.has_value() ? *own : kernels::CurrentDevice();
+  }
   const auto scope = kernels::DeviceScope::Create(device);
   if (!scope.ok()) {
     return LaneDown(
@@ -51,7 +55,7 @@ absl::Status DeviceExtents::Possible(int device) {
     }
     refused_until_.erase(it);
   }
-  if (kernels::DeviceCount() > device) return absl::OkStatus();
+  if (kernels::DeviceCount() > std::max(device, 0)) return absl::OkStatus();
   refused_until_[device] = MonotonicClock().Now() + limits::kViewDeviceRetryAfter;
   return LaneDown("view lane: the blocks are in device memory and this process has no such GPU");
 }

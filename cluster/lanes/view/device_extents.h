@@ -31,6 +31,10 @@
 
 namespace reprise::lanes::view {
 
+// For copies from and to host memory: the device that the memory is on, where this process has it,
+// else the thread's current one.
+inline constexpr int kNearestDevice = -1;
+
 class DeviceMapping {
  public:
   // LANE_DOWN when `extent` cannot be opened for `device`.
@@ -43,6 +47,7 @@ class DeviceMapping {
 
   uint8_t* data() const { return memory_->data(); }
   uint64_t size_bytes() const { return memory_->size_bytes(); }
+  int device() const { return device_; }  // that it is mapped for
 
  private:
   DeviceMapping(int device, Descriptor tether, kernels::OpenedDeviceMemory memory)

@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "cluster/lanes/lane_status.h"
 #include "cluster/lanes/monotonic_deadline.h"
-#include "kernels/runtime/device.h"
 #include "proto/types/limits.h"
 #include "proto/types/status_macros.h"
 
@@ -142,6 +141,9 @@ class ViewLane::Conversation {
     return at;
   }
 
+  // Which device AtDevice mapped a place for.
+  int DeviceAt(const view::Place& place) const { return device_mapped_.at(place.extent)->device(); }
+
   bool over() const { return deadline_.over(); }
 
  private:
@@ -217,7 +219,7 @@ absl::Status ViewLane::ReadDevice(Conversation& conversation, const ReadJob& job
                                   std::span<const view::Place> places, uint32_t first,
                                   BlockSink& sink) {
   const bool direct = sink.memory() == MemoryKind::kDevice;
-  const int device = direct ? sink.device() : kernels::CurrentDevice();
+  const int device = direct ? sink.device() : view::kNearestDevice;
   std::vector<uint8_t*> at;
   const absl::Status reached = conversation.AtDevice(places, job.block_bytes, device, at);
   if (direct && !at.empty()) {
@@ -228,7 +230,8 @@ absl::Status ViewLane::ReadDevice(Conversation& conversation, const ReadJob& job
   for (uint32_t i = 0; i < at.size(); ++i) {
     if (conversation.over()) return Over();
     const std::span<uint8_t> buffer = sink.Buffer(first + i);
-    REPRISE_RETURN_IF_ERROR(device_extents_.Copy(device, buffer.data(), at[i], job.block_bytes));
+    REPRISE_RETURN_IF_ERROR(device_extents_.Copy(conversation.DeviceAt(places[i]), buffer.data(),
+                                                 at[i], job.block_bytes));
     REPRISE_RETURN_IF_ERROR(sink.Complete(first + i));
   }
   return reached;
@@ -272,7 +275,7 @@ absl::Status ViewLane::WriteDevice(Conversation& conversation, const WriteJob& j
                                    std::span<const view::Place> places, BlockSource& source,
                                    uint32_t& filled) {
   const bool direct = source.memory() == MemoryKind::kDevice;
-  const int device = direct ? source.device() : kernels::CurrentDevice();
+  const int device = direct ? source.device() : view::kNearestDevice;
   std::vector<uint8_t*> at;
   const absl::Status reached = conversation.AtDevice(places, job.block_bytes, device, at);
   if (direct) {
@@ -280,13 +283,14 @@ absl::Status ViewLane::WriteDevice(Conversation& conversation, const WriteJob& j
         WriteRun(conversation, source, &BlockSource::FillDevice, at, job.block_bytes, filled));
     return reached;
   }
-  for (uint8_t* const slot : at) {
+  for (size_t i = 0; i < at.size(); ++i) {
     if (conversation.over()) return Over();
     REPRISE_ASSIGN_OR_RETURN(const std::span<const uint8_t> bytes, source.Bytes(filled));
     if (bytes.size() != job.block_bytes) {
       return absl::InvalidArgumentError("view lane: the source's block has another size");
     }
-    REPRISE_RETURN_IF_ERROR(device_extents_.Copy(device, slot, bytes.data(), bytes.size()));
+    REPRISE_RETURN_IF_ERROR(
+        device_extents_.Copy(conversation.DeviceAt(places[i]), at[i], bytes.data(), bytes.size()));
     ++filled;
   }
   return reached;

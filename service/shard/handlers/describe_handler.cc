@@ -63,6 +63,7 @@ absl::Status DescribeHandler::Handle(const Tenant& tenant, const v1::ShardServic
     tier->set_tier(wire::ToMessage(use.tier));
     tier->set_capacity_bytes(use.capacity_bytes);
     tier->set_used_bytes(use.used_bytes);
+    tier->set_lost(use.lost);
   }
   for (const SpecUse& use : engine.specs) {
     v1::ShardServiceDescribeResponse::Spec* spec = response.add_specs();

@@ -80,6 +80,7 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchBlocksRespons
   ShardHeartbeat Heartbeat() const {
     ShardHeartbeat beat{.draining = handler_.core_.draining.load(std::memory_order_acquire)};
     for (const TierUse& use : handler_.core_.engine.Describe(Tenant{}).tiers) {
+      if (use.lost) continue;
       beat.used_bytes += use.used_bytes;
       beat.capacity_bytes += use.capacity_bytes;
     }

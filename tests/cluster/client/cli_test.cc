@@ -1,4 +1,6 @@
 // The command line against a cluster that it started itself.
+#include <map>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/cluster/client/local_cluster.h"
@@ -8,6 +10,7 @@ namespace {
 
 using reprise::testing::BinFolder;
 using reprise::testing::Process;
+using ::testing::HasSubstr;
 using testing::LocalCluster;
 
 constexpr absl::Duration kPatience = absl::Seconds(60);
@@ -17,8 +20,7 @@ struct Answer {
   int exit_code = -1;
 };
 
-Answer Reprise(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), BinFolder() + "/reprise");
+Answer Run(std::vector<std::string> arguments) {
   arguments.insert(arguments.end(), {"-o", "json"});
   Process process(arguments);
   Answer answer;
@@ -29,6 +31,63 @@ Answer Reprise(std::vector<std::string> arguments) {
   if (status.has_value() && WIFEXITED(*status)) answer.exit_code = WEXITSTATUS(*status);
   return answer;
 }
+
+Answer Reprise(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), BinFolder() + "/reprise");
+  return Run(std::move(arguments));
+}
+
+// What `reprise doctor` finds, by name, with variables of the environment such as "A=b".
+std::map<std::string, nlohmann::json> Doctor(const std::string& program,
+                                             std::vector<std::string> environment) {
+  environment.insert(environment.begin(), "/usr/bin/env");
+  environment.insert(environment.end(), {BinFolder() + "/" + program, "doctor", "--dram", "1MiB"});
+  std::map<std::string, nlohmann::json> findings;
+  const Answer answer = Run(environment);
+  EXPECT_EQ(answer.exit_code, 0);
+  for (const auto& finding : answer.json["findings"]) {
+    findings[finding["name"]] = finding;
+  }
+  return findings;
+}
+
+TEST(CliDoctorTest, WithoutAGpuItSaysWhyAndNamesTheNcclThatItLookedFor) {
+  auto found = Doctor("reprise", {"CUDA_VISIBLE_DEVICES=", "REPRISE_NCCL_LIBRARY=/nowhere/nccl"});
+  EXPECT_EQ(found["GPUs"]["verdict"], "absent");
+  EXPECT_FALSE(found["GPUs"]["found"].get<std::string>().empty());
+  EXPECT_FALSE(found.contains("CUDA IPC"));
+  EXPECT_FALSE(found.contains("peer access"));
+  EXPECT_EQ(found["NCCL"]["verdict"], "absent");
+  EXPECT_THAT(found["NCCL"]["found"].get<std::string>(), HasSubstr("NCCL: "));
+#ifdef REPRISE_FAKE_NCCL_LIBRARY
+  EXPECT_THAT(found["NCCL"]["found"].get<std::string>(), HasSubstr("/nowhere/nccl"));
+#endif
+}
+
+TEST(CliDoctorTest, OfGpusItSaysWhatTheyCanDoForEachOther) {
+  auto found = Doctor("reprise-fake-gpu", {"REPRISE_FAKE_GPU=devices=3"});
+  EXPECT_EQ(found["GPUs"]["verdict"], "ok");
+  EXPECT_THAT(found["GPUs"]["found"].get<std::string>(), HasSubstr("; 2: "));
+  EXPECT_EQ(found["CUDA IPC"]["verdict"], "ok");
+  EXPECT_EQ(found["CUDA IPC"]["found"], "0: works; 1: works; 2: works");
+  EXPECT_EQ(found["peer access"]["verdict"], "ok");
+  EXPECT_EQ(found["peer access"]["found"], "between 0-1, 0-2, 1-2");
+
+  found = Doctor("reprise-fake-gpu", {"REPRISE_FAKE_GPU=devices=2,peers=none,ipc=refuse"});
+  EXPECT_EQ(found["CUDA IPC"]["verdict"], "absent");
+  EXPECT_THAT(found["CUDA IPC"]["next"].get<std::string>(), HasSubstr("container"));
+  EXPECT_EQ(found["peer access"]["verdict"], "absent");
+  EXPECT_EQ(found["peer access"]["found"], "none between 0-1");
+  EXPECT_FALSE(Doctor("reprise-fake-gpu", {}).contains("peer access")) << "there is one GPU";
+}
+
+#ifdef REPRISE_FAKE_NCCL_LIBRARY
+TEST(CliDoctorTest, OfNcclItSaysTheVersionOfTheOneThatTheLaneWouldLoad) {
+  auto found = Doctor("reprise", {"REPRISE_NCCL_LIBRARY=" REPRISE_FAKE_NCCL_LIBRARY});
+  EXPECT_EQ(found["NCCL"]["verdict"], "ok");
+  EXPECT_EQ(found["NCCL"]["found"], "version 2.28.9");
+}
+#endif
 
 class CliTest : public ::testing::Test {
  protected:

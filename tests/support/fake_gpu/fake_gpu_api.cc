@@ -160,6 +160,12 @@ GpuCode GpuDeviceOf(const void* memory, int* device) {
 GpuCode GpuDescribe(int device, GpuDescription* description) {
   return Gpu().Describe(device, description);
 }
+GpuCode GpuUuid(int device, uint8_t uuid[16]) {
+  GpuDescription description;
+  const GpuCode code = Gpu().Describe(device, &description);
+  if (code == kGpuOk) std::memcpy(uuid, description.uuid, sizeof(description.uuid));
+  return code;
+}
 GpuCode GpuPeerAccess(int device, int peer, bool* possible) {
   return Gpu().PeerAccess(device, peer, possible);
 }

@@ -44,6 +44,8 @@ TEST(CallPolicyTest, OnlyTheShardsOwnFailuresCountAgainstIt) {
       {Refusal(absl::StatusCode::kUnavailable, "DRAINING", "it drains"), absl::Seconds(1),
        Verdict::kGood},
       {absl::InternalError(""), absl::Seconds(1), Verdict::kBad},
+      {Refusal(absl::StatusCode::kInternal, "SHARD_GPU_LOST", "its GPU"), absl::Seconds(1),
+       Verdict::kBad},
       {absl::DeadlineExceededError(""), absl::Seconds(1), Verdict::kHung},
       {absl::DeadlineExceededError(""), limits::kHungCallMin / 2, Verdict::kUnknown},
       {absl::CancelledError(""), absl::Seconds(1), Verdict::kUnknown},

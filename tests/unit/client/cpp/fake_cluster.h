@@ -20,6 +20,7 @@
 #include "proto/types/status_macros.h"
 #include "service/shard/shard_engine.h"
 #include "tests/support/block_content.h"
+#include "tests/support/host_hbm_device.h"
 
 namespace reprise::client::testing {
 
@@ -89,15 +90,22 @@ class TroubledLane final : public lanes::Lane {
 
 class FakeShard {
  public:
-  explicit FakeShard(std::string name, uint64_t dram_bytes = 8 << 20)
-      : id_{std::move(name)}, address_(absl::StrCat(id_.name, ":1")), dram_bytes_(dram_bytes) {
+  explicit FakeShard(std::string name, uint64_t dram_bytes = 8 << 20, uint64_t hbm_bytes = 0)
+      : id_{std::move(name)},
+        address_(absl::StrCat(id_.name, ":1")),
+        dram_bytes_(dram_bytes),
+        hbm_bytes_(hbm_bytes) {
     Restart();
   }
 
   // Everything that it held is gone, and so is every attachment.
   void Restart() {
     auto engine = shard::ShardEngine::Create(
-        {.id = id_, .dram_bytes = dram_bytes_, .background_eviction = false});
+        {.id = id_,
+         .dram_bytes = dram_bytes_,
+         .hbm_bytes = hbm_bytes_,
+         .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>(hbm),
+         .background_eviction = false});
     REPRISE_CHECK(engine.ok());
     absl::MutexLock lock(&mu_);
     engine_ = *std::move(engine);
@@ -118,11 +126,14 @@ class FakeShard {
   }
 
   mutable Trouble trouble;
+  const std::shared_ptr<reprise::testing::HostHbmControl> hbm =
+      std::make_shared<reprise::testing::HostHbmControl>();
 
  private:
   const ShardId id_;
   const std::string address_;
   const uint64_t dram_bytes_;
+  const uint64_t hbm_bytes_;
   mutable absl::Mutex mu_;
   std::shared_ptr<shard::ShardEngine> engine_ ABSL_GUARDED_BY(mu_);
 };
@@ -231,9 +242,10 @@ class FakeCluster {
     }
   };
 
-  explicit FakeCluster(int shards, uint64_t dram_bytes = 8 << 20) {
+  explicit FakeCluster(int shards, uint64_t dram_bytes = 8 << 20, uint64_t hbm_bytes = 0) {
     for (int i = 0; i < shards; ++i) {
-      shards_.push_back(std::make_unique<FakeShard>(absl::StrCat("shard-", i), dram_bytes));
+      shards_.push_back(
+          std::make_unique<FakeShard>(absl::StrCat("shard-", i), dram_bytes, hbm_bytes));
     }
   }
 

@@ -10,6 +10,7 @@
 #include "cluster/lanes/view/view_server.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/runtime/device.h"
 #include "service/pool/hbm_pool.h"
 #include "tests/support/fake_gpu/fake_gpu.h"
 #include "tests/support/lane_ends.h"
@@ -227,6 +228,31 @@ TEST_F(ViewGpuTest, AnotherGpuNeedsPeerAccess) {
   ConfigureFakeGpu({.first = 1, .peers = true});
   Start("device");
   CheckingSink other = DeviceSink(0, 2);
+  EXPECT_TRUE(Read(Lease(2), 0, 2, other).ok());
+  EXPECT_TRUE(other.all_equal());
+}
+
+TEST_F(ViewGpuTest, HostMemoryIsCopiedByTheGpuThatTheBlocksAreOn) {
+  // The thread's current GPU is another one, which cannot reach them.
+  ConfigureFakeGpu({.devices = 3, .peers = false});
+  Start("device", "first=2");
+  EXPECT_EQ(kernels::CurrentDevice(), 0);
+  CheckingSink sink({.first = 0, .blocks = 2, .block_bytes = kBytes});
+  const absl::Status status = Read(Lease(2), 0, 2, sink);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(sink.completed(), Iota(2));
+  EXPECT_TRUE(sink.all_equal());
+  const ReservationId reservation = host_->Reserve(2, kBytes);
+  PatternSource source(5, Iota(2), kBytes);
+  EXPECT_TRUE(lane_->Write({reservation, Iota(2), kBytes}, source, Soon()).ok());
+  EXPECT_EQ(host_->BytesWritten(reservation, 1), kBytes);
+  EXPECT_EQ(kernels::CurrentDevice(), 0);
+
+  // Without it, the current one does it where it can.
+  lane_.reset();
+  ConfigureFakeGpu({.first = 1, .peers = true});
+  Start("device");
+  CheckingSink other({.first = 0, .blocks = 2, .block_bytes = kBytes});
   EXPECT_TRUE(Read(Lease(2), 0, 2, other).ok());
   EXPECT_TRUE(other.all_equal());
 }

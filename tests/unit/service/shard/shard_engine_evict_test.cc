@@ -225,5 +225,75 @@ TEST_F(Reclaiming, AnExportedExtentGetsOtherMemoryWithItsNextOwner) {
   EXPECT_FALSE(engine_->Export(reinterpret_cast<const uint8_t*>(&other)).has_value());
 }
 
+// Extents in device memory that another process may have mapped: 32 slots each, all with blocks.
+class SharedExtents : public EngineTest {
+ protected:
+  static constexpr int kChains = 8;
+
+  void SetUp() override { Fill(4 * kMiB, 0); }
+  void Fill(uint64_t hbm_bytes, uint64_t dram_bytes) {
+    StartTiered(hbm_bytes, dram_bytes);
+    other_ = Open(me_, kOther);
+    for (int i = 0; i < kChains; ++i) ASSERT_EQ(Store(Chain(i)).commit.committed, 8u);
+  }
+  static std::vector<BlockKey> Chain(int i) { return ChainNamed(absl::StrCat("c", i), 8); }
+  // The extents that chains [first, end) lie in.
+  void Share(int first, int end) {
+    for (int i = first; i < end; ++i) {
+      const LeaseId lease = Acquire(Chain(i)).lease;
+      {
+        const auto opened = engine_->OpenRead(me_, lease, 0, 1);
+        ASSERT_TRUE(opened.ok()) << opened.status();
+        const auto place = engine_->Export(opened->front().bytes.data());
+        ASSERT_TRUE(place.has_value());
+        ASSERT_TRUE(engine_->Share(place->extent, me_).ok());
+      }
+      ASSERT_EQ(*engine_->Release(me_, {{lease}}), 1u);
+    }
+  }
+  Stored StoreOther(const std::string& name) {
+    return Store(me_, kOther, {.spec = other_, .keys = ChainNamed(name, 4)});
+  }
+  uint32_t BlocksLeft() {
+    uint32_t blocks = 0;
+    for (int i = 0; i < kChains; ++i) blocks += Run(Chain(i));
+    return blocks;
+  }
+
+  const CacheSpec kOther = SmallSpec(64, 32);
+  SpecHandle other_;
+};
+
+TEST_F(SharedExtents, NobodyLosesABlockForAnExtentThatCannotChangeHands) {
+  Share(0, kChains);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(CodeAndReason(StoreOther("other").status), "RESOURCE_EXHAUSTED NO_SPACE");
+  }
+  EXPECT_EQ(BlocksLeft(), 64u);
+  EXPECT_EQ(CounterValue("moved_blocks_total"), 0u);
+  engine_->Unshared(me_);
+  EXPECT_EQ(StoreOther("other").commit.committed, 4u);
+}
+
+TEST_F(SharedExtents, NoBlockMovesDownForOne) {
+  Fill(4 * kMiB, 4 * kMiB);
+  Share(0, kChains);
+  EXPECT_EQ(StoreOther("other").commit.committed, 4u);
+  EXPECT_EQ(engine_->Lookup(me_, other_, ChainNamed("other", 4))->tiers.front().tier, Tier::kDram);
+  EXPECT_EQ(CounterValue("demoted_blocks_total"), 0u);
+  engine_->Unshared(me_);
+  EXPECT_EQ(StoreOther("another").commit.committed, 4u);
+  EXPECT_EQ(engine_->Lookup(me_, other_, ChainNamed("another", 4))->tiers.front().tier, Tier::kHbm);
+}
+
+TEST_F(SharedExtents, AnotherOneIsTakenAndItsOwnerUsesThemInItsPlace) {
+  Share(0, kChains / 2);
+  for (int i = kChains / 2; i < kChains; ++i) Acquire(Chain(i), absl::Seconds(1));
+  clock_.Advance(absl::Seconds(2));  // the coldest blocks are the shared extent's
+  EXPECT_EQ(StoreOther("other").commit.committed, 4u);
+  EXPECT_EQ(BlocksLeft(), 32u) << "as many as had to make room, and no more";
+  for (int i = kChains / 2; i < kChains; ++i) ExpectReads(Acquire(Chain(i)).lease, Chain(i));
+}
+
 }  // namespace
 }  // namespace reprise::shard

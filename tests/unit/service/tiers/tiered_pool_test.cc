@@ -38,6 +38,24 @@ TEST_F(TiersTest, RoomIsWhatAllocateGives) {
   EXPECT_FALSE(pool_->Allocate(kHbm, b_, uint64_t{1} << 30).has_value());
 }
 
+TEST_F(TiersTest, AnExtentThatCannotChangeHandsIsRoomForItsOwnerAlone) {
+  const SlotRef slot = Take(kHbm);
+  const uint64_t room = pool_->Room(kHbm, b_, kBlock);
+  ASSERT_TRUE(pool_->Export(pool_->Address(slot)).has_value());
+  EXPECT_TRUE(pool_->Transferable(slot.extent));
+  ASSERT_TRUE(pool_->Share(slot.extent, AttachmentId(9)).ok());
+  EXPECT_FALSE(pool_->Transferable(slot.extent));
+  pool_->Free(slot);
+  EXPECT_EQ(pool_->Room(kHbm, b_, kBlock), room);
+  EXPECT_GT(pool_->Room(kHbm, a_, kBlock), room);
+  uint64_t given = 0;
+  while (pool_->Allocate(kHbm, b_, kBlock).has_value()) ++given;
+  EXPECT_EQ(given, room);
+  pool_->Unshared(AttachmentId(9));
+  EXPECT_TRUE(pool_->Transferable(slot.extent));
+  EXPECT_TRUE(pool_->Allocate(kHbm, b_, kBlock).has_value());
+}
+
 TEST_F(TiersTest, ExtentIdsOfTwoPoolsNeverClash) {
   std::set<uint64_t> ids;
   size_t extents = 0;
