@@ -57,6 +57,9 @@ class NcclControl {
   // The caller's half is broken or closed: the shard need not wait for its own deadline. Returns at
   // once.
   virtual void Hangup(NcclLinkId link) = 0;
+  // The verbs above but Hangup are of no use any more: those under way end now, and so do later
+  // ones. Returns at once.
+  virtual void Interrupt() = 0;
 };
 
 }  // namespace reprise::lanes

@@ -81,8 +81,11 @@ struct NcclLane::Session {
       next_sequence = 1;
     }
     REPRISE_RETURN_IF_ERROR(nccl->ToStatus(nccl->GetUniqueId(&call.id), "ncclGetUniqueId"));
-    REPRISE_RETURN_IF_ERROR(control->Connect(call, deadline));
-    return call.id;
+    const absl::Status connected = control->Connect(call, deadline);
+    if (connected.ok()) return call.id;
+    // The shard may have heard the call and not the Hangup of somebody who closed meanwhile.
+    control->Hangup(call.link);
+    return connected;
   }
 
   void Hangup() {
@@ -198,6 +201,8 @@ NcclLane::NcclLane(Options options)
       .rank = 0,
       .rendezvous = [session = session_](
                         MonotonicDeadline deadline) { return session->Rendezvous(deadline); },
+      .interrupt = [control = options_.control] { control->Interrupt(); },
+      .down = [session = session_] { session->Hangup(); },
       .released = [session = session_] { session->Released(); },
       .state = options_.state,
       .stop_grace = options_.stop_grace});

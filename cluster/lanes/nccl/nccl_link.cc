@@ -33,6 +33,7 @@ struct NcclLink::Core {
   void Nap(absl::Duration time) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
     changed.WaitWithTimeout(&mu, time);
   }
+  void Close();
   absl::Status FinishGroup(Pending& pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   absl::StatusOr<std::unique_ptr<NcclCommunicator>> NewCommunicator();
   absl::Status Warm();
@@ -44,6 +45,7 @@ struct NcclLink::Core {
   std::deque<std::shared_ptr<Pending>> queue ABSL_GUARDED_BY(mu);
   absl::Status broken ABSL_GUARDED_BY(mu);  // why the link is to fail; OK: it is not
   bool finished ABSL_GUARDED_BY(mu) = false;
+  absl::Time grace_ends ABSL_GUARDED_BY(mu) = absl::InfiniteFuture();  // set by Close
   absl::Duration nap ABSL_GUARDED_BY(mu);
 
   // Of the thread.
@@ -193,6 +195,7 @@ void NcclLink::Core::Abort() {
   std::deque<std::shared_ptr<Pending>> kept;
   kept.swap(queue);
   mu.Unlock();
+  if (options.down) options.down();
   communicator.reset();
   warm.reset();
   for (const std::shared_ptr<Pending>& pending : kept) pending->ticket.keep.reset();
@@ -210,7 +213,12 @@ NcclLink::NcclLink(Options options) : core_(std::make_shared<Core>(std::move(opt
 
 NcclLink::~NcclLink() {
   Close();
-  if (WaitClosed(core_->options.stop_grace)) {
+  absl::Duration grace;
+  {
+    absl::MutexLock lock(&core_->mu);
+    grace = core_->grace_ends - core_->Now();
+  }
+  if (WaitClosed(grace)) {
     thread_.join();
   } else {
     thread_.detach();
@@ -270,11 +278,23 @@ void NcclLink::Fail(absl::string_view why) {
   }
 }
 
+void NcclLink::Core::Close() {
+  {
+    absl::MutexLock lock(&mu);
+    state.Close();
+    if (broken.ok()) broken = LaneDown("NCCL: the link was closed");
+    grace_ends = std::min(grace_ends, Now() + options.stop_grace);
+    changed.SignalAll();
+  }
+  if (options.interrupt) options.interrupt();
+}
+
 void NcclLink::Close() {
-  absl::MutexLock lock(&core_->mu);
-  core_->state.Close();
-  if (core_->broken.ok()) core_->broken = LaneDown("NCCL: the link was closed");
-  core_->changed.SignalAll();
+  core_->Close();
+}
+
+std::function<void()> NcclLink::Closer() const {
+  return [core = core_] { core->Close(); };
 }
 
 bool NcclLink::WaitClosed(absl::Duration timeout) const {

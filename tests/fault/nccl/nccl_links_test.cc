@@ -1,4 +1,5 @@
 // Whose links there are, how many, and when they end.
+#include "absl/synchronization/notification.h"
 #include "tests/fault/nccl/nccl_fault.h"
 
 namespace reprise::testing {
@@ -83,6 +84,58 @@ TEST_F(NcclFault, AGroupOutOfTurnBreaksTheLinkAndAnotherAttachmentSeesNone) {
   while (rig_->nccl_host().links() > 0 && !deadline.over()) std::this_thread::yield();
   EXPECT_EQ(rig_->nccl_host().links(), 0u);
   ExpectNothingLeft();
+}
+
+// ---- Ends
+
+TEST_F(NcclFault, ALinkThatEndsWhileItConnectsIsNotWaitedFor) {
+  // A shard that does not answer NcclConnect.
+  const auto asked = std::make_shared<absl::Notification>();
+  const auto interrupted = std::make_shared<absl::Notification>();
+  NcclRig::Options options;
+  options.state.connect_timeout = absl::Seconds(60);
+  options.stop_grace = absl::Seconds(60);
+  options.hooks.connect = [=](lanes::MonotonicDeadline deadline) {
+    asked->Notify();
+    interrupted->WaitForNotificationWithTimeout(deadline.left());
+    return absl::CancelledError("interrupted");
+  };
+  options.hooks.interrupt = [=] { interrupted->Notify(); };
+  Start(options);
+  rig_->nccl().Prepare();
+  asked->WaitForNotification();
+  const absl::Time started = MonotonicClock().Now();
+  rig_.reset();
+  ExpectInTime(started, absl::ZeroDuration());
+}
+
+TEST_F(NcclFault, AnAbortThatOutlastsTheGraceIsLeftBehindWithWhatItMayTouch) {
+  SetNcclFaults("rank=0,group=hang,after=1,abort_ms=3000");
+  NcclRig::Options options;
+  options.stop_grace = absl::Milliseconds(100);
+  Start(options);
+  ASSERT_TRUE(rig_->AwaitUp());
+  EXPECT_TRUE(Read(1, absl::Milliseconds(300)).ok());
+  const absl::Time started = MonotonicClock().Now();
+  rig_.reset();
+  EXPECT_LT(MonotonicClock().Now() - started, absl::Seconds(2));
+  EXPECT_EQ(LiveCommunicators(), 1);
+  ExpectNothingRuns();
+}
+
+TEST_F(NcclFault, LinksThatEndTogetherAreWaitedForTogether) {
+  SetNcclFaults("abort_ms=5000");
+  NcclRig::Options options;
+  options.state.connect_timeout = absl::Minutes(1);
+  options.stop_grace = absl::Milliseconds(500);
+  Start(options);
+  for (uint64_t i = 1; i <= 8; ++i) {
+    ASSERT_TRUE(rig_->nccl_host().Connect(AttachmentId(100 + i), {lanes::NcclLinkId(i), {}}).ok());
+  }
+  const absl::Time started = MonotonicClock().Now();
+  rig_.reset();
+  EXPECT_LT(MonotonicClock().Now() - started, absl::Milliseconds(2500));
+  ExpectNothingRuns();
 }
 
 }  // namespace
