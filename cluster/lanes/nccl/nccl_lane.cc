@@ -16,6 +16,10 @@ absl::Status Over() {
   return absl::DeadlineExceededError("NCCL lane: the deadline is over");
 }
 
+absl::Status LinkIsDown() {
+  return LaneDown("NCCL lane: the link is down");
+}
+
 NcclLinkId RandomLinkId() {
   uint64_t value = 0;
   while (value == 0) {
@@ -97,10 +101,24 @@ struct NcclLane::Session {
     if (old) control->Hangup(old);
   }
 
-  void Number(NcclOpenCall& call) {
+  // False when `which` is not the link any more: another one may have taken its place.
+  bool HangupOf(NcclLinkId which) {
+    {
+      absl::MutexLock lock(&mu);
+      if (link != which) return false;
+      link = NcclLinkId();
+    }
+    control->Hangup(which);
+    return true;
+  }
+
+  // False when the link is down.
+  bool Number(NcclOpenCall& call) {
     absl::MutexLock lock(&mu);
+    if (!link) return false;
     call.link = link;
     call.sequence = next_sequence++;
+    return true;
   }
 
   // Device memory for blocks, which the link's end gives back.
@@ -113,6 +131,8 @@ struct NcclLane::Session {
     absl::StatusOr<std::unique_ptr<DeviceMemory>> made = device->Allocate(landing_bytes);
     if (!made.ok()) return LaneDown(absl::StrCat("NCCL lane: ", made.status().message()));
     absl::MutexLock lock(&mu);
+    // The link's end has been here already: what came after it nobody would give back.
+    if (!link) return LinkIsDown();
     landing = *std::move(made);
     return landing;
   }
@@ -215,27 +235,28 @@ NcclLane::~NcclLane() {
 }
 
 absl::StatusOr<NcclOpened> NcclLane::Open(NcclOpenCall& call, MonotonicDeadline deadline) {
-  session_->Number(call);
+  if (!session_->Number(call)) return LinkIsDown();
   absl::StatusOr<NcclOpened> opened = options_.control->Open(call, deadline);
   // Whether the shard has queued its half is not known: only a new link is in step again.
-  if (!opened.ok()) return AsLaneFailure(Break(opened.status()), deadline);
+  if (!opened.ok()) return AsLaneFailure(Break(call.link, opened.status()), deadline);
   if (opened->count > call.count)
-    return Break(LaneDown("NCCL lane: the shard opened more than was asked"));
+    return Break(call.link, LaneDown("NCCL lane: the shard opened more than was asked"));
+  if (opened->count < call.count && opened->status.ok())
+    return Break(call.link, LaneDown("NCCL lane: the shard opened less and does not say why"));
   return opened;
 }
 
-absl::Status NcclLane::Break(const absl::Status& why) {
-  link_->Fail(why.message());
-  session_->Hangup();
+absl::Status NcclLane::Break(NcclLinkId link, const absl::Status& why) {
+  if (session_->HangupOf(link)) link_->Fail(why.message());
   return why;
 }
 
-absl::Status NcclLane::Run(NcclGroup group, std::shared_ptr<const void> keep,
+absl::Status NcclLane::Run(NcclLinkId link, NcclGroup group, std::shared_ptr<const void> keep,
                            MonotonicDeadline deadline) {
   const absl::StatusOr<std::shared_ptr<NcclLink::Pending>> pending =
       link_->Submit({.group = std::move(group), .keep = std::move(keep), .deadline = deadline});
   const absl::Status status = pending.ok() ? link_->Await(**pending, deadline) : pending.status();
-  return status.ok() ? status : AsLaneFailure(Break(status), deadline);
+  return status.ok() ? status : AsLaneFailure(Break(link, status), deadline);
 }
 
 absl::Status NcclLane::ReadGroup(const ReadJob& job, uint32_t done, uint32_t count,
@@ -246,10 +267,11 @@ absl::Status NcclLane::ReadGroup(const ReadJob& job, uint32_t done, uint32_t cou
                     .block_bytes = job.block_bytes};
   REPRISE_ASSIGN_OR_RETURN(const NcclOpened opened, Open(call, deadline));
   if (opened.count == 0) return opened.status;
-  if (opened.count != count) return Break(LaneDown("NCCL lane: the shard opened a part of a read"));
+  if (opened.count != count)
+    return Break(call.link, LaneDown("NCCL lane: the shard opened a part of a read"));
   NcclGroup group;
   for (uint32_t i = 0; i < count; ++i) group.receives.push_back(turn.Landing(i, job.block_bytes));
-  return Run(std::move(group), turn.landing(), deadline);
+  return Run(call.link, std::move(group), turn.landing(), deadline);
 }
 
 absl::Status NcclLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline_time) {
@@ -277,7 +299,7 @@ absl::Status NcclLane::WriteGroup(NcclOpenCall call, Outgoing outgoing,
   if (opened.count > 0) {
     NcclGroup group{.sends = std::move(outgoing.blocks)};
     group.sends.resize(opened.count);
-    REPRISE_RETURN_IF_ERROR(Run(std::move(group), std::move(outgoing.keep), deadline));
+    REPRISE_RETURN_IF_ERROR(Run(call.link, std::move(group), std::move(outgoing.keep), deadline));
     // The shard's own words (the reservation is over, say) are the caller's to hear.
     const absl::Status finished = options_.control->Finish(call.link, call.sequence, deadline);
     if (deadline.over()) return finished.ok() ? absl::OkStatus() : Over();

@@ -51,8 +51,10 @@ class NcclLane final : public LinkedLane {
   struct Outgoing;
 
   absl::StatusOr<NcclOpened> Open(NcclOpenCall& call, MonotonicDeadline deadline);
-  absl::Status Run(NcclGroup group, std::shared_ptr<const void> keep, MonotonicDeadline deadline);
-  absl::Status Break(const absl::Status& why);
+  absl::Status Run(NcclLinkId link, NcclGroup group, std::shared_ptr<const void> keep,
+                   MonotonicDeadline deadline);
+  // Ends `link`, unless another one has taken its place. Returns `why`.
+  absl::Status Break(NcclLinkId link, const absl::Status& why);
   absl::Status ReadGroup(const ReadJob& job, uint32_t done, uint32_t count, const Turn& turn,
                          MonotonicDeadline deadline);
   Outgoing Gather(BlockSource& source, uint32_t first, uint32_t blocks, uint64_t block_bytes,

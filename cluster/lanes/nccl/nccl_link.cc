@@ -103,23 +103,24 @@ absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclLink::Core::NewCommunicato
 }
 
 void NcclLink::Core::PollConnection() {
-  const bool warming = state.state() == NcclLinkState::kWarming;
   mu.Unlock();
   absl::StatusOr<bool> done = communicator->Poll();
-  if (done.ok() && *done && !warming) {
-    if (const absl::Status begun = Warm(); !begun.ok()) done = begun;
-  }
   mu.Lock();
   if (!done.ok()) {
     Break(done.status());
   } else if (!*done) {
     Nap(nap);
     nap = std::min(nap * 2, limits::kNcclPollMax);
-  } else if (warming) {
+  } else if (state.state() == NcclLinkState::kWarming) {
     state.Warmed(Now());
     changed.SignalAll();
   } else {
+    // Before the warming begins: the peer may be done with it, and ask for a group, at once.
     state.Connected();
+    mu.Unlock();
+    const absl::Status begun = Warm();
+    mu.Lock();
+    if (!begun.ok()) Break(begun);
   }
 }
 

@@ -133,6 +133,28 @@ TEST_F(NcclFault, AHostThatStallsCostsOneDeadlineAndTheLinkIsRebuilt) {
   ExpectNothingLeft();
 }
 
+TEST_F(NcclFault, AShardThatOpensNothingAndDoesNotSayWhyIsNotBelieved) {
+  const auto mute = std::make_shared<std::atomic<bool>>(true);
+  NcclRig::Options options;
+  options.hooks.open = [mute](const lanes::NcclOpenCall&) {
+    return *mute ? std::make_optional<absl::StatusOr<lanes::NcclOpened>>(lanes::NcclOpened{})
+                 : std::nullopt;
+  };
+  Start(options);
+  ASSERT_TRUE(rig_->AwaitUp());
+  const absl::Status read = Read(1);
+  EXPECT_TRUE(read.ok()) << read;
+  ASSERT_TRUE(rig_->AwaitUp());
+  bool right = false;
+  const absl::Status written = Write(2, &right);
+  EXPECT_TRUE(written.ok()) << written;
+  EXPECT_TRUE(right);
+  EXPECT_EQ(rig_->lane().BlocksServed(LaneKind::kView), 2 * kBlocks);
+  *mute = false;
+  ExpectRecovery();
+  ExpectNothingLeft();
+}
+
 TEST_F(NcclFault, ParallelCallersSurviveALinkThatDiesAgainAndAgain) {
   SetNcclFaults("rank=1,group=error,after=4");
   Start();

@@ -67,6 +67,28 @@ TEST_F(NcclFault, ALaneWhoseLinkIsClosedHoldsNoDeviceMemory) {
   ExpectNothingLeft();
 }
 
+TEST_F(NcclFault, MemoryThatComesAfterItsLinksEndIsNotKept) {
+  NcclRig::Options options;
+  options.state.idle_max = absl::Milliseconds(100);
+  Start(options);
+  ASSERT_TRUE(rig_->AwaitUp());
+  bool late = false;
+  rig_->device().allocating = [&](uint64_t bytes) {
+    if (bytes != options.landing_bytes) return;
+    while (rig_->nccl().link_state() != lanes::NcclLinkState::kIdle) std::this_thread::yield();
+    late = true;
+  };
+  const auto deadline = lanes::MonotonicDeadline::After(absl::Seconds(30));
+  while (!late && !deadline.over()) {
+    ASSERT_TRUE(rig_->AwaitUp());
+    EXPECT_TRUE(Read(1).ok());
+  }
+  EXPECT_TRUE(late);
+  EXPECT_EQ(rig_->nccl().link_state(), lanes::NcclLinkState::kIdle);
+  EXPECT_EQ(rig_->device().allocated_bytes(), 0u);
+  ExpectNothingLeft();
+}
+
 TEST_F(NcclFault, PinnedBlocksAreSentFromWhereTheyLie) {
   Start();
   ASSERT_TRUE(rig_->AwaitUp());

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -31,8 +32,11 @@ class FakeDevice final : public lanes::NcclDevice {
     return std::make_unique<Queue>();
   }
   absl::StatusOr<std::unique_ptr<lanes::DeviceMemory>> Allocate(uint64_t bytes) override {
+    if (allocating) allocating(bytes);
     return std::make_unique<Memory>(bytes, allocated_);
   }
+  // Called at the start of Allocate. Set while no link works.
+  std::function<void(uint64_t bytes)> allocating;
   // What was allocated and lives.
   uint64_t allocated_bytes() const { return *allocated_; }
 
