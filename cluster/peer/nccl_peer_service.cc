@@ -56,17 +56,23 @@ absl::StatusOr<lanes::NcclOpenCall> CallOf(const v1::NcclOpenRequest& request) {
 }  // namespace
 
 template <typename Verb>
+absl::Status NcclPeerService::Authorized(const grpc::ServerContext& context,
+                                         AttachmentId attachment, Verb verb) {
+  REPRISE_RETURN_IF_ERROR(authorize_(context, attachment));
+  return verb();
+}
+
+template <typename Verb>
 grpc::Status NcclPeerService::Serve(const grpc::ServerContext& context, AttachmentId attachment,
                                     Verb verb) {
   absl::Status status;
   if (calls_.fetch_add(1, std::memory_order_relaxed) >= limits::kNcclPeerCallsMax) {
-    status = Refusal(absl::StatusCode::kResourceExhausted, "NCCL_CALLS",
+    status = Refusal(absl::StatusCode::kResourceExhausted, lanes::kNcclCallsRefusal,
                      absl::StrCat("this shard serves its ", limits::kNcclPeerCallsMax,
                                   " NCCL calls already: use the stream lane"));
   } else {
-    status = authorize_(context, attachment);
+    status = Authorized(context, attachment, std::move(verb));
   }
-  if (status.ok()) status = verb();
   calls_.fetch_sub(1, std::memory_order_relaxed);
   return wire::ToGrpcStatus(status);
 }
@@ -117,10 +123,10 @@ grpc::Status NcclPeerService::NcclHangup(grpc::ServerContext* context,
                                          const v1::NcclHangupRequest* request,
                                          v1::NcclHangupResponse*) {
   const AttachmentId attachment(request->attachment_id());
-  return Serve(*context, attachment, [&] {
+  return wire::ToGrpcStatus(Authorized(*context, attachment, [&] {
     host_->Hangup(attachment, lanes::NcclLinkId(request->link_id()));
     return absl::OkStatus();
-  });
+  }));
 }
 
 }  // namespace reprise::cluster

@@ -1,6 +1,7 @@
 // A shard's PeerService: its NCCL links, to callers that are attached.
 //
-// Invariants: no more than kNcclPeerCallsMax calls are served at once, more are refused.
+// Invariants: no more than kNcclPeerCallsMax calls are served at once, more are refused; NcclHangup
+// never is, since it frees what others wait for.
 //
 // Thread safety: all methods may be called from any thread.
 #pragma once
@@ -36,6 +37,9 @@ class NcclPeerService final : public v1::PeerService::Service {
 
  private:
   // Runs `verb` for a caller that is let in.
+  template <typename Verb>
+  absl::Status Authorized(const grpc::ServerContext& context, AttachmentId attachment, Verb verb);
+  // The same, when there are not too many calls.
   template <typename Verb>
   grpc::Status Serve(const grpc::ServerContext& context, AttachmentId attachment, Verb verb);
 

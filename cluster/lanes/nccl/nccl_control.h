@@ -44,13 +44,18 @@ struct NcclOpened {
   absl::Status status;  // why not more
 };
 
+// The reason of a shard's refusal that came before it looked at the call: nothing of it was done.
+inline constexpr char kNcclCallsRefusal[] = "NCCL_CALLS";
+// That of one that does not know the link, or not any more.
+inline constexpr char kNcclLinkUnknown[] = "LINK_UNKNOWN";
+
 class NcclControl {
  public:
   virtual ~NcclControl() = default;
   // The shard starts to connect. Whatever went wrong is a Status.
   virtual absl::Status Connect(const NcclConnectCall& call, MonotonicDeadline deadline) = 0;
   // The shard queues its half of the group. A Status means that the shard may or may not have
-  // queued it.
+  // queued it, but for kNcclCallsRefusal, with which the group's number is still free.
   virtual absl::StatusOr<NcclOpened> Open(const NcclOpenCall& call, MonotonicDeadline deadline) = 0;
   // Waits for the shard's half of a write and marks its blocks as written.
   virtual absl::Status Finish(NcclLinkId link, uint64_t sequence, MonotonicDeadline deadline) = 0;

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cluster/lanes/lane_status.h"
+#include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::lanes {
@@ -32,6 +33,12 @@ NcclLinkId RandomLinkId() {
 absl::Status AsLaneFailure(const absl::Status& why, MonotonicDeadline deadline) {
   if (deadline.over()) return Over();
   return IsLaneDown(why) ? why : LaneDown(absl::StrCat("NCCL lane: ", why.message()));
+}
+
+// A shard that has too much to do now has a stream, and the link is as good as before.
+absl::Status OtherLaneIfBusy(const absl::Status& said) {
+  return absl::IsResourceExhausted(said) ? LaneDown(absl::StrCat("NCCL lane: ", said.message()))
+                                         : said;
 }
 
 absl::Status Deliver(BlockSink& sink, uint32_t first,
@@ -119,6 +126,12 @@ struct NcclLane::Session {
     call.link = link;
     call.sequence = next_sequence++;
     return true;
+  }
+
+  // The shard has not seen the call: the next one has its number.
+  void TakeBack(const NcclOpenCall& call) {
+    absl::MutexLock lock(&mu);
+    if (link == call.link && next_sequence == call.sequence + 1) next_sequence = call.sequence;
   }
 
   // Device memory for blocks, which the link's end gives back.
@@ -237,12 +250,17 @@ NcclLane::~NcclLane() {
 absl::StatusOr<NcclOpened> NcclLane::Open(NcclOpenCall& call, MonotonicDeadline deadline) {
   if (!session_->Number(call)) return LinkIsDown();
   absl::StatusOr<NcclOpened> opened = options_.control->Open(call, deadline);
+  if (RefusalReason(opened.status()) == kNcclCallsRefusal) {
+    session_->TakeBack(call);
+    return OtherLaneIfBusy(opened.status());
+  }
   // Whether the shard has queued its half is not known: only a new link is in step again.
   if (!opened.ok()) return AsLaneFailure(Break(call.link, opened.status()), deadline);
   if (opened->count > call.count)
     return Break(call.link, LaneDown("NCCL lane: the shard opened more than was asked"));
   if (opened->count < call.count && opened->status.ok())
     return Break(call.link, LaneDown("NCCL lane: the shard opened less and does not say why"));
+  opened->status = OtherLaneIfBusy(opened->status);
   return opened;
 }
 
@@ -300,12 +318,20 @@ absl::Status NcclLane::WriteGroup(NcclOpenCall call, Outgoing outgoing,
     NcclGroup group{.sends = std::move(outgoing.blocks)};
     group.sends.resize(opened.count);
     REPRISE_RETURN_IF_ERROR(Run(call.link, std::move(group), std::move(outgoing.keep), deadline));
-    // The shard's own words (the reservation is over, say) are the caller's to hear.
-    const absl::Status finished = options_.control->Finish(call.link, call.sequence, deadline);
-    if (deadline.over()) return finished.ok() ? absl::OkStatus() : Over();
-    REPRISE_RETURN_IF_ERROR(finished);
+    REPRISE_RETURN_IF_ERROR(Finish(call, deadline));
   }
   return opened.count == call.count ? absl::OkStatus() : opened.status;
+}
+
+absl::Status NcclLane::Finish(const NcclOpenCall& call, MonotonicDeadline deadline) {
+  const absl::Status finished = options_.control->Finish(call.link, call.sequence, deadline);
+  if (finished.ok()) return finished;
+  if (deadline.over()) return Over();
+  // Its end of the link is gone, or this one is: whether the shard has the blocks is not known.
+  if (RefusalReason(finished) == kNcclLinkUnknown || absl::IsCancelled(finished))
+    return AsLaneFailure(Break(call.link, finished), deadline);
+  // The shard's own words (the reservation is over, say) are the caller's to hear.
+  return OtherLaneIfBusy(finished);
 }
 
 NcclLane::Outgoing NcclLane::Gather(BlockSource& source, uint32_t first, uint32_t blocks,

@@ -4,11 +4,12 @@
 //
 // Invariants: the link is made and rebuilt in the background, the first call wants it and goes by
 // another lane (LANE_DOWN); one call at a time uses the link, others wait; a call that cannot be
-// finished by its deadline breaks the link, so that both ends forget its group; a lane whose link
-// is closed holds no device memory. Why its own memory: an abort may hang with a dead peer, and
-// until it returns NCCL may write. A slot can stay pinned for that long, the caller's memory
-// cannot. A sink that scatters does so from here: no copy more. Thread safety: calls may run in
-// parallel.
+// finished by its deadline breaks the link, so that both ends forget its group; a shard that
+// refuses a call because it has too much to do keeps its link, and the call goes by another lane; a
+// lane whose link is closed holds no device memory. Why its own memory: an abort may hang with a
+// dead peer, and until it returns NCCL may write. A slot can stay pinned for that long, the
+// caller's memory cannot. A sink that scatters does so from here: no copy more. Thread safety:
+// calls may run in parallel.
 #pragma once
 
 #include <functional>
@@ -60,6 +61,7 @@ class NcclLane final : public LinkedLane {
   Outgoing Gather(BlockSource& source, uint32_t first, uint32_t blocks, uint64_t block_bytes,
                   Turn& turn);
   absl::Status WriteGroup(NcclOpenCall call, Outgoing outgoing, MonotonicDeadline deadline);
+  absl::Status Finish(const NcclOpenCall& call, MonotonicDeadline deadline);
 
   const Options options_;
   const std::shared_ptr<Session> session_;

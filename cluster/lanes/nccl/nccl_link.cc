@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cluster/lanes/lane_status.h"
+#include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::lanes {
@@ -243,6 +244,11 @@ absl::StatusOr<std::shared_ptr<NcclLink::Pending>> NcclLink::Submit(NcclTicket t
   // The peer may be done with warming a moment earlier.
   if ((state != NcclLinkState::kUp && state != NcclLinkState::kWarming) || !core_->broken.ok()) {
     return LaneDown(absl::StrCat("NCCL: the link is ", NcclLinkStateName(state)));
+  }
+  if (core_->queue.size() >= limits::kNcclLinkQueueMax) {
+    return Refusal(absl::StatusCode::kResourceExhausted, "NCCL_QUEUE",
+                   absl::StrCat("this link has its ", limits::kNcclLinkQueueMax,
+                                " groups to move: wait for one, or use the stream lane"));
   }
   ticket.deadline = ticket.deadline.OrAfter(limits::kNcclTransferMax);
   auto pending = std::make_shared<Pending>(std::move(ticket));

@@ -7,7 +7,8 @@
 //   - memory of a group is kept (NcclTicket's `keep`) until NCCL has let go of it, even when its
 //     caller gave up: with a peer that is dead and an abort that hangs, that is later than the
 //     call's end;
-//   - a link that failed refuses at once, until it was rebuilt.
+//   - a link that failed refuses at once, until it was rebuilt;
+//   - no more than kNcclLinkQueueMax groups wait.
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
@@ -64,7 +65,7 @@ class NcclLink {
   // Somebody has use for the link: connects in the background, unless it is up or backing off.
   void Want();
   // Queues a group behind those before it. UNAVAILABLE (LANE_DOWN) unless the link is up
-  // or about to be.
+  // or about to be; RESOURCE_EXHAUSTED (NCCL_QUEUE) when kNcclLinkQueueMax are not done yet.
   absl::StatusOr<std::shared_ptr<Pending>> Submit(NcclTicket ticket);
   // OK when the group is done; UNAVAILABLE (LANE_DOWN) when the link failed; DEADLINE_EXCEEDED, and
   // the link fails.

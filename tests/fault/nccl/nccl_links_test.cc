@@ -1,5 +1,6 @@
 // Whose links there are, how many, and when they end.
 #include "absl/synchronization/notification.h"
+#include "proto/types/refusal.h"
 #include "tests/fault/nccl/nccl_fault.h"
 
 namespace reprise::testing {
@@ -55,14 +56,25 @@ TEST_F(NcclFault, LinksAreBounded) {
   options.state.connect_timeout = absl::Minutes(1);
   Start(options);
   ncclUniqueId id{};
-  for (uint64_t i = 1; i <= limits::kNcclLinksMax; ++i) {
-    ASSERT_TRUE(rig_->nccl_host().Connect(NcclRig::kAttachment, {lanes::NcclLinkId(i), id}).ok());
+  lanes::NcclHost& host = rig_->nccl_host();
+  uint64_t next = 1;
+  const uint64_t attachments = limits::kNcclLinksMax / limits::kNcclLinksPerAttachmentMax;
+  for (uint64_t a = 0; a < attachments; ++a) {
+    const AttachmentId attachment(NcclRig::kAttachment.value + a);
+    for (size_t i = 0; i < limits::kNcclLinksPerAttachmentMax; ++i) {
+      ASSERT_TRUE(host.Connect(attachment, {lanes::NcclLinkId(next++), id}).ok());
+    }
+    // One that asks for more than its share leaves the rest to others.
+    const absl::Status refused = host.Connect(attachment, {lanes::NcclLinkId(next++), id});
+    EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
   }
-  const absl::Status refused =
-      rig_->nccl_host().Connect(NcclRig::kAttachment, {lanes::NcclLinkId(1000), id});
+  const absl::Status refused = host.Connect(AttachmentId(999), {lanes::NcclLinkId(1000), id});
   EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_EQ(RefusalReason(refused), "NCCL_LINKS");
   EXPECT_TRUE(Read(1).ok());
-  rig_->nccl_host().EndAttachment(NcclRig::kAttachment);
+  for (uint64_t a = 0; a < attachments; ++a) {
+    host.EndAttachment(AttachmentId(NcclRig::kAttachment.value + a));
+  }
   ExpectNothingLeft();
 }
 

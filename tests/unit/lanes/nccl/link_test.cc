@@ -7,6 +7,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "gtest/gtest.h"
+#include "proto/types/refusal.h"
 #include "tests/support/fake_nccl/fake_device.h"
 
 namespace reprise::lanes {
@@ -94,6 +95,28 @@ TEST_F(NcclLinkTest, AGroupIsTakenFromTheMomentInWhichWarmingBegins) {
   EXPECT_TRUE(caller.Await(**sent, MonotonicDeadline::After(kPatience)).ok());
   ASSERT_TRUE(Await(*shard, NcclLinkState::kUp));
   EXPECT_TRUE(taken.ok()) << taken;
+}
+
+TEST_F(NcclLinkTest, AQueueThatIsFullRefusesAndTheLinkStays) {
+  NcclLink& caller = Make(0);
+  NcclLink& shard = Make(1);
+  ASSERT_TRUE(Await(caller, NcclLinkState::kUp) && Await(shard, NcclLinkState::kUp));
+  std::vector<std::shared_ptr<NcclLink::Pending>> waiting;
+  for (size_t i = 0; i < limits::kNcclLinkQueueMax; ++i) {
+    const auto pending = shard.Submit(Ticket(1));
+    ASSERT_TRUE(pending.ok()) << i << ": " << pending.status();
+    waiting.push_back(*pending);
+  }
+  const absl::Status refused = shard.Submit(Ticket(1)).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_EQ(RefusalReason(refused), "NCCL_QUEUE");
+  for (const auto& pending : waiting) {
+    const auto sent = caller.Submit(Ticket(0));
+    ASSERT_TRUE(sent.ok()) << sent.status();
+    EXPECT_TRUE(caller.Await(**sent, MonotonicDeadline::After(kPatience)).ok());
+    EXPECT_TRUE(shard.Await(*pending, MonotonicDeadline::After(kPatience)).ok());
+  }
+  EXPECT_TRUE(shard.Submit(Ticket(1)).ok());
 }
 
 }  // namespace
