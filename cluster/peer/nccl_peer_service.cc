@@ -89,7 +89,11 @@ grpc::Status NcclPeerService::NcclConnect(grpc::ServerContext* context,
                                   sizeof(call.id.internal), ": send ncclUniqueId as it is"));
     }
     std::memcpy(call.id.internal, request->unique_id().data(), sizeof(call.id.internal));
-    return host_->Connect(attachment, call);
+    REPRISE_RETURN_IF_ERROR(host_->Connect(attachment, call));
+    // An attachment that ended after it was let in, and before it had this link, did not end it.
+    const absl::Status still = authorize_(*context, attachment);
+    if (!still.ok()) host_->Hangup(attachment, call.link);
+    return still;
   });
 }
 

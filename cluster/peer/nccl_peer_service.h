@@ -18,7 +18,8 @@ namespace reprise::cluster {
 // Synchronous, since NcclFinish waits: gRPC brings the threads.
 class NcclPeerService final : public v1::PeerService::Service {
  public:
-  // OK when the caller behind `context` owns the attachment, else what it is told.
+  // OK when the caller behind `context` owns the attachment, else what it is told. An attachment
+  // that ends is refused before the host's EndAttachment.
   using Authorize =
       std::function<absl::Status(const grpc::ServerContext& context, AttachmentId attachment)>;
 

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
@@ -41,7 +42,7 @@ class NcclPeerServiceTest : public ::testing::Test {
     return request;
   }
   bool AwaitLinks(size_t links) const {
-    const auto deadline = lanes::MonotonicDeadline::After(absl::Seconds(30));
+    const auto deadline = lanes::MonotonicDeadline::After(absl::Seconds(10));
     while (host_.links() != links && !deadline.over()) std::this_thread::yield();
     return host_.links() == links;
   }
@@ -83,6 +84,21 @@ TEST_F(NcclPeerServiceTest, AHangupIsHeardWhenOtherCallsAreRefused) {
   EXPECT_TRUE(AwaitLinks(0));
   go_on_.Notify();
   for (std::thread& caller : callers) caller.join();
+}
+
+TEST_F(NcclPeerServiceTest, AnAttachmentThatEndsWhileItConnectsLeavesNoLink) {
+  bool over = false;
+  cluster::NcclPeerService service(&host_, [&](const grpc::ServerContext&, AttachmentId) {
+    // Ends right after it was let in.
+    if (std::exchange(over, true)) return absl::NotFoundError("no such attachment");
+    host_.EndAttachment(kOwn);
+    return absl::OkStatus();
+  });
+  v1::NcclConnectResponse connected;
+  const v1::NcclConnectRequest connect = ConnectRequest();
+  const grpc::Status refused = service.NcclConnect(&context_, &connect, &connected);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_TRUE(AwaitLinks(0));
 }
 
 }  // namespace
