@@ -10,6 +10,11 @@
 #include "proto/types/status_macros.h"
 
 namespace reprise::lanes {
+namespace {
+// How often a link that moves nothing asks NCCL whether it is still well: two calls that do not
+// wait.
+constexpr absl::Duration kIdleCheckInterval = absl::Milliseconds(500);
+}  // namespace
 
 class NcclLink::Pending {
  public:
@@ -28,11 +33,13 @@ struct NcclLink::Core {
   void Connect() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void PollConnection() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void Serve() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void CheckIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void Abort() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void Break(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void Settle(Pending& pending, absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  void Nap(absl::Duration time) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
-    changed.WaitWithTimeout(&mu, time);
+  // True when nothing has changed in all of `time`.
+  bool Nap(absl::Duration time) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    return changed.WaitWithTimeout(&mu, time);
   }
   void Close();
   absl::Status FinishGroup(Pending& pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
@@ -137,7 +144,7 @@ absl::Status NcclLink::Core::Warm() {
 
 void NcclLink::Core::Serve() {
   if (queue.empty()) {
-    Nap(state.wake_at() - Now());
+    if (Nap(std::min(state.wake_at() - Now(), kIdleCheckInterval))) CheckIdle();
     return;
   }
   const std::shared_ptr<Pending> pending = queue.front();
@@ -153,6 +160,14 @@ void NcclLink::Core::Serve() {
   queue.pop_front();
   state.Used(Now());
   Settle(*pending, absl::OkStatus());
+}
+
+// A peer that is gone shows before somebody's call finds out.
+void NcclLink::Core::CheckIdle() {
+  mu.Unlock();
+  const absl::Status healthy = communicator->Poll().status();
+  mu.Lock();
+  if (!healthy.ok()) Break(healthy);
 }
 
 // Runs one group, looking up between polls.

@@ -35,6 +35,25 @@ TEST_F(NcclFault, ALinkThatNobodyUsesIsClosedAtBothEndsAndMadeAgain) {
   ExpectNothingLeft();
 }
 
+// Not by NCCL's own words: with `silent` the peer's end of the communicator says nothing.
+TEST_F(NcclFault, AnIdleLinkThatItsCallerClosesIsHungUpAtTheShard) {
+  SetNcclFaults("silent=1");
+  NcclRig::Options options;
+  options.state.idle_max = absl::Seconds(2);
+  Start(options);
+  ASSERT_TRUE(rig_->AwaitUp());
+  const auto deadline = lanes::MonotonicDeadline::After(absl::Seconds(30));
+  while (rig_->nccl().link_state() == lanes::NcclLinkState::kUp && !deadline.over()) {
+    std::this_thread::yield();
+  }
+  const absl::Time closed = MonotonicClock().Now();
+  while (rig_->nccl_host().links() > 0 && !deadline.over()) std::this_thread::yield();
+  EXPECT_EQ(rig_->nccl_host().links(), 0u);
+  // The shard itself would wait for another two seconds.
+  EXPECT_LT(MonotonicClock().Now() - closed, absl::Seconds(1));
+  ExpectNothingLeft();
+}
+
 TEST_F(NcclFault, LinksOfAProcessAreCappedAndALinkThatClosesMakesRoom) {
   NcclRig::Options options;
   options.cap = lanes::LinkCap::Create(1);

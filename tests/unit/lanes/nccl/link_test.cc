@@ -119,5 +119,13 @@ TEST_F(NcclLinkTest, AQueueThatIsFullRefusesAndTheLinkStays) {
   EXPECT_TRUE(shard.Submit(Ticket(1)).ok());
 }
 
+TEST_F(NcclLinkTest, AnIdleLinkHearsOfAPeerThatIsGone) {
+  NcclLink& caller = Make(0);
+  NcclLink& shard = Make(1, {.rebuild = false});
+  ASSERT_TRUE(Await(caller, NcclLinkState::kUp) && Await(shard, NcclLinkState::kUp));
+  caller.Close();
+  EXPECT_TRUE(Await(shard, NcclLinkState::kClosed));
+}
+
 }  // namespace
 }  // namespace reprise::lanes
