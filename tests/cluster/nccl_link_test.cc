@@ -138,6 +138,23 @@ TEST_F(NcclLinkTest, TheEndOfAnAttachmentIsTheEndOfItsLinks) {
   EXPECT_EQ(ReadToDevice(*other, keys), (ByLane{{LaneKind::kNccl, kBlocks}}));
 }
 
+TEST_F(NcclLinkTest, TheEndOfTheAttachStreamIsTheEndOfTheCallersLink) {
+  // NCCL itself says nothing of a peer that is gone.
+  SetNcclFaults("silent=1");
+  auto shard = std::make_unique<NcclShard>();
+  const auto nccl = FakeNcclContext();
+  const auto link = shard->Connect(nccl);
+  const auto keys = ChainNamed("chat", kBlocks);
+  ASSERT_EQ(StoreChain(*link, kSpec, keys).value_or(0), kBlocks);
+  ASSERT_TRUE(AwaitNccl(*link, keys));
+  EXPECT_EQ(nccl->links(), 1u);
+  shard.reset();
+  const absl::Time deadline = Soon();
+  while (nccl->links() > 0 && absl::Now() < deadline) std::this_thread::yield();
+  EXPECT_EQ(nccl->links(), 0u);
+  EXPECT_FALSE(link->alive());
+}
+
 TEST_F(NcclLinkTest, AProcessWithAllItsLinksUsesTheStream) {
   NcclShard shard;
   const auto nccl = FakeNcclContext(/*links_max=*/1);

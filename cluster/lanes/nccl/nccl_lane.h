@@ -45,6 +45,7 @@ class NcclLane final : public LinkedLane {
 
   NcclLinkState link_state() const override { return link_->state(); }
   void Prepare() override { link_->Want(); }
+  std::function<void()> Closer() const override { return link_->Closer(); }
 
  private:
   class Turn;
