@@ -21,6 +21,11 @@ absl::Status LinkIsDown() {
   return LaneDown("NCCL lane: the link is down");
 }
 
+// A call that has the link for this much longer than its bytes should take, and for longer than a
+// machine that is merely busy is late, is stuck.
+constexpr double kLateFactor = 4;
+constexpr absl::Duration kLateMin = absl::Milliseconds(100);
+
 NcclLinkId RandomLinkId() {
   uint64_t value = 0;
   while (value == 0) {
@@ -174,28 +179,44 @@ struct NcclLane::Session {
 // The right to use the link, for one call.
 class NcclLane::Turn {
  public:
-  explicit Turn(NcclLane& lane) : lane_(lane) {}
+  Turn(NcclLane& lane, uint64_t bytes) : lane_(lane), bytes_(bytes) {}
   ~Turn() {
     if (!taken_) return;
     absl::MutexLock lock(&lane_.mu_);
     lane_.busy_ = false;
   }
 
+  // Waits for the call before this one while that one is in time: a peer that is dead costs the
+  // call that finds out its deadline, and the others nothing but a short look.
   absl::Status Take(MonotonicDeadline deadline) {
     if (deadline.over()) return Over();
     absl::MutexLock lock(&lane_.mu_);
-    if (!lane_.mu_.AwaitWithTimeout(absl::Condition(
-                                        +[](bool* busy) { return !*busy; }, &lane_.busy_),
-                                    deadline.left())) {
-      return Over();
+    while (lane_.busy_) {
+      const absl::Duration patience =
+          std::min(deadline.left(), lane_.due_ - MonotonicClock().Now());
+      if (patience <= absl::ZeroDuration()) break;
+      lane_.mu_.AwaitWithTimeout(absl::Condition(
+                                     +[](bool* busy) { return !*busy; }, &lane_.busy_),
+                                 patience);
     }
+    if (deadline.over()) return Over();
+    if (lane_.busy_) return LaneDown("NCCL lane: the call that has the link is late");
     if (lane_.link_->state() != NcclLinkState::kUp) {
       lane_.link_->Want();
       return LaneDown(
           absl::StrCat("NCCL lane: the link is ", NcclLinkStateName(lane_.link_->state())));
     }
     lane_.busy_ = taken_ = true;
+    started_ = MonotonicClock().Now();
+    lane_.due_ = started_ + lane_.TimeFor(bytes_);
     return absl::OkStatus();
+  }
+
+  // All of the call's blocks have moved.
+  void Done() {
+    absl::MutexLock lock(&lane_.mu_);
+    const absl::Time now = MonotonicClock().Now();
+    lane_.rate_.Add(LaneKind::kNccl, bytes_, now - started_, now);
   }
 
   // How many blocks fit into the landing memory, one group's at most. LANE_DOWN when not one does.
@@ -215,6 +236,8 @@ class NcclLane::Turn {
 
  private:
   NcclLane& lane_;
+  const uint64_t bytes_;
+  absl::Time started_;
   bool taken_ = false;
   std::shared_ptr<DeviceMemory> landing_;
 };
@@ -245,6 +268,12 @@ NcclLane::~NcclLane() {
   // The shard first: its half of a group that is under way need not wait for a deadline.
   session_->Hangup();
   link_.reset();
+}
+
+absl::Duration NcclLane::TimeFor(uint64_t bytes) const {
+  const double seen = rate_.At(MonotonicClock().Now()).nccl;
+  const double rate = seen > 0 ? seen : limits::kNcclBytesPerSecond;
+  return std::max(kLateMin, kLateFactor * absl::Seconds(static_cast<double>(bytes) / rate));
 }
 
 absl::StatusOr<NcclOpened> NcclLane::Open(NcclOpenCall& call, MonotonicDeadline deadline) {
@@ -296,7 +325,7 @@ absl::Status NcclLane::Read(const ReadJob& job, BlockSink& sink, absl::Time dead
   if (sink.memory() != options_.device->memory())
     return LaneDown("NCCL lane: the sink is in other memory");
   const MonotonicDeadline deadline(deadline_time);
-  Turn turn(*this);
+  Turn turn(*this, job.blocks * job.block_bytes);
   REPRISE_RETURN_IF_ERROR(turn.Take(deadline));
   REPRISE_ASSIGN_OR_RETURN(const uint32_t per_group, turn.Land(job.block_bytes));
   for (uint32_t done = 0; done < job.blocks;) {
@@ -308,6 +337,7 @@ absl::Status NcclLane::Read(const ReadJob& job, BlockSink& sink, absl::Time dead
     REPRISE_RETURN_IF_ERROR(Deliver(sink, done, landed, deadline));
     done += count;
   }
+  turn.Done();
   return absl::OkStatus();
 }
 
@@ -366,7 +396,7 @@ absl::Status NcclLane::Write(const WriteJob& job, BlockSource& source, absl::Tim
   if (source.memory() != options_.device->memory())
     return LaneDown("NCCL lane: the source is in other memory");
   const MonotonicDeadline deadline(deadline_time);
-  Turn turn(*this);
+  Turn turn(*this, job.blocks.size() * job.block_bytes);
   REPRISE_RETURN_IF_ERROR(turn.Take(deadline));
   for (size_t done = 0; done < job.blocks.size();) {
     if (deadline.over()) return Over();
@@ -386,6 +416,7 @@ absl::Status NcclLane::Write(const WriteJob& job, BlockSource& source, absl::Tim
     REPRISE_RETURN_IF_ERROR(gathered);
     done += count;
   }
+  turn.Done();
   return absl::OkStatus();
 }
 

@@ -3,13 +3,13 @@
 // memory otherwise; NCCL never touches memory that its owner could take away.
 //
 // Invariants: the link is made and rebuilt in the background, the first call wants it and goes by
-// another lane (LANE_DOWN); one call at a time uses the link, others wait; a call that cannot be
-// finished by its deadline breaks the link, so that both ends forget its group; a shard that
-// refuses a call because it has too much to do keeps its link, and the call goes by another lane; a
-// lane whose link is closed holds no device memory. Why its own memory: an abort may hang with a
-// dead peer, and until it returns NCCL may write. A slot can stay pinned for that long, the
-// caller's memory cannot. A sink that scatters does so from here: no copy more. Thread safety:
-// calls may run in parallel.
+// another lane (LANE_DOWN); one call at a time uses the link, others wait while that one is in time
+// and go by another lane when it is late; a call that cannot be finished by its deadline breaks the
+// link, so that both ends forget its group; a shard that refuses a call because it has too much to
+// do keeps its link, and the call goes by another lane; a lane whose link is closed holds no device
+// memory. Why its own memory: an abort may hang with a dead peer, and until it returns NCCL may
+// write. A slot can stay pinned for that long, the caller's memory cannot. A sink that scatters
+// does so from here: no copy more. Thread safety: calls may run in parallel.
 #pragma once
 
 #include <functional>
@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "cluster/lanes/lane_rates.h"
 #include "cluster/lanes/linked_lane.h"
 #include "cluster/lanes/nccl/link_cap.h"
 #include "cluster/lanes/nccl/nccl_control.h"
@@ -52,6 +53,8 @@ class NcclLane final : public LinkedLane {
   struct Session;
   struct Outgoing;
 
+  // What a call that moves `bytes` has before it counts as late.
+  absl::Duration TimeFor(uint64_t bytes) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   absl::StatusOr<NcclOpened> Open(NcclOpenCall& call, MonotonicDeadline deadline);
   absl::Status Run(NcclLinkId link, NcclGroup group, std::shared_ptr<const void> keep,
                    MonotonicDeadline deadline);
@@ -68,6 +71,8 @@ class NcclLane final : public LinkedLane {
   const std::shared_ptr<Session> session_;
   mutable absl::Mutex mu_;
   bool busy_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Time due_ ABSL_GUARDED_BY(mu_);  // when the call that has the link should be done
+  RateMeter rate_ ABSL_GUARDED_BY(mu_);  // of calls that were
   std::unique_ptr<NcclLink> link_;
 };
 

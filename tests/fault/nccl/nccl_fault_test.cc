@@ -155,6 +155,27 @@ TEST_F(NcclFault, AShardThatOpensNothingAndDoesNotSayWhyIsNotBelieved) {
   ExpectNothingLeft();
 }
 
+TEST_F(NcclFault, ACallThatIsStuckCostsTheOthersNeitherTheirDeadlineNorItsOwn) {
+  SetNcclFaults("rank=1,group=hang,after=1");
+  Start();
+  ASSERT_TRUE(rig_->AwaitUp());
+  std::thread stuck([&] { EXPECT_TRUE(Read(1).ok()); });
+  while (rig_->host().PinsHeld() == 0) std::this_thread::yield();
+  const absl::Time started = MonotonicClock().Now();
+  std::vector<std::thread> callers;
+  for (uint64_t t = 0; t < 4; ++t) {
+    callers.emplace_back([&, t] { EXPECT_TRUE(Read(10 + t).ok()); });
+  }
+  for (std::thread& caller : callers) caller.join();
+  // A half of their budget is ten seconds.
+  EXPECT_LT(MonotonicClock().Now() - started, absl::Seconds(5));
+  EXPECT_EQ(rig_->nccl().link_state(), lanes::NcclLinkState::kUp);
+  rig_->nccl_host().EndAttachment(NcclRig::kAttachment);
+  stuck.join();
+  SetNcclFaults("");
+  ExpectNothingLeft();
+}
+
 TEST_F(NcclFault, ParallelCallersSurviveALinkThatDiesAgainAndAgain) {
   SetNcclFaults("rank=1,group=error,after=4");
   Start();
