@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <thread>
 
 #include "cluster/peer/copy_chain.h"
@@ -22,9 +23,10 @@ constexpr uint32_t kBlocks = 40;
 // A worker's memory on its GPU: compares what comes and notes by which lane it came.
 class DeviceSink final : public lanes::BlockSink {
  public:
-  DeviceSink(std::vector<BlockKey> keys, uint64_t block_bytes)
-      : keys_(std::move(keys)), block_(block_bytes) {}
+  DeviceSink(std::vector<BlockKey> keys, uint64_t block_bytes, int gpu)
+      : keys_(std::move(keys)), block_(block_bytes), gpu_(gpu) {}
   lanes::MemoryKind memory() const override { return lanes::MemoryKind::kDevice; }
+  int device() const override { return gpu_; }
   std::span<uint8_t> Buffer(uint32_t) override { return block_; }
   absl::Status Complete(uint32_t i) override { return Deliver(i, block_); }
   absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override {
@@ -43,29 +45,79 @@ class DeviceSink final : public lanes::BlockSink {
  private:
   const std::vector<BlockKey> keys_;
   std::vector<uint8_t> block_;
+  const int gpu_;
+};
+
+// The same the other way round; counts the blocks that it put into device memory itself.
+class DeviceSource final : public lanes::BlockSource {
+ public:
+  DeviceSource(std::vector<BlockKey> keys, uint64_t block_bytes, int gpu)
+      : keys_(std::move(keys)), block_(block_bytes), gpu_(gpu) {}
+  lanes::MemoryKind memory() const override { return lanes::MemoryKind::kDevice; }
+  int device() const override { return gpu_; }
+  absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) override {
+    FillContent(keys_.at(i), 0, block_);
+    return std::span<const uint8_t>(block_);
+  }
+  absl::Status Fill(uint32_t i, std::span<uint8_t> slot) override {
+    FillContent(keys_.at(i), 0, slot);
+    return absl::OkStatus();
+  }
+  absl::Status FillDevice(uint32_t first, std::span<const std::span<uint8_t>> slots) override {
+    for (const std::span<uint8_t>& slot : slots) {
+      ++filled;
+      REPRISE_RETURN_IF_ERROR(Fill(first++, slot));
+    }
+    return absl::OkStatus();
+  }
+  uint32_t filled = 0;
+
+ private:
+  const std::vector<BlockKey> keys_;
+  std::vector<uint8_t> block_;
+  const int gpu_;
 };
 
 using ByLane = std::map<LaneKind, uint32_t>;
 
 // Reads the whole chain into device memory; which lanes brought it.
-ByLane ReadToDevice(cluster::ShardLink& link, const std::vector<BlockKey>& keys) {
+ByLane ReadToDevice(cluster::ShardLink& link, const std::vector<BlockKey>& keys, int gpu = 0,
+                    absl::Duration budget = absl::Seconds(30)) {
   const auto opened = link.OpenSpec(kSpec, Soon());
   const auto run = link.Acquire(opened->handle, keys, 0, Soon());
   EXPECT_TRUE(run.ok()) << run.status();
-  DeviceSink sink(keys, opened->block_bytes);
-  const absl::Status read =
-      link.lane().Read({run->lease, 0, run->run_blocks, opened->block_bytes}, sink, Soon());
+  DeviceSink sink(keys, opened->block_bytes, gpu);
+  const absl::Status read = link.lane().Read({run->lease, 0, run->run_blocks, opened->block_bytes},
+                                             sink, absl::Now() + budget);
   EXPECT_TRUE(read.ok()) << read;
   EXPECT_EQ(sink.completed, keys.size());
   EXPECT_TRUE(link.Release(run->lease, Soon()).ok());
   return sink.by_lane;
 }
 
+// Writes a new chain from device memory; how many blocks the source put there itself.
+uint32_t WriteFromDevice(cluster::ShardLink& link, const std::string& name, int gpu = 0,
+                         absl::Duration budget = absl::Seconds(30)) {
+  const auto keys = ChainNamed(name, kBlocks);
+  const auto opened = link.OpenSpec(kSpec, Soon());
+  const auto reserved = link.Reserve({.spec = opened->handle, .keys = keys}, Soon());
+  EXPECT_TRUE(reserved.ok()) << reserved.status();
+  std::vector<uint32_t> blocks(kBlocks);
+  std::iota(blocks.begin(), blocks.end(), 0);
+  DeviceSource source(keys, opened->block_bytes, gpu);
+  const absl::Status written = link.lane().Write(
+      {.reservation = reserved->reservation, .blocks = blocks, .block_bytes = opened->block_bytes},
+      source, absl::Now() + budget);
+  EXPECT_TRUE(written.ok()) << written;
+  EXPECT_TRUE(link.Commit(reserved->reservation, blocks, ChecksumsOf(keys, kSpec), Soon()).ok());
+  return source.filled;
+}
+
 // Until one read came by NCCL as a whole; false when none did.
-bool AwaitNccl(cluster::ShardLink& link, const std::vector<BlockKey>& keys) {
+bool AwaitNccl(cluster::ShardLink& link, const std::vector<BlockKey>& keys, int gpu = 0) {
   const absl::Time deadline = Soon();
   while (absl::Now() < deadline) {
-    const ByLane by_lane = ReadToDevice(link, keys);
+    const ByLane by_lane = ReadToDevice(link, keys, gpu);
     if (by_lane == ByLane{{LaneKind::kNccl, kBlocks}}) return true;
     EXPECT_EQ(by_lane, (ByLane{{LaneKind::kStream, kBlocks}}));
   }
@@ -118,6 +170,21 @@ TEST_F(NcclLinkTest, ARunThatLiesPartlyInHostMemoryComesByStreamAndTheLinkStays)
   EXPECT_EQ(ReadToDevice(*link, keys), (ByLane{{LaneKind::kStream, kBlocks}}));
   shard.slots().one_elsewhere = false;
   EXPECT_EQ(ReadToDevice(*link, keys), (ByLane{{LaneKind::kNccl, kBlocks}}));
+}
+
+TEST_F(NcclLinkTest, MemoryOnAnotherGpuThanNcclsGoesByStreamAndTheLinkStays) {
+  NcclShard shard;
+  const auto keys = ChainNamed("chat", kBlocks);
+  for (const int gpu : {0, 1}) {
+    const auto link = shard.Connect(FakeNcclContext(/*links_max=*/8, gpu));
+    ASSERT_TRUE(StoreChain(*link, kSpec, keys).ok());
+    ASSERT_TRUE(AwaitNccl(*link, keys, gpu));
+    const std::string name = "written " + std::to_string(gpu);
+    EXPECT_EQ(ReadToDevice(*link, keys, 1 - gpu), (ByLane{{LaneKind::kStream, kBlocks}}));
+    EXPECT_EQ(WriteFromDevice(*link, name + " from elsewhere", 1 - gpu), 0u);
+    EXPECT_EQ(ReadToDevice(*link, keys, gpu), (ByLane{{LaneKind::kNccl, kBlocks}}));
+    EXPECT_EQ(WriteFromDevice(*link, name, gpu), kBlocks);
+  }
 }
 
 TEST_F(NcclLinkTest, TheEndOfAnAttachmentIsTheEndOfItsLinks) {

@@ -322,7 +322,7 @@ absl::Status NcclLane::ReadGroup(const ReadJob& job, uint32_t done, uint32_t cou
 }
 
 absl::Status NcclLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline_time) {
-  if (sink.memory() != options_.device->memory())
+  if (sink.memory() != options_.device->memory() || !Reaches(sink.device()))
     return LaneDown("NCCL lane: the sink is in other memory");
   const MonotonicDeadline deadline(deadline_time);
   Turn turn(*this, job.blocks * job.block_bytes);
@@ -380,6 +380,10 @@ NcclLane::Outgoing NcclLane::Gather(BlockSource& source, uint32_t first, uint32_
     outgoing.keep = std::make_shared<const std::vector<PinnedBytes>>(std::move(pinned));
     return outgoing;
   }
+  // Pinned blocks are those of a shard, whose slots are on its NCCL's GPU. Whoever is asked to fill
+  // does so with kernels on its own one.
+  if (!Reaches(source.device()))
+    return {.status = LaneDown("NCCL lane: the source is on another GPU")};
   const absl::StatusOr<uint32_t> room = turn.Land(block_bytes);
   if (!room.ok()) return {.status = room.status()};
   std::vector<std::span<uint8_t>> slots;

@@ -53,6 +53,10 @@ class NcclLane final : public LinkedLane {
   struct Session;
   struct Outgoing;
 
+  // Whether kernels on GPU `device` reach the landing memory, if it is on a GPU.
+  bool Reaches(int device) const {
+    return options_.device->memory() == MemoryKind::kHost || device == options_.device->index();
+  }
   // What a call that moves `bytes` has before it counts as late.
   absl::Duration TimeFor(uint64_t bytes) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   absl::StatusOr<NcclOpened> Open(NcclOpenCall& call, MonotonicDeadline deadline);
