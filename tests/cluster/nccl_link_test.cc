@@ -236,6 +236,35 @@ TEST_F(NcclLinkTest, AProcessWithAllItsLinksUsesTheStream) {
   EXPECT_EQ(nccl->links(), 1u);
 }
 
+// What becomes of a transfer, for each way in which NCCL fails: tests/fault/nccl has them all, with
+// another lane behind NCCL's.
+TEST_F(NcclLinkTest, ATransferWhoseLinkFailsGoesOnByStreamWithinItsDeadline) {
+  constexpr absl::Duration kBudget = absl::Seconds(1);
+  constexpr absl::Duration kMargin = absl::Seconds(4);  // against hanging, no claim of speed
+  const auto keys = ChainNamed("chat", kBlocks);
+  for (const char* group : {"hang", "enqueue", "error", "vanish"}) {
+    for (const bool writes : {false, true}) {
+      SCOPED_TRACE(absl::StrCat(group, writes ? ", writes" : ", reads"));
+      // The warming and one read go well.
+      SetNcclFaults(absl::StrCat("rank=1,after=2,group=", group));
+      NcclShard shard;
+      const auto link = shard.Connect(FakeNcclContext());
+      ASSERT_EQ(StoreChain(*link, kSpec, keys).value_or(0), kBlocks);
+      ASSERT_TRUE(AwaitNccl(*link, keys));
+      const absl::Time started = MonotonicClock().Now();
+      if (writes) {
+        WriteFromDevice(*link, "written", /*gpu=*/0, kBudget);
+      } else {
+        EXPECT_EQ(ReadToDevice(*link, keys, /*gpu=*/0, kBudget),
+                  (ByLane{{LaneKind::kStream, kBlocks}}));
+      }
+      EXPECT_LT(MonotonicClock().Now() - started, kBudget + kMargin);
+      EXPECT_EQ(shard.end().use().blocks_written, 0u);
+      EXPECT_EQ(shard.end().use().blocks_read, kBlocks);
+    }
+  }
+}
+
 TEST_F(NcclLinkTest, OnlyTheOwnAttachmentsLinksAreServed) {
   NcclShard shard;
   const auto stub = v1::PeerService::NewStub(wire::MakeChannel(shard.shard().address()));
