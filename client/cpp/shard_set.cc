@@ -27,8 +27,7 @@ ShardSet::~ShardSet() {
 
 absl::StatusOr<std::shared_ptr<cluster::ShardLink>> ShardSet::Get(const std::string& address,
                                                                   absl::Time deadline) {
-  std::shared_ptr<cluster::ShardLink>
-      dead;  // destroyed after the lock is released: that may take a while
+  std::shared_ptr<cluster::ShardLink> dead;  // closed after the lock is released
   absl::MutexLock lock(&mu_);
   Entry& entry = entries_[address];
   if (entry.link != nullptr && !entry.link->alive()) dead = std::exchange(entry.link, nullptr);
@@ -79,9 +78,9 @@ void ShardSet::Probe(const std::string& address, std::shared_ptr<cluster::ShardL
         {.address = address, .client_name = options_.client_name, .lanes = options_.lanes},
         deadline);
     status = connected.status();
-    if (connected.ok()) fresh = *std::move(connected);
+    if (connected.ok()) fresh = reaper_.Own(*std::move(connected));
   }
-  std::shared_ptr<cluster::ShardLink> old;  // destroyed after the lock is released
+  std::shared_ptr<cluster::ShardLink> old;  // closed after the lock is released
   absl::MutexLock lock(&mu_);
   Entry& entry = entries_[address];
   Verdict verdict = Judge(status, limits::kConnectDeadline);

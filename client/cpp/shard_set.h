@@ -4,7 +4,8 @@
 //
 // Invariants: connecting and probing happen on threads of the set, never on a caller's; a caller
 // waits for a first connection until its deadline at most, and for a shard that is known to be in
-// trouble not at all. Thread safety: all methods may be called from any thread.
+// trouble not at all; nobody waits for the end of a link. Thread safety: all methods may be called
+// from any thread.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "client/cpp/call_policy.h"
+#include "cluster/link/link_reaper.h"
 #include "cluster/link/shard_link.h"
 #include "proto/types/clock.h"
 #include "proto/types/ids.h"
@@ -51,7 +53,7 @@ struct ShardView {
 class ShardSet {
  public:
   explicit ShardSet(ShardSetOptions options);
-  // Waits for connections under way: kConnectDeadline at most.
+  // Waits for connections under way, kConnectDeadline at most, and for links that end.
   ~ShardSet();
   ShardSet(const ShardSet&) = delete;
   ShardSet& operator=(const ShardSet&) = delete;
@@ -89,6 +91,7 @@ class ShardSet {
 
   const ShardSetOptions options_;
   const Clock& clock_;
+  cluster::LinkReaper reaper_;  // outlives the entries
   mutable absl::Mutex mu_;
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
   std::map<std::string, Entry> entries_ ABSL_GUARDED_BY(mu_);  // entries stay where they are

@@ -59,6 +59,17 @@ void AttachStream::Stop() {
   if (ended_here) Cancel();
 }
 
+void AttachStream::OnEnd(std::function<void()> ended) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (!ended_) {
+      on_end_ = std::move(ended);
+      return;
+    }
+  }
+  ended();
+}
+
 void AttachStream::OnReadDone(bool ok) {
   if (!ok) {
     Stop();
@@ -143,10 +154,13 @@ bool AttachStream::MarkEnded() {
 
 void AttachStream::Cancel() {
   std::unique_ptr<grpc::Alarm> timer;
+  std::function<void()> on_end;
   {
     absl::MutexLock lock(&mu_);
     timer = std::move(timer_);
+    on_end.swap(on_end_);
   }
+  if (on_end) on_end();
   // Destroying it cancels it.
   timer.reset();
   context_.TryCancel();

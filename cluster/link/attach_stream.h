@@ -14,6 +14,7 @@
 #include <grpcpp/support/client_callback.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 
 #include "absl/base/thread_annotations.h"
@@ -40,6 +41,10 @@ class AttachStream final : public grpc::ClientBidiReactor<v1::AttachRequest, v1:
 
   // Ends the stream, and with it leases and reservations. Returns at once.
   void Stop();
+
+  // `ended` is called when the stream ends, or now when it has ended: once, on whatever thread
+  // finds out, with no lock held. It returns at once.
+  void OnEnd(std::function<void()> ended);
 
  private:
   explicit AttachStream(const v1::AttachRequest::Hello& hello);
@@ -71,6 +76,7 @@ class AttachStream final : public grpc::ClientBidiReactor<v1::AttachRequest, v1:
   absl::Duration interval_ ABSL_GUARDED_BY(mu_);
   absl::Time last_heard_ ABSL_GUARDED_BY(mu_);
   std::unique_ptr<grpc::Alarm> timer_ ABSL_GUARDED_BY(mu_);
+  std::function<void()> on_end_ ABSL_GUARDED_BY(mu_);
   grpc::Status status_ ABSL_GUARDED_BY(mu_);
   std::shared_ptr<AttachStream> self_ ABSL_GUARDED_BY(mu_);  // until OnDone
 };

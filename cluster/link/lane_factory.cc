@@ -52,7 +52,8 @@ lanes::FallbackLane::Order OrderOver(std::vector<LaneKind> offered, const lanes:
 
 }  // namespace
 
-std::unique_ptr<lanes::Lane> MakeLane(const LaneOffer& offer) {
+LinkLane MakeLane(const LaneOffer& offer) {
+  LinkLane link;
   std::vector<std::unique_ptr<lanes::Lane>> all;
   std::unique_ptr<lanes::ViewLane> opened =
       Offers(offer, LaneKind::kView) ? OpenView(offer) : nullptr;
@@ -62,12 +63,15 @@ std::unique_ptr<lanes::Lane> MakeLane(const LaneOffer& offer) {
   if (offer.nccl != nullptr && Offers(offer, LaneKind::kNccl)) {
     std::unique_ptr<lanes::LinkedLane> made = offer.nccl->MakeLane(offer.channel, offer.attachment);
     nccl = made.get();
+    link.close = nccl->Closer();
     all.push_back(std::move(made));
   }
   if (all.empty() || Offers(offer, LaneKind::kStream)) {
     all.push_back(std::make_unique<lanes::StreamLane>(offer.channel, offer.attachment));
   }
-  return std::make_unique<lanes::FallbackLane>(std::move(all), OrderOver(offer.lanes, view, nccl));
+  link.lane =
+      std::make_unique<lanes::FallbackLane>(std::move(all), OrderOver(offer.lanes, view, nccl));
+  return link;
 }
 
 }  // namespace reprise::cluster

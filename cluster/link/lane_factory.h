@@ -5,6 +5,7 @@
 
 #include <grpcpp/channel.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,7 +26,13 @@ struct LaneOffer {
   absl::Time deadline;  // for what it takes to open a lane; late lanes are left out
 };
 
+struct LinkLane {
+  std::unique_ptr<lanes::Lane> lane;
+  // Ends what the lane keeps of an attachment that is over: LinkedLane::Closer(). May be empty.
+  std::function<void()> close;
+};
+
 // Never fails: what cannot be opened is left out, and the stream lane needs nothing.
-std::unique_ptr<lanes::Lane> MakeLane(const LaneOffer& offer);
+LinkLane MakeLane(const LaneOffer& offer);
 
 }  // namespace reprise::cluster

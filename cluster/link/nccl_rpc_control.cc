@@ -28,6 +28,26 @@ absl::Status RefusalOf(const v1::NcclOpenResponse& response) {
 
 }  // namespace
 
+// The context of one call, which Interrupt reaches.
+class NcclRpcControl::Call {
+ public:
+  Call(NcclRpcControl& control, lanes::MonotonicDeadline deadline) : control_(control) {
+    SetDeadline(context_, deadline);
+    absl::MutexLock lock(&control_.mu_);
+    control_.under_way_.insert(&context_);
+    if (control_.interrupted_) context_.TryCancel();
+  }
+  ~Call() {
+    absl::MutexLock lock(&control_.mu_);
+    control_.under_way_.erase(&context_);
+  }
+  grpc::ClientContext* context() { return &context_; }
+
+ private:
+  NcclRpcControl& control_;
+  grpc::ClientContext context_;
+};
+
 absl::Status NcclRpcControl::Connect(const lanes::NcclConnectCall& call,
                                      lanes::MonotonicDeadline deadline) {
   v1::NcclConnectRequest request;
@@ -35,9 +55,8 @@ absl::Status NcclRpcControl::Connect(const lanes::NcclConnectCall& call,
   request.set_link_id(call.link.value);
   request.set_unique_id(call.id.internal, sizeof(call.id.internal));
   v1::NcclConnectResponse response;
-  grpc::ClientContext context;
-  SetDeadline(context, deadline);
-  return wire::FromGrpcStatus(stub_->NcclConnect(&context, request, &response));
+  Call rpc(*this, deadline);
+  return wire::FromGrpcStatus(stub_->NcclConnect(rpc.context(), request, &response));
 }
 
 absl::StatusOr<lanes::NcclOpened> NcclRpcControl::Open(const lanes::NcclOpenCall& call,
@@ -56,9 +75,8 @@ absl::StatusOr<lanes::NcclOpened> NcclRpcControl::Open(const lanes::NcclOpenCall
     request.mutable_read()->set_blocks(call.count);
   }
   v1::NcclOpenResponse response;
-  grpc::ClientContext context;
-  SetDeadline(context, deadline);
-  REPRISE_RETURN_IF_ERROR(wire::FromGrpcStatus(stub_->NcclOpen(&context, request, &response)));
+  Call rpc(*this, deadline);
+  REPRISE_RETURN_IF_ERROR(wire::FromGrpcStatus(stub_->NcclOpen(rpc.context(), request, &response)));
   return lanes::NcclOpened{.count = response.blocks(), .status = RefusalOf(response)};
 }
 
@@ -69,9 +87,8 @@ absl::Status NcclRpcControl::Finish(lanes::NcclLinkId link, uint64_t sequence,
   request.set_link_id(link.value);
   request.set_sequence(sequence);
   v1::NcclFinishResponse response;
-  grpc::ClientContext context;
-  SetDeadline(context, deadline);
-  return wire::FromGrpcStatus(stub_->NcclFinish(&context, request, &response));
+  Call rpc(*this, deadline);
+  return wire::FromGrpcStatus(stub_->NcclFinish(rpc.context(), request, &response));
 }
 
 void NcclRpcControl::Hangup(lanes::NcclLinkId link) {
@@ -87,6 +104,12 @@ void NcclRpcControl::Hangup(lanes::NcclLinkId link) {
   // Nobody waits for it: a shard that does not hear it has its own deadline.
   stub_->async()->NcclHangup(&call->context, &call->request, &call->response,
                              [call, stub = stub_](const grpc::Status&) {});
+}
+
+void NcclRpcControl::Interrupt() {
+  absl::MutexLock lock(&mu_);
+  interrupted_ = true;
+  for (grpc::ClientContext* context : under_way_) context->TryCancel();
 }
 
 }  // namespace reprise::cluster

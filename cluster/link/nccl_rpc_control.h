@@ -7,6 +7,9 @@
 
 #include <memory>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/synchronization/mutex.h"
 #include "cluster/lanes/nccl/nccl_control.h"
 #include "reprise/v1/peer.grpc.pb.h"
 
@@ -24,10 +27,16 @@ class NcclRpcControl final : public lanes::NcclControl {
   absl::Status Finish(lanes::NcclLinkId link, uint64_t sequence,
                       lanes::MonotonicDeadline deadline) override;
   void Hangup(lanes::NcclLinkId link) override;
+  void Interrupt() override;
 
  private:
+  class Call;
+
   const std::shared_ptr<v1::PeerService::Stub> stub_;
   const AttachmentId attachment_;
+  absl::Mutex mu_;
+  bool interrupted_ ABSL_GUARDED_BY(mu_) = false;
+  absl::flat_hash_set<grpc::ClientContext*> under_way_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace reprise::cluster

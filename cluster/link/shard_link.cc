@@ -42,8 +42,9 @@ class GrpcShardLink final : public ShardLink {
         shard_id_{welcome.shard_id()},
         lane_(std::move(lane)) {}
 
-  ~GrpcShardLink() override { attach_->Stop(); }
+  ~GrpcShardLink() override { Close(); }
 
+  void Close() override { attach_->Stop(); }
   bool alive() const override { return attach_->alive(); }
   bool draining() const override { return attach_->draining(); }
   const ShardId& shard_id() const override { return shard_id_; }
@@ -207,9 +208,10 @@ absl::StatusOr<std::unique_ptr<ShardLink>> ShardLink::Connect(ShardLinkOptions o
         wire::FromMessage(static_cast<v1::LaneKind>(kind), "welcome.lanes");
     if (known.ok()) offer.lanes.push_back(*known);
   }
-  std::unique_ptr<lanes::Lane> lane = MakeLane(offer);
+  LinkLane made = MakeLane(offer);
+  if (made.close) attach->OnEnd(std::move(made.close));
   return std::make_unique<GrpcShardLink>(std::move(options.address), std::move(channel),
-                                         std::move(attach), welcome, std::move(lane));
+                                         std::move(attach), welcome, std::move(made.lane));
 }
 
 }  // namespace reprise::cluster

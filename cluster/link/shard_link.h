@@ -77,7 +77,11 @@ class ShardLink {
   // not answer.
   static absl::StatusOr<std::unique_ptr<ShardLink>> Connect(ShardLinkOptions options,
                                                             absl::Time deadline);
+  // May take its time: where links are dropped by those who have none, see link_reaper.h.
   virtual ~ShardLink() = default;
+  // Ends the attachment; alive() is false. Returns at once, and what lanes have under way ends in
+  // the background.
+  virtual void Close() {}
 
   virtual bool alive() const = 0;
   virtual bool draining() const = 0;

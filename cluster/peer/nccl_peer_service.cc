@@ -56,17 +56,23 @@ absl::StatusOr<lanes::NcclOpenCall> CallOf(const v1::NcclOpenRequest& request) {
 }  // namespace
 
 template <typename Verb>
+absl::Status NcclPeerService::Authorized(const grpc::ServerContext& context,
+                                         AttachmentId attachment, Verb verb) {
+  REPRISE_RETURN_IF_ERROR(authorize_(context, attachment));
+  return verb();
+}
+
+template <typename Verb>
 grpc::Status NcclPeerService::Serve(const grpc::ServerContext& context, AttachmentId attachment,
                                     Verb verb) {
   absl::Status status;
   if (calls_.fetch_add(1, std::memory_order_relaxed) >= limits::kNcclPeerCallsMax) {
-    status = Refusal(absl::StatusCode::kResourceExhausted, "NCCL_CALLS",
+    status = Refusal(absl::StatusCode::kResourceExhausted, lanes::kNcclCallsRefusal,
                      absl::StrCat("this shard serves its ", limits::kNcclPeerCallsMax,
                                   " NCCL calls already: use the stream lane"));
   } else {
-    status = authorize_(context, attachment);
+    status = Authorized(context, attachment, std::move(verb));
   }
-  if (status.ok()) status = verb();
   calls_.fetch_sub(1, std::memory_order_relaxed);
   return wire::ToGrpcStatus(status);
 }
@@ -83,7 +89,11 @@ grpc::Status NcclPeerService::NcclConnect(grpc::ServerContext* context,
                                   sizeof(call.id.internal), ": send ncclUniqueId as it is"));
     }
     std::memcpy(call.id.internal, request->unique_id().data(), sizeof(call.id.internal));
-    return host_->Connect(attachment, call);
+    REPRISE_RETURN_IF_ERROR(host_->Connect(attachment, call));
+    // An attachment that ended after it was let in, and before it had this link, did not end it.
+    const absl::Status still = authorize_(*context, attachment);
+    if (!still.ok()) host_->Hangup(attachment, call.link);
+    return still;
   });
 }
 
@@ -117,10 +127,10 @@ grpc::Status NcclPeerService::NcclHangup(grpc::ServerContext* context,
                                          const v1::NcclHangupRequest* request,
                                          v1::NcclHangupResponse*) {
   const AttachmentId attachment(request->attachment_id());
-  return Serve(*context, attachment, [&] {
+  return wire::ToGrpcStatus(Authorized(*context, attachment, [&] {
     host_->Hangup(attachment, lanes::NcclLinkId(request->link_id()));
     return absl::OkStatus();
-  });
+  }));
 }
 
 }  // namespace reprise::cluster

@@ -1,6 +1,7 @@
 // A shard's PeerService: its NCCL links, to callers that are attached.
 //
-// Invariants: no more than kNcclPeerCallsMax calls are served at once, more are refused.
+// Invariants: no more than kNcclPeerCallsMax calls are served at once, more are refused; NcclHangup
+// never is, since it frees what others wait for.
 //
 // Thread safety: all methods may be called from any thread.
 #pragma once
@@ -17,7 +18,8 @@ namespace reprise::cluster {
 // Synchronous, since NcclFinish waits: gRPC brings the threads.
 class NcclPeerService final : public v1::PeerService::Service {
  public:
-  // OK when the caller behind `context` owns the attachment, else what it is told.
+  // OK when the caller behind `context` owns the attachment, else what it is told. An attachment
+  // that ends is refused before the host's EndAttachment.
   using Authorize =
       std::function<absl::Status(const grpc::ServerContext& context, AttachmentId attachment)>;
 
@@ -36,6 +38,9 @@ class NcclPeerService final : public v1::PeerService::Service {
 
  private:
   // Runs `verb` for a caller that is let in.
+  template <typename Verb>
+  absl::Status Authorized(const grpc::ServerContext& context, AttachmentId attachment, Verb verb);
+  // The same, when there are not too many calls.
   template <typename Verb>
   grpc::Status Serve(const grpc::ServerContext& context, AttachmentId attachment, Verb verb);
 

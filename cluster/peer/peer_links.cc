@@ -18,22 +18,26 @@ absl::Status Resting(const Member& peer, absl::string_view why) {
 
 }  // namespace
 
-PeerLinks::Peer& PeerLinks::PeerAt(const Member& member) {
+PeerLinks::Peer& PeerLinks::PeerAt(const Member& member, std::shared_ptr<ShardLink>& dropped) {
   Peer& peer = peers_[member.id];
-  if (peer.address != member.address) peer = Peer{.address = member.address};
+  if (peer.address != member.address) {
+    dropped = std::move(peer.link);
+    peer = Peer{.address = member.address};
+  }
   return peer;
 }
 
 absl::StatusOr<std::shared_ptr<ShardLink>> PeerLinks::Get(const Member& member,
                                                           absl::Time deadline) {
+  std::shared_ptr<ShardLink> dropped;
   {
     absl::MutexLock lock(&mu_);
-    Peer& peer = PeerAt(member);
+    Peer& peer = PeerAt(member, dropped);
     if (peer.link != nullptr && peer.link->alive()) {
       if (peer.link->draining()) return Resting(member, "is about to stop");
       return peer.link;
     }
-    peer.link = nullptr;
+    if (peer.link != nullptr) dropped = std::exchange(peer.link, nullptr);
     if (clock_.Now() < peer.rests_until) return Resting(member, "did not answer lately");
   }
   const absl::Time give_up = std::min(deadline, absl::Now() + limits::kPeerConnectTimeout);
@@ -47,16 +51,18 @@ absl::StatusOr<std::shared_ptr<ShardLink>> PeerLinks::Get(const Member& member,
     Failed(member);
     return made.status();
   }
-  std::shared_ptr<ShardLink> link = *std::move(made);
+  std::shared_ptr<ShardLink> link = reaper_.Own(*std::move(made));
+  std::shared_ptr<ShardLink> replaced = link;
   absl::MutexLock lock(&mu_);
-  PeerAt(member).link = link;
+  PeerAt(member, dropped).link.swap(replaced);
   return link;
 }
 
 void PeerLinks::Failed(const Member& member) {
+  std::shared_ptr<ShardLink> dropped, failed;
   absl::MutexLock lock(&mu_);
-  Peer& peer = PeerAt(member);
-  peer.link = nullptr;
+  Peer& peer = PeerAt(member, dropped);
+  failed.swap(peer.link);
   peer.rest = std::clamp(2 * peer.rest, limits::kBreakerOpenMin, limits::kBreakerOpenMax);
   peer.rests_until = clock_.Now() + peer.rest;
 }
@@ -72,8 +78,9 @@ absl::Time PeerLinks::NextAwake() const {
 }
 
 void PeerLinks::Succeeded(const Member& member) {
+  std::shared_ptr<ShardLink> dropped;
   absl::MutexLock lock(&mu_);
-  PeerAt(member).rest = absl::ZeroDuration();
+  PeerAt(member, dropped).rest = absl::ZeroDuration();
 }
 
 }  // namespace reprise::cluster

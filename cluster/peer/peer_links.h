@@ -2,7 +2,7 @@
 // not answer.
 //
 // Invariants: a peer that failed is tried again after kBreakerOpenMin, doubling up to
-// kBreakerOpenMax, and at once when its address changes.
+// kBreakerOpenMax, and at once when its address changes; nobody waits for the end of a link.
 //
 // Thread safety: all methods may be called from any thread. Get may block until its deadline.
 #pragma once
@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "cluster/link/link_reaper.h"
 #include "cluster/link/shard_link.h"
 #include "cluster/membership/membership.h"
 #include "proto/types/clock.h"
@@ -46,10 +47,13 @@ class PeerLinks {
     absl::Duration rest;  // of the last failure; zero: the last call succeeded
     absl::Time rests_until = absl::InfinitePast();
   };
-  Peer& PeerAt(const Member& member) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // `dropped` gets a link that is of no use any more, to be let go of without the lock.
+  Peer& PeerAt(const Member& member, std::shared_ptr<ShardLink>& dropped)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Connect connect_;
   const Clock& clock_;
+  LinkReaper reaper_;  // outlives the peers
   mutable absl::Mutex mu_;
   absl::flat_hash_map<ShardId, Peer> peers_ ABSL_GUARDED_BY(mu_);
 };

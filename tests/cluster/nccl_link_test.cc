@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <thread>
 
 #include "cluster/peer/copy_chain.h"
@@ -22,9 +23,10 @@ constexpr uint32_t kBlocks = 40;
 // A worker's memory on its GPU: compares what comes and notes by which lane it came.
 class DeviceSink final : public lanes::BlockSink {
  public:
-  DeviceSink(std::vector<BlockKey> keys, uint64_t block_bytes)
-      : keys_(std::move(keys)), block_(block_bytes) {}
+  DeviceSink(std::vector<BlockKey> keys, uint64_t block_bytes, int gpu)
+      : keys_(std::move(keys)), block_(block_bytes), gpu_(gpu) {}
   lanes::MemoryKind memory() const override { return lanes::MemoryKind::kDevice; }
+  int device() const override { return gpu_; }
   std::span<uint8_t> Buffer(uint32_t) override { return block_; }
   absl::Status Complete(uint32_t i) override { return Deliver(i, block_); }
   absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override {
@@ -43,29 +45,79 @@ class DeviceSink final : public lanes::BlockSink {
  private:
   const std::vector<BlockKey> keys_;
   std::vector<uint8_t> block_;
+  const int gpu_;
+};
+
+// The same the other way round; counts the blocks that it put into device memory itself.
+class DeviceSource final : public lanes::BlockSource {
+ public:
+  DeviceSource(std::vector<BlockKey> keys, uint64_t block_bytes, int gpu)
+      : keys_(std::move(keys)), block_(block_bytes), gpu_(gpu) {}
+  lanes::MemoryKind memory() const override { return lanes::MemoryKind::kDevice; }
+  int device() const override { return gpu_; }
+  absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) override {
+    FillContent(keys_.at(i), 0, block_);
+    return std::span<const uint8_t>(block_);
+  }
+  absl::Status Fill(uint32_t i, std::span<uint8_t> slot) override {
+    FillContent(keys_.at(i), 0, slot);
+    return absl::OkStatus();
+  }
+  absl::Status FillDevice(uint32_t first, std::span<const std::span<uint8_t>> slots) override {
+    for (const std::span<uint8_t>& slot : slots) {
+      ++filled;
+      REPRISE_RETURN_IF_ERROR(Fill(first++, slot));
+    }
+    return absl::OkStatus();
+  }
+  uint32_t filled = 0;
+
+ private:
+  const std::vector<BlockKey> keys_;
+  std::vector<uint8_t> block_;
+  const int gpu_;
 };
 
 using ByLane = std::map<LaneKind, uint32_t>;
 
 // Reads the whole chain into device memory; which lanes brought it.
-ByLane ReadToDevice(cluster::ShardLink& link, const std::vector<BlockKey>& keys) {
+ByLane ReadToDevice(cluster::ShardLink& link, const std::vector<BlockKey>& keys, int gpu = 0,
+                    absl::Duration budget = absl::Seconds(30)) {
   const auto opened = link.OpenSpec(kSpec, Soon());
   const auto run = link.Acquire(opened->handle, keys, 0, Soon());
   EXPECT_TRUE(run.ok()) << run.status();
-  DeviceSink sink(keys, opened->block_bytes);
-  const absl::Status read =
-      link.lane().Read({run->lease, 0, run->run_blocks, opened->block_bytes}, sink, Soon());
+  DeviceSink sink(keys, opened->block_bytes, gpu);
+  const absl::Status read = link.lane().Read({run->lease, 0, run->run_blocks, opened->block_bytes},
+                                             sink, absl::Now() + budget);
   EXPECT_TRUE(read.ok()) << read;
   EXPECT_EQ(sink.completed, keys.size());
   EXPECT_TRUE(link.Release(run->lease, Soon()).ok());
   return sink.by_lane;
 }
 
+// Writes a new chain from device memory; how many blocks the source put there itself.
+uint32_t WriteFromDevice(cluster::ShardLink& link, const std::string& name, int gpu = 0,
+                         absl::Duration budget = absl::Seconds(30)) {
+  const auto keys = ChainNamed(name, kBlocks);
+  const auto opened = link.OpenSpec(kSpec, Soon());
+  const auto reserved = link.Reserve({.spec = opened->handle, .keys = keys}, Soon());
+  EXPECT_TRUE(reserved.ok()) << reserved.status();
+  std::vector<uint32_t> blocks(kBlocks);
+  std::iota(blocks.begin(), blocks.end(), 0);
+  DeviceSource source(keys, opened->block_bytes, gpu);
+  const absl::Status written = link.lane().Write(
+      {.reservation = reserved->reservation, .blocks = blocks, .block_bytes = opened->block_bytes},
+      source, absl::Now() + budget);
+  EXPECT_TRUE(written.ok()) << written;
+  EXPECT_TRUE(link.Commit(reserved->reservation, blocks, ChecksumsOf(keys, kSpec), Soon()).ok());
+  return source.filled;
+}
+
 // Until one read came by NCCL as a whole; false when none did.
-bool AwaitNccl(cluster::ShardLink& link, const std::vector<BlockKey>& keys) {
+bool AwaitNccl(cluster::ShardLink& link, const std::vector<BlockKey>& keys, int gpu = 0) {
   const absl::Time deadline = Soon();
   while (absl::Now() < deadline) {
-    const ByLane by_lane = ReadToDevice(link, keys);
+    const ByLane by_lane = ReadToDevice(link, keys, gpu);
     if (by_lane == ByLane{{LaneKind::kNccl, kBlocks}}) return true;
     EXPECT_EQ(by_lane, (ByLane{{LaneKind::kStream, kBlocks}}));
   }
@@ -120,6 +172,21 @@ TEST_F(NcclLinkTest, ARunThatLiesPartlyInHostMemoryComesByStreamAndTheLinkStays)
   EXPECT_EQ(ReadToDevice(*link, keys), (ByLane{{LaneKind::kNccl, kBlocks}}));
 }
 
+TEST_F(NcclLinkTest, MemoryOnAnotherGpuThanNcclsGoesByStreamAndTheLinkStays) {
+  NcclShard shard;
+  const auto keys = ChainNamed("chat", kBlocks);
+  for (const int gpu : {0, 1}) {
+    const auto link = shard.Connect(FakeNcclContext(/*links_max=*/8, gpu));
+    ASSERT_TRUE(StoreChain(*link, kSpec, keys).ok());
+    ASSERT_TRUE(AwaitNccl(*link, keys, gpu));
+    const std::string name = "written " + std::to_string(gpu);
+    EXPECT_EQ(ReadToDevice(*link, keys, 1 - gpu), (ByLane{{LaneKind::kStream, kBlocks}}));
+    EXPECT_EQ(WriteFromDevice(*link, name + " from elsewhere", 1 - gpu), 0u);
+    EXPECT_EQ(ReadToDevice(*link, keys, gpu), (ByLane{{LaneKind::kNccl, kBlocks}}));
+    EXPECT_EQ(WriteFromDevice(*link, name, gpu), kBlocks);
+  }
+}
+
 TEST_F(NcclLinkTest, TheEndOfAnAttachmentIsTheEndOfItsLinks) {
   NcclShard shard;
   const auto nccl = FakeNcclContext();
@@ -138,6 +205,23 @@ TEST_F(NcclLinkTest, TheEndOfAnAttachmentIsTheEndOfItsLinks) {
   EXPECT_EQ(ReadToDevice(*other, keys), (ByLane{{LaneKind::kNccl, kBlocks}}));
 }
 
+TEST_F(NcclLinkTest, TheEndOfTheAttachStreamIsTheEndOfTheCallersLink) {
+  // NCCL itself says nothing of a peer that is gone.
+  SetNcclFaults("silent=1");
+  auto shard = std::make_unique<NcclShard>();
+  const auto nccl = FakeNcclContext();
+  const auto link = shard->Connect(nccl);
+  const auto keys = ChainNamed("chat", kBlocks);
+  ASSERT_EQ(StoreChain(*link, kSpec, keys).value_or(0), kBlocks);
+  ASSERT_TRUE(AwaitNccl(*link, keys));
+  EXPECT_EQ(nccl->links(), 1u);
+  shard.reset();
+  const absl::Time deadline = Soon();
+  while (nccl->links() > 0 && absl::Now() < deadline) std::this_thread::yield();
+  EXPECT_EQ(nccl->links(), 0u);
+  EXPECT_FALSE(link->alive());
+}
+
 TEST_F(NcclLinkTest, AProcessWithAllItsLinksUsesTheStream) {
   NcclShard shard;
   const auto nccl = FakeNcclContext(/*links_max=*/1);
@@ -150,6 +234,35 @@ TEST_F(NcclLinkTest, AProcessWithAllItsLinksUsesTheStream) {
     EXPECT_EQ(ReadToDevice(*other, keys), (ByLane{{LaneKind::kStream, kBlocks}}));
   }
   EXPECT_EQ(nccl->links(), 1u);
+}
+
+// What becomes of a transfer, for each way in which NCCL fails: tests/fault/nccl has them all, with
+// another lane behind NCCL's.
+TEST_F(NcclLinkTest, ATransferWhoseLinkFailsGoesOnByStreamWithinItsDeadline) {
+  constexpr absl::Duration kBudget = absl::Seconds(1);
+  constexpr absl::Duration kMargin = absl::Seconds(4);  // against hanging, no claim of speed
+  const auto keys = ChainNamed("chat", kBlocks);
+  for (const char* group : {"hang", "enqueue", "error", "vanish"}) {
+    for (const bool writes : {false, true}) {
+      SCOPED_TRACE(absl::StrCat(group, writes ? ", writes" : ", reads"));
+      // The warming and one read go well.
+      SetNcclFaults(absl::StrCat("rank=1,after=2,group=", group));
+      NcclShard shard;
+      const auto link = shard.Connect(FakeNcclContext());
+      ASSERT_EQ(StoreChain(*link, kSpec, keys).value_or(0), kBlocks);
+      ASSERT_TRUE(AwaitNccl(*link, keys));
+      const absl::Time started = MonotonicClock().Now();
+      if (writes) {
+        WriteFromDevice(*link, "written", /*gpu=*/0, kBudget);
+      } else {
+        EXPECT_EQ(ReadToDevice(*link, keys, /*gpu=*/0, kBudget),
+                  (ByLane{{LaneKind::kStream, kBlocks}}));
+      }
+      EXPECT_LT(MonotonicClock().Now() - started, kBudget + kMargin);
+      EXPECT_EQ(shard.end().use().blocks_written, 0u);
+      EXPECT_EQ(shard.end().use().blocks_read, kBlocks);
+    }
+  }
 }
 
 TEST_F(NcclLinkTest, OnlyTheOwnAttachmentsLinksAreServed) {

@@ -19,11 +19,12 @@
 
 namespace reprise::testing {
 
-inline std::shared_ptr<const cluster::NcclContext> FakeNcclContext(size_t links_max = 8) {
+inline std::shared_ptr<const cluster::NcclContext> FakeNcclContext(size_t links_max = 8,
+                                                                   int gpu = 0) {
   return cluster::NcclContext::Of(
-      {.links_max = links_max, .connect_timeout = absl::Seconds(20)},
+      {.gpu = gpu, .links_max = links_max, .connect_timeout = absl::Seconds(20)},
       {.nccl = FakeNccl(),
-       .device = std::make_shared<FakeDevice>(lanes::MemoryKind::kDevice),
+       .device = std::make_shared<FakeDevice>(lanes::MemoryKind::kDevice, gpu),
        .cap = lanes::LinkCap::Create(links_max)});
 }
 

@@ -30,6 +30,7 @@ class Gpu final : public NcclDevice {
  public:
   explicit Gpu(int device) : device_(device) {}
   MemoryKind memory() const override { return MemoryKind::kDevice; }
+  int index() const override { return device_; }
   absl::Status Enter() override { return kernels::UseDevice(device_); }
   absl::StatusOr<std::unique_ptr<DeviceQueue>> CreateQueue() override {
     REPRISE_ASSIGN_OR_RETURN(kernels::Stream stream, kernels::Stream::Create(device_));

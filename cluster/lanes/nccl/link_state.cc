@@ -66,6 +66,7 @@ void LinkState::Connected() {
 void LinkState::Warmed(absl::Time now) {
   if (state_ != NcclLinkState::kWarming) return;
   state_ = NcclLinkState::kUp;
+  wanted_ = false;
   failures_ = 0;
   last_used_ = now;
 }

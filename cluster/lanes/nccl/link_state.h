@@ -45,7 +45,8 @@ class LinkState {
   // When Next has something new to say, if no event comes before.
   absl::Time wake_at() const;
 
-  void Want() { wanted_ = true; }
+  // Until it is up; a link that is up has what was wanted.
+  void Want() { wanted_ = wanted_ || state_ != NcclLinkState::kUp; }
   void Connected();
   void Warmed(absl::Time now);
   void Used(absl::Time now) { last_used_ = now; }

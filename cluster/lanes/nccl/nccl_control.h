@@ -44,19 +44,27 @@ struct NcclOpened {
   absl::Status status;  // why not more
 };
 
+// The reason of a shard's refusal that came before it looked at the call: nothing of it was done.
+inline constexpr char kNcclCallsRefusal[] = "NCCL_CALLS";
+// That of one that does not know the link, or not any more.
+inline constexpr char kNcclLinkUnknown[] = "LINK_UNKNOWN";
+
 class NcclControl {
  public:
   virtual ~NcclControl() = default;
   // The shard starts to connect. Whatever went wrong is a Status.
   virtual absl::Status Connect(const NcclConnectCall& call, MonotonicDeadline deadline) = 0;
   // The shard queues its half of the group. A Status means that the shard may or may not have
-  // queued it.
+  // queued it, but for kNcclCallsRefusal, with which the group's number is still free.
   virtual absl::StatusOr<NcclOpened> Open(const NcclOpenCall& call, MonotonicDeadline deadline) = 0;
   // Waits for the shard's half of a write and marks its blocks as written.
   virtual absl::Status Finish(NcclLinkId link, uint64_t sequence, MonotonicDeadline deadline) = 0;
   // The caller's half is broken or closed: the shard need not wait for its own deadline. Returns at
   // once.
   virtual void Hangup(NcclLinkId link) = 0;
+  // The verbs above but Hangup are of no use any more: those under way end now, and so do later
+  // ones. Returns at once.
+  virtual void Interrupt() = 0;
 };
 
 }  // namespace reprise::lanes

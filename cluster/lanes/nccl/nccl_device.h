@@ -36,6 +36,8 @@ class NcclDevice {
   virtual ~NcclDevice() = default;
   // What blocks have to be in to be sent and received.
   virtual MemoryKind memory() const = 0;
+  // Of device memory: which of this process's GPUs it is on (BlockSink::device()).
+  virtual int index() const = 0;
   // Further NCCL calls of this thread mean this device.
   virtual absl::Status Enter() = 0;
   virtual absl::StatusOr<std::unique_ptr<DeviceQueue>> CreateQueue() = 0;

@@ -12,7 +12,7 @@ namespace reprise::lanes {
 namespace {
 
 absl::Status NoSuchLink() {
-  return Refusal(absl::StatusCode::kNotFound, "LINK_UNKNOWN",
+  return Refusal(absl::StatusCode::kNotFound, kNcclLinkUnknown,
                  "this attachment has no such link: it failed or was closed; connect a new one");
 }
 
@@ -55,11 +55,7 @@ absl::Status NcclHost::Connect(AttachmentId attachment, const NcclConnectCall& c
   served->attachment = attachment;
   absl::MutexLock lock(&mu_);
   ForgetClosed();
-  if (links_.size() >= limits::kNcclLinksMax) {
-    return Refusal(absl::StatusCode::kResourceExhausted, "NCCL_LINKS",
-                   absl::StrCat("this shard has its ", limits::kNcclLinksMax,
-                                " links: use the stream lane, links that nobody uses are closed"));
-  }
+  REPRISE_RETURN_IF_ERROR(HasRoomFor(attachment));
   if (!call.link || links_.contains(call.link)) {
     return Refusal(absl::StatusCode::kAlreadyExists, "LINK_KNOWN",
                    "link_id is 0 or in use: draw a random one");
@@ -78,6 +74,21 @@ absl::Status NcclHost::Connect(AttachmentId attachment, const NcclConnectCall& c
   served->link->Want();
   links_.emplace(call.link, std::move(served));
   return absl::OkStatus();
+}
+
+absl::Status NcclHost::HasRoomFor(AttachmentId attachment) const {
+  const auto own = std::count_if(links_.begin(), links_.end(), [&](const auto& entry) {
+    return entry.second->attachment == attachment;
+  });
+  const bool too_many_here = links_.size() >= limits::kNcclLinksMax;
+  if (!too_many_here && own < static_cast<std::ptrdiff_t>(limits::kNcclLinksPerAttachmentMax)) {
+    return absl::OkStatus();
+  }
+  return Refusal(
+      absl::StatusCode::kResourceExhausted, "NCCL_LINKS",
+      absl::StrCat(too_many_here ? "this shard" : "this attachment", " has its ",
+                   too_many_here ? limits::kNcclLinksMax : limits::kNcclLinksPerAttachmentMax,
+                   " links: use the stream lane, links that nobody uses are closed"));
 }
 
 std::shared_ptr<NcclHost::Served> NcclHost::Find(AttachmentId attachment, NcclLinkId link) const {
@@ -125,6 +136,8 @@ absl::StatusOr<NcclOpened> NcclHost::OpenNext(Served& served, const NcclOpenCall
   };
   absl::StatusOr<std::shared_ptr<NcclLink::Pending>> pending = served.link->Submit(
       {.group = std::move(group), .keep = pins, .done = done, .deadline = deadline});
+  // Nothing of the group is queued, and its number is used: the ends are in step.
+  if (absl::IsResourceExhausted(pending.status())) return NcclOpened{.status = pending.status()};
   if (!pending.ok()) return pending.status();
   if (call.writes()) {
     served.write = call;

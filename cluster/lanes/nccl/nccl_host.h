@@ -2,7 +2,8 @@
 // leased blocks straight from their slots and receives reserved ones straight into theirs, in the
 // order of each link's sequence numbers.
 //
-// Invariants: a link belongs to one attachment and ends with it; links are bounded; slots stay
+// Invariants: a link belongs to one attachment and ends with it; links are bounded, those of one
+// attachment more narrowly, and so are the groups that wait on one; slots stay
 // pinned until NCCL has let go of them, however the transfer ended; a sequence number that is not
 // the next one breaks the link. Thread safety: all methods may be called from any thread.
 #pragma once
@@ -66,6 +67,7 @@ class NcclHost {
 
   std::shared_ptr<Served> Find(AttachmentId attachment, NcclLinkId link) const;
   void ForgetClosed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status HasRoomFor(AttachmentId attachment) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<NcclOpened> OpenNext(Served& served, const NcclOpenCall& call,
                                       MonotonicDeadline deadline);
   absl::Status OpenRead(Served& served, const NcclOpenCall& call, Pins& pins, NcclGroup& group);

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cluster/lanes/lane_status.h"
+#include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::lanes {
@@ -15,6 +16,15 @@ namespace {
 absl::Status Over() {
   return absl::DeadlineExceededError("NCCL lane: the deadline is over");
 }
+
+absl::Status LinkIsDown() {
+  return LaneDown("NCCL lane: the link is down");
+}
+
+// A call that has the link for this much longer than its bytes should take, and for longer than a
+// machine that is merely busy is late, is stuck.
+constexpr double kLateFactor = 4;
+constexpr absl::Duration kLateMin = absl::Milliseconds(100);
 
 NcclLinkId RandomLinkId() {
   uint64_t value = 0;
@@ -28,6 +38,12 @@ NcclLinkId RandomLinkId() {
 absl::Status AsLaneFailure(const absl::Status& why, MonotonicDeadline deadline) {
   if (deadline.over()) return Over();
   return IsLaneDown(why) ? why : LaneDown(absl::StrCat("NCCL lane: ", why.message()));
+}
+
+// A shard that has too much to do now has a stream, and the link is as good as before.
+absl::Status OtherLaneIfBusy(const absl::Status& said) {
+  return absl::IsResourceExhausted(said) ? LaneDown(absl::StrCat("NCCL lane: ", said.message()))
+                                         : said;
 }
 
 absl::Status Deliver(BlockSink& sink, uint32_t first,
@@ -81,8 +97,11 @@ struct NcclLane::Session {
       next_sequence = 1;
     }
     REPRISE_RETURN_IF_ERROR(nccl->ToStatus(nccl->GetUniqueId(&call.id), "ncclGetUniqueId"));
-    REPRISE_RETURN_IF_ERROR(control->Connect(call, deadline));
-    return call.id;
+    const absl::Status connected = control->Connect(call, deadline);
+    if (connected.ok()) return call.id;
+    // The shard may have heard the call and not the Hangup of somebody who closed meanwhile.
+    control->Hangup(call.link);
+    return connected;
   }
 
   void Hangup() {
@@ -94,10 +113,30 @@ struct NcclLane::Session {
     if (old) control->Hangup(old);
   }
 
-  void Number(NcclOpenCall& call) {
+  // False when `which` is not the link any more: another one may have taken its place.
+  bool HangupOf(NcclLinkId which) {
+    {
+      absl::MutexLock lock(&mu);
+      if (link != which) return false;
+      link = NcclLinkId();
+    }
+    control->Hangup(which);
+    return true;
+  }
+
+  // False when the link is down.
+  bool Number(NcclOpenCall& call) {
     absl::MutexLock lock(&mu);
+    if (!link) return false;
     call.link = link;
     call.sequence = next_sequence++;
+    return true;
+  }
+
+  // The shard has not seen the call: the next one has its number.
+  void TakeBack(const NcclOpenCall& call) {
+    absl::MutexLock lock(&mu);
+    if (link == call.link && next_sequence == call.sequence + 1) next_sequence = call.sequence;
   }
 
   // Device memory for blocks, which the link's end gives back.
@@ -110,6 +149,8 @@ struct NcclLane::Session {
     absl::StatusOr<std::unique_ptr<DeviceMemory>> made = device->Allocate(landing_bytes);
     if (!made.ok()) return LaneDown(absl::StrCat("NCCL lane: ", made.status().message()));
     absl::MutexLock lock(&mu);
+    // The link's end has been here already: what came after it nobody would give back.
+    if (!link) return LinkIsDown();
     landing = *std::move(made);
     return landing;
   }
@@ -138,28 +179,44 @@ struct NcclLane::Session {
 // The right to use the link, for one call.
 class NcclLane::Turn {
  public:
-  explicit Turn(NcclLane& lane) : lane_(lane) {}
+  Turn(NcclLane& lane, uint64_t bytes) : lane_(lane), bytes_(bytes) {}
   ~Turn() {
     if (!taken_) return;
     absl::MutexLock lock(&lane_.mu_);
     lane_.busy_ = false;
   }
 
+  // Waits for the call before this one while that one is in time: a peer that is dead costs the
+  // call that finds out its deadline, and the others nothing but a short look.
   absl::Status Take(MonotonicDeadline deadline) {
     if (deadline.over()) return Over();
     absl::MutexLock lock(&lane_.mu_);
-    if (!lane_.mu_.AwaitWithTimeout(absl::Condition(
-                                        +[](bool* busy) { return !*busy; }, &lane_.busy_),
-                                    deadline.left())) {
-      return Over();
+    while (lane_.busy_) {
+      const absl::Duration patience =
+          std::min(deadline.left(), lane_.due_ - MonotonicClock().Now());
+      if (patience <= absl::ZeroDuration()) break;
+      lane_.mu_.AwaitWithTimeout(absl::Condition(
+                                     +[](bool* busy) { return !*busy; }, &lane_.busy_),
+                                 patience);
     }
+    if (deadline.over()) return Over();
+    if (lane_.busy_) return LaneDown("NCCL lane: the call that has the link is late");
     if (lane_.link_->state() != NcclLinkState::kUp) {
       lane_.link_->Want();
       return LaneDown(
           absl::StrCat("NCCL lane: the link is ", NcclLinkStateName(lane_.link_->state())));
     }
     lane_.busy_ = taken_ = true;
+    started_ = MonotonicClock().Now();
+    lane_.due_ = started_ + lane_.TimeFor(bytes_);
     return absl::OkStatus();
+  }
+
+  // All of the call's blocks have moved.
+  void Done() {
+    absl::MutexLock lock(&lane_.mu_);
+    const absl::Time now = MonotonicClock().Now();
+    lane_.rate_.Add(LaneKind::kNccl, bytes_, now - started_, now);
   }
 
   // How many blocks fit into the landing memory, one group's at most. LANE_DOWN when not one does.
@@ -179,6 +236,8 @@ class NcclLane::Turn {
 
  private:
   NcclLane& lane_;
+  const uint64_t bytes_;
+  absl::Time started_;
   bool taken_ = false;
   std::shared_ptr<DeviceMemory> landing_;
 };
@@ -198,6 +257,8 @@ NcclLane::NcclLane(Options options)
       .rank = 0,
       .rendezvous = [session = session_](
                         MonotonicDeadline deadline) { return session->Rendezvous(deadline); },
+      .interrupt = [control = options_.control] { control->Interrupt(); },
+      .down = [session = session_] { session->Hangup(); },
       .released = [session = session_] { session->Released(); },
       .state = options_.state,
       .stop_grace = options_.stop_grace});
@@ -209,28 +270,40 @@ NcclLane::~NcclLane() {
   link_.reset();
 }
 
+absl::Duration NcclLane::TimeFor(uint64_t bytes) const {
+  const double seen = rate_.At(MonotonicClock().Now()).nccl;
+  const double rate = seen > 0 ? seen : limits::kNcclBytesPerSecond;
+  return std::max(kLateMin, kLateFactor * absl::Seconds(static_cast<double>(bytes) / rate));
+}
+
 absl::StatusOr<NcclOpened> NcclLane::Open(NcclOpenCall& call, MonotonicDeadline deadline) {
-  session_->Number(call);
+  if (!session_->Number(call)) return LinkIsDown();
   absl::StatusOr<NcclOpened> opened = options_.control->Open(call, deadline);
+  if (RefusalReason(opened.status()) == kNcclCallsRefusal) {
+    session_->TakeBack(call);
+    return OtherLaneIfBusy(opened.status());
+  }
   // Whether the shard has queued its half is not known: only a new link is in step again.
-  if (!opened.ok()) return AsLaneFailure(Break(opened.status()), deadline);
+  if (!opened.ok()) return AsLaneFailure(Break(call.link, opened.status()), deadline);
   if (opened->count > call.count)
-    return Break(LaneDown("NCCL lane: the shard opened more than was asked"));
+    return Break(call.link, LaneDown("NCCL lane: the shard opened more than was asked"));
+  if (opened->count < call.count && opened->status.ok())
+    return Break(call.link, LaneDown("NCCL lane: the shard opened less and does not say why"));
+  opened->status = OtherLaneIfBusy(opened->status);
   return opened;
 }
 
-absl::Status NcclLane::Break(const absl::Status& why) {
-  link_->Fail(why.message());
-  session_->Hangup();
+absl::Status NcclLane::Break(NcclLinkId link, const absl::Status& why) {
+  if (session_->HangupOf(link)) link_->Fail(why.message());
   return why;
 }
 
-absl::Status NcclLane::Run(NcclGroup group, std::shared_ptr<const void> keep,
+absl::Status NcclLane::Run(NcclLinkId link, NcclGroup group, std::shared_ptr<const void> keep,
                            MonotonicDeadline deadline) {
   const absl::StatusOr<std::shared_ptr<NcclLink::Pending>> pending =
       link_->Submit({.group = std::move(group), .keep = std::move(keep), .deadline = deadline});
   const absl::Status status = pending.ok() ? link_->Await(**pending, deadline) : pending.status();
-  return status.ok() ? status : AsLaneFailure(Break(status), deadline);
+  return status.ok() ? status : AsLaneFailure(Break(link, status), deadline);
 }
 
 absl::Status NcclLane::ReadGroup(const ReadJob& job, uint32_t done, uint32_t count,
@@ -241,17 +314,18 @@ absl::Status NcclLane::ReadGroup(const ReadJob& job, uint32_t done, uint32_t cou
                     .block_bytes = job.block_bytes};
   REPRISE_ASSIGN_OR_RETURN(const NcclOpened opened, Open(call, deadline));
   if (opened.count == 0) return opened.status;
-  if (opened.count != count) return Break(LaneDown("NCCL lane: the shard opened a part of a read"));
+  if (opened.count != count)
+    return Break(call.link, LaneDown("NCCL lane: the shard opened a part of a read"));
   NcclGroup group;
   for (uint32_t i = 0; i < count; ++i) group.receives.push_back(turn.Landing(i, job.block_bytes));
-  return Run(std::move(group), turn.landing(), deadline);
+  return Run(call.link, std::move(group), turn.landing(), deadline);
 }
 
 absl::Status NcclLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline_time) {
-  if (sink.memory() != options_.device->memory())
+  if (sink.memory() != options_.device->memory() || !Reaches(sink.device()))
     return LaneDown("NCCL lane: the sink is in other memory");
   const MonotonicDeadline deadline(deadline_time);
-  Turn turn(*this);
+  Turn turn(*this, job.blocks * job.block_bytes);
   REPRISE_RETURN_IF_ERROR(turn.Take(deadline));
   REPRISE_ASSIGN_OR_RETURN(const uint32_t per_group, turn.Land(job.block_bytes));
   for (uint32_t done = 0; done < job.blocks;) {
@@ -263,6 +337,7 @@ absl::Status NcclLane::Read(const ReadJob& job, BlockSink& sink, absl::Time dead
     REPRISE_RETURN_IF_ERROR(Deliver(sink, done, landed, deadline));
     done += count;
   }
+  turn.Done();
   return absl::OkStatus();
 }
 
@@ -272,13 +347,21 @@ absl::Status NcclLane::WriteGroup(NcclOpenCall call, Outgoing outgoing,
   if (opened.count > 0) {
     NcclGroup group{.sends = std::move(outgoing.blocks)};
     group.sends.resize(opened.count);
-    REPRISE_RETURN_IF_ERROR(Run(std::move(group), std::move(outgoing.keep), deadline));
-    // The shard's own words (the reservation is over, say) are the caller's to hear.
-    const absl::Status finished = options_.control->Finish(call.link, call.sequence, deadline);
-    if (deadline.over()) return finished.ok() ? absl::OkStatus() : Over();
-    REPRISE_RETURN_IF_ERROR(finished);
+    REPRISE_RETURN_IF_ERROR(Run(call.link, std::move(group), std::move(outgoing.keep), deadline));
+    REPRISE_RETURN_IF_ERROR(Finish(call, deadline));
   }
   return opened.count == call.count ? absl::OkStatus() : opened.status;
+}
+
+absl::Status NcclLane::Finish(const NcclOpenCall& call, MonotonicDeadline deadline) {
+  const absl::Status finished = options_.control->Finish(call.link, call.sequence, deadline);
+  if (finished.ok()) return finished;
+  if (deadline.over()) return Over();
+  // Its end of the link is gone, or this one is: whether the shard has the blocks is not known.
+  if (RefusalReason(finished) == kNcclLinkUnknown || absl::IsCancelled(finished))
+    return AsLaneFailure(Break(call.link, finished), deadline);
+  // The shard's own words (the reservation is over, say) are the caller's to hear.
+  return OtherLaneIfBusy(finished);
 }
 
 NcclLane::Outgoing NcclLane::Gather(BlockSource& source, uint32_t first, uint32_t blocks,
@@ -297,6 +380,10 @@ NcclLane::Outgoing NcclLane::Gather(BlockSource& source, uint32_t first, uint32_
     outgoing.keep = std::make_shared<const std::vector<PinnedBytes>>(std::move(pinned));
     return outgoing;
   }
+  // Pinned blocks are those of a shard, whose slots are on its NCCL's GPU. Whoever is asked to fill
+  // does so with kernels on its own one.
+  if (!Reaches(source.device()))
+    return {.status = LaneDown("NCCL lane: the source is on another GPU")};
   const absl::StatusOr<uint32_t> room = turn.Land(block_bytes);
   if (!room.ok()) return {.status = room.status()};
   std::vector<std::span<uint8_t>> slots;
@@ -313,7 +400,7 @@ absl::Status NcclLane::Write(const WriteJob& job, BlockSource& source, absl::Tim
   if (source.memory() != options_.device->memory())
     return LaneDown("NCCL lane: the source is in other memory");
   const MonotonicDeadline deadline(deadline_time);
-  Turn turn(*this);
+  Turn turn(*this, job.blocks.size() * job.block_bytes);
   REPRISE_RETURN_IF_ERROR(turn.Take(deadline));
   for (size_t done = 0; done < job.blocks.size();) {
     if (deadline.over()) return Over();
@@ -333,6 +420,7 @@ absl::Status NcclLane::Write(const WriteJob& job, BlockSource& source, absl::Tim
     REPRISE_RETURN_IF_ERROR(gathered);
     done += count;
   }
+  turn.Done();
   return absl::OkStatus();
 }
 

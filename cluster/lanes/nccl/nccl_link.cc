@@ -6,9 +6,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "cluster/lanes/lane_status.h"
+#include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::lanes {
+namespace {
+// How often a link that moves nothing asks NCCL whether it is still well: two calls that do not
+// wait.
+constexpr absl::Duration kIdleCheckInterval = absl::Milliseconds(500);
+}  // namespace
 
 class NcclLink::Pending {
  public:
@@ -27,12 +33,15 @@ struct NcclLink::Core {
   void Connect() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void PollConnection() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void Serve() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void CheckIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void Abort() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void Break(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void Settle(Pending& pending, absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  void Nap(absl::Duration time) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
-    changed.WaitWithTimeout(&mu, time);
+  // True when nothing has changed in all of `time`.
+  bool Nap(absl::Duration time) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    return changed.WaitWithTimeout(&mu, time);
   }
+  void Close();
   absl::Status FinishGroup(Pending& pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   absl::StatusOr<std::unique_ptr<NcclCommunicator>> NewCommunicator();
   absl::Status Warm();
@@ -44,6 +53,7 @@ struct NcclLink::Core {
   std::deque<std::shared_ptr<Pending>> queue ABSL_GUARDED_BY(mu);
   absl::Status broken ABSL_GUARDED_BY(mu);  // why the link is to fail; OK: it is not
   bool finished ABSL_GUARDED_BY(mu) = false;
+  absl::Time grace_ends ABSL_GUARDED_BY(mu) = absl::InfiniteFuture();  // set by Close
   absl::Duration nap ABSL_GUARDED_BY(mu);
 
   // Of the thread.
@@ -101,23 +111,24 @@ absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclLink::Core::NewCommunicato
 }
 
 void NcclLink::Core::PollConnection() {
-  const bool warming = state.state() == NcclLinkState::kWarming;
   mu.Unlock();
   absl::StatusOr<bool> done = communicator->Poll();
-  if (done.ok() && *done && !warming) {
-    if (const absl::Status begun = Warm(); !begun.ok()) done = begun;
-  }
   mu.Lock();
   if (!done.ok()) {
     Break(done.status());
   } else if (!*done) {
     Nap(nap);
     nap = std::min(nap * 2, limits::kNcclPollMax);
-  } else if (warming) {
+  } else if (state.state() == NcclLinkState::kWarming) {
     state.Warmed(Now());
     changed.SignalAll();
   } else {
+    // Before the warming begins: the peer may be done with it, and ask for a group, at once.
     state.Connected();
+    mu.Unlock();
+    const absl::Status begun = Warm();
+    mu.Lock();
+    if (!begun.ok()) Break(begun);
   }
 }
 
@@ -133,7 +144,7 @@ absl::Status NcclLink::Core::Warm() {
 
 void NcclLink::Core::Serve() {
   if (queue.empty()) {
-    Nap(state.wake_at() - Now());
+    if (Nap(std::min(state.wake_at() - Now(), kIdleCheckInterval))) CheckIdle();
     return;
   }
   const std::shared_ptr<Pending> pending = queue.front();
@@ -149,6 +160,14 @@ void NcclLink::Core::Serve() {
   queue.pop_front();
   state.Used(Now());
   Settle(*pending, absl::OkStatus());
+}
+
+// A peer that is gone shows before somebody's call finds out.
+void NcclLink::Core::CheckIdle() {
+  mu.Unlock();
+  const absl::Status healthy = communicator->Poll().status();
+  mu.Lock();
+  if (!healthy.ok()) Break(healthy);
 }
 
 // Runs one group, looking up between polls.
@@ -193,6 +212,7 @@ void NcclLink::Core::Abort() {
   std::deque<std::shared_ptr<Pending>> kept;
   kept.swap(queue);
   mu.Unlock();
+  if (options.down) options.down();
   communicator.reset();
   warm.reset();
   for (const std::shared_ptr<Pending>& pending : kept) pending->ticket.keep.reset();
@@ -210,7 +230,12 @@ NcclLink::NcclLink(Options options) : core_(std::make_shared<Core>(std::move(opt
 
 NcclLink::~NcclLink() {
   Close();
-  if (WaitClosed(core_->options.stop_grace)) {
+  absl::Duration grace;
+  {
+    absl::MutexLock lock(&core_->mu);
+    grace = core_->grace_ends - core_->Now();
+  }
+  if (WaitClosed(grace)) {
     thread_.join();
   } else {
     thread_.detach();
@@ -234,6 +259,11 @@ absl::StatusOr<std::shared_ptr<NcclLink::Pending>> NcclLink::Submit(NcclTicket t
   // The peer may be done with warming a moment earlier.
   if ((state != NcclLinkState::kUp && state != NcclLinkState::kWarming) || !core_->broken.ok()) {
     return LaneDown(absl::StrCat("NCCL: the link is ", NcclLinkStateName(state)));
+  }
+  if (core_->queue.size() >= limits::kNcclLinkQueueMax) {
+    return Refusal(absl::StatusCode::kResourceExhausted, "NCCL_QUEUE",
+                   absl::StrCat("this link has its ", limits::kNcclLinkQueueMax,
+                                " groups to move: wait for one, or use the stream lane"));
   }
   ticket.deadline = ticket.deadline.OrAfter(limits::kNcclTransferMax);
   auto pending = std::make_shared<Pending>(std::move(ticket));
@@ -270,11 +300,23 @@ void NcclLink::Fail(absl::string_view why) {
   }
 }
 
+void NcclLink::Core::Close() {
+  {
+    absl::MutexLock lock(&mu);
+    state.Close();
+    if (broken.ok()) broken = LaneDown("NCCL: the link was closed");
+    grace_ends = std::min(grace_ends, Now() + options.stop_grace);
+    changed.SignalAll();
+  }
+  if (options.interrupt) options.interrupt();
+}
+
 void NcclLink::Close() {
-  absl::MutexLock lock(&core_->mu);
-  core_->state.Close();
-  if (core_->broken.ok()) core_->broken = LaneDown("NCCL: the link was closed");
-  core_->changed.SignalAll();
+  core_->Close();
+}
+
+std::function<void()> NcclLink::Closer() const {
+  return [core = core_] { core->Close(); };
 }
 
 bool NcclLink::WaitClosed(absl::Duration timeout) const {

@@ -7,7 +7,8 @@
 //   - memory of a group is kept (NcclTicket's `keep`) until NCCL has let go of it, even when its
 //     caller gave up: with a peer that is dead and an abort that hangs, that is later than the
 //     call's end;
-//   - a link that failed refuses at once, until it was rebuilt.
+//   - a link that failed refuses at once, until it was rebuilt;
+//   - no more than kNcclLinkQueueMax groups wait.
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
@@ -40,8 +41,13 @@ class NcclLink {
     std::shared_ptr<NcclDevice> device;
     int rank = 0;
     // The id of the next communicator; called on the link's thread before each try, returns by the
-    // deadline.
+    // deadline, and early once interrupt was called.
     std::function<absl::StatusOr<ncclUniqueId>(MonotonicDeadline deadline)> rendezvous;
+    // The link is closed for good; from any thread, returns at once. May be empty.
+    std::function<void()> interrupt;
+    // The link is down, and its abort is about to take its time; on the link's thread, returns at
+    // once. May be empty.
+    std::function<void()> down;
     // NCCL has let go of all that it had of this link; on the link's thread. May be empty.
     std::function<void()> released;
     LinkState::Options state;
@@ -50,15 +56,16 @@ class NcclLink {
   class Pending;
 
   explicit NcclLink(Options options);
-  // Closes. Waits for the abort, but no longer than stop_grace: a thread that is stuck in NCCL is
-  // left behind, with all that it may still touch.
+  // Closes. Waits for the abort, but no longer than until stop_grace after the first Close: a
+  // thread that is stuck in NCCL is left behind, with all that it may still touch. Whoever ends
+  // several links closes them all before it waits for one.
   ~NcclLink();
 
   NcclLinkState state() const;
   // Somebody has use for the link: connects in the background, unless it is up or backing off.
   void Want();
   // Queues a group behind those before it. UNAVAILABLE (LANE_DOWN) unless the link is up
-  // or about to be.
+  // or about to be; RESOURCE_EXHAUSTED (NCCL_QUEUE) when kNcclLinkQueueMax are not done yet.
   absl::StatusOr<std::shared_ptr<Pending>> Submit(NcclTicket ticket);
   // OK when the group is done; UNAVAILABLE (LANE_DOWN) when the link failed; DEADLINE_EXCEEDED, and
   // the link fails.
@@ -67,6 +74,8 @@ class NcclLink {
   void Fail(absl::string_view why);
   // Gives up for good. Returns at once.
   void Close();
+  // The same for whoever may outlive the link.
+  std::function<void()> Closer() const;
   // True once the thread is done with NCCL after Close, or after the failure of a link that is not
   // rebuilt.
   bool WaitClosed(absl::Duration timeout) const;

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -24,15 +25,20 @@ Function FakeNcclSymbol(const char* name) {
 
 class FakeDevice final : public lanes::NcclDevice {
  public:
-  explicit FakeDevice(lanes::MemoryKind memory = lanes::MemoryKind::kHost) : memory_(memory) {}
+  explicit FakeDevice(lanes::MemoryKind memory = lanes::MemoryKind::kHost, int index = 0)
+      : memory_(memory), index_(index) {}
   lanes::MemoryKind memory() const override { return memory_; }
+  int index() const override { return index_; }
   absl::Status Enter() override { return absl::OkStatus(); }
   absl::StatusOr<std::unique_ptr<lanes::DeviceQueue>> CreateQueue() override {
     return std::make_unique<Queue>();
   }
   absl::StatusOr<std::unique_ptr<lanes::DeviceMemory>> Allocate(uint64_t bytes) override {
+    if (allocating) allocating(bytes);
     return std::make_unique<Memory>(bytes, allocated_);
   }
+  // Called at the start of Allocate. Set while no link works.
+  std::function<void(uint64_t bytes)> allocating;
   // What was allocated and lives.
   uint64_t allocated_bytes() const { return *allocated_; }
 
@@ -63,6 +69,7 @@ class FakeDevice final : public lanes::NcclDevice {
   };
 
   const lanes::MemoryKind memory_;
+  const int index_;
   const std::shared_ptr<std::atomic<uint64_t>> allocated_ =
       std::make_shared<std::atomic<uint64_t>>(0);
 };

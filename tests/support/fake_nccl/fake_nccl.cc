@@ -26,6 +26,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -48,6 +49,7 @@ using reprise::testing::FakeStream;
 
 constexpr int kVersion = 22809;
 constexpr int kPollMs = 2;
+constexpr std::chrono::milliseconds kIdlePoll(20);
 
 struct Faults {
   std::string init, group;
@@ -166,7 +168,9 @@ struct ncclComm {
       Group group;
       {
         std::unique_lock<std::mutex> lock(mu);
-        changed.wait(lock, [this] { return stop || !queue.empty(); });
+        while (!changed.wait_for(lock, kIdlePoll, [this] { return stop || !queue.empty(); })) {
+          if (PeerIsGone() && !faults.silent) state = ncclRemoteError;
+        }
         if (stop) return;
         group = queue.front();
       }
@@ -182,6 +186,12 @@ struct ncclComm {
         --untold;
       }
     }
+  }
+
+  // Nothing comes while nobody sends, but the end of the connection does.
+  bool PeerIsGone() const {
+    char byte = 0;
+    return ::recv(socket, &byte, 1, MSG_PEEK) == 0;
   }
 
   void WaitForStop() {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -51,34 +52,75 @@ class ThreadedControl final : public lanes::NcclControl {
     });
   }
   void Hangup(lanes::NcclLinkId link) override { host_->Hangup(attachment_, link); }
+  void Interrupt() override {
+    absl::MutexLock lock(&mu_);
+    interrupted_ = true;
+  }
 
  private:
   template <typename Answer>
   Answer Await(lanes::MonotonicDeadline deadline, std::function<Answer()> call) {
-    struct State {
-      absl::Mutex mu;
-      bool done = false;
-      Answer answer = absl::DeadlineExceededError("no answer");
-    };
-    auto state = std::make_shared<State>();
-    {
+    auto answer = std::make_shared<std::optional<Answer>>();
+    absl::MutexLock lock(&mu_);
+    threads_.emplace_back([this, answer, call = std::move(call)] {
+      Answer said = call();
       absl::MutexLock lock(&mu_);
-      threads_.emplace_back([state, call = std::move(call)] {
-        Answer answer = call();
-        absl::MutexLock lock(&state->mu);
-        state->answer = std::move(answer);
-        state->done = true;
-      });
-    }
-    absl::MutexLock lock(&state->mu);
-    state->mu.AwaitWithTimeout(absl::Condition(&state->done), deadline.left());
-    return state->answer;
+      *answer = std::move(said);
+    });
+    const auto over = [this, &answer]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+      return answer->has_value() || interrupted_;
+    };
+    mu_.AwaitWithTimeout(absl::Condition(&over), deadline.left());
+    if (answer->has_value()) return **answer;
+    return interrupted_ ? Answer(absl::CancelledError("interrupted"))
+                        : Answer(absl::DeadlineExceededError("no answer"));
   }
 
   lanes::NcclHost* const host_;
   const AttachmentId attachment_;
   absl::Mutex mu_;
-  std::list<std::thread> threads_;
+  bool interrupted_ ABSL_GUARDED_BY(mu_) = false;
+  std::list<std::thread> threads_ ABSL_GUARDED_BY(mu_);
+};
+
+// Another control, between which and its caller a test stands. A hook that is not set, or answers
+// nullopt, passes the call on.
+class HookedControl final : public lanes::NcclControl {
+ public:
+  struct Hooks {
+    std::function<std::optional<absl::Status>(lanes::MonotonicDeadline deadline)> connect;
+    std::function<std::optional<absl::StatusOr<lanes::NcclOpened>>(const lanes::NcclOpenCall& call)>
+        open;
+    std::function<std::optional<absl::Status>()> finish;
+    std::function<void()> interrupt;
+  };
+  HookedControl(std::shared_ptr<lanes::NcclControl> next, Hooks hooks)
+      : next_(std::move(next)), hooks_(std::move(hooks)) {}
+
+  absl::Status Connect(const lanes::NcclConnectCall& call,
+                       lanes::MonotonicDeadline deadline) override {
+    const auto said = hooks_.connect ? hooks_.connect(deadline) : std::nullopt;
+    return said.has_value() ? *said : next_->Connect(call, deadline);
+  }
+  absl::StatusOr<lanes::NcclOpened> Open(const lanes::NcclOpenCall& call,
+                                         lanes::MonotonicDeadline deadline) override {
+    const auto said = hooks_.open ? hooks_.open(call) : std::nullopt;
+    return said.has_value() ? *said : next_->Open(call, deadline);
+  }
+  absl::Status Finish(lanes::NcclLinkId link, uint64_t sequence,
+                      lanes::MonotonicDeadline deadline) override {
+    const auto said = hooks_.finish ? hooks_.finish() : std::nullopt;
+    return said.has_value() ? *said : next_->Finish(link, sequence, deadline);
+  }
+  void Hangup(lanes::NcclLinkId link) override { next_->Hangup(link); }
+  void Interrupt() override {
+    if (hooks_.interrupt) hooks_.interrupt();
+    next_->Interrupt();
+  }
+
+ private:
+  const std::shared_ptr<lanes::NcclControl> next_;
+  const Hooks hooks_;
 };
 
 // A host as the NCCL lane sees it: one block of every read may lie in other memory than the
@@ -106,8 +148,10 @@ class NcclRig {
                                     .back_off_max = absl::Milliseconds(100)};
     uint64_t landing_bytes = 16 << 20;
     std::shared_ptr<lanes::LinkCap> cap;
-    // How the caller's end reaches the shard's; empty: ThreadedControl.
+    absl::Duration stop_grace = limits::kNcclStopGrace;
+    // How the caller's end reaches the shard's; empty: ThreadedControl, with hooks.
     std::function<std::shared_ptr<lanes::NcclControl>(lanes::NcclHost*)> control;
+    HookedControl::Hooks hooks;
   };
   static constexpr AttachmentId kAttachment{0x1234};
 
@@ -115,17 +159,24 @@ class NcclRig {
   explicit NcclRig(Options options)
       : host_(kAttachment, [this](uint64_t bytes) { return extents_.Allocate(bytes); }),
         view_(*lanes::ViewServer::Create({.host = &host_, .exporter = &extents_})),
-        nccl_host_(std::make_unique<lanes::NcclHost>(lanes::NcclHost::Options{
-            .host = &nccl_view_, .nccl = nccl_, .device = device_, .state = options.state})) {
+        nccl_host_(std::make_unique<lanes::NcclHost>(
+            lanes::NcclHost::Options{.host = &nccl_view_,
+                                     .nccl = nccl_,
+                                     .device = device_,
+                                     .state = options.state,
+                                     .stop_grace = options.stop_grace})) {
     auto nccl = std::make_unique<lanes::NcclLane>(lanes::NcclLane::Options{
         .nccl = nccl_,
         .device = device_,
         .control = options.control
                        ? options.control(nccl_host_.get())
-                       : std::make_shared<ThreadedControl>(nccl_host_.get(), kAttachment),
+                       : std::make_shared<HookedControl>(
+                             std::make_shared<ThreadedControl>(nccl_host_.get(), kAttachment),
+                             options.hooks),
         .cap = options.cap,
         .landing_bytes = options.landing_bytes,
-        .state = options.state});
+        .state = options.state,
+        .stop_grace = options.stop_grace});
     nccl_lane_ = nccl.get();
     std::vector<std::unique_ptr<lanes::Lane>> lanes;
     lanes.push_back(std::move(nccl));

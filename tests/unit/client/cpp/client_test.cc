@@ -3,10 +3,12 @@
 
 #include <thread>
 
+#include "absl/synchronization/notification.h"
 #include "client/cpp/explain_json.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "proto/types/clock.h"
 #include "proto/types/refusal.h"
 #include "tests/unit/client/cpp/fake_cluster.h"
 
@@ -322,6 +324,32 @@ TEST_F(ClientTest, AShardThatRestartedIsAttachedToAgainAtOnce) {
   EXPECT_EQ(Acquire(keys).run->blocks(), 0u);
   EXPECT_EQ(Store(keys).stored, 6u);
   EXPECT_EQ(Acquire(keys).run->blocks(), 6u);
+}
+
+TEST_F(ClientTest, NoCallWaitsForTheEndOfALink) {
+  const auto keys = ChainNamed("chain", 6);
+  Store(keys);
+  FakeShard& home = cluster_.Home(kSession);
+  home.trouble.stuck = true;
+  // Whoever waits is set free, late.
+  absl::Notification done;
+  std::thread patience([&] {
+    done.WaitForNotificationWithTimeout(absl::Seconds(10));
+    home.trouble.stuck = false;
+  });
+  const absl::Time started = MonotonicClock().Now();
+  for (int i = 0; i < 3; ++i) {
+    // Its run may be the last owner of the link.
+    AcquireResult held = Acquire(keys);
+    EXPECT_EQ(held.run->blocks(), 6u);
+    home.Restart();
+    held.run.reset();
+    EXPECT_EQ(Acquire(keys).run->blocks(), 0u);
+    EXPECT_EQ(Store(keys).stored, 6u);
+  }
+  EXPECT_LT(MonotonicClock().Now() - started, absl::Seconds(5));
+  done.Notify();
+  patience.join();
 }
 
 TEST_F(ClientTest, AStoreGoesToTheNextShardWhenHomeIsDeadDrainingOrHung) {

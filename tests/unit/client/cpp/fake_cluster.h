@@ -29,6 +29,7 @@ struct Trouble {
   std::atomic<bool> down{false};  // refuses connections; links are dead
   std::atomic<bool> hung{false};  // answers nothing, as under SIGSTOP
   std::atomic<bool> draining{false};
+  std::atomic<bool> stuck{false};      // links to it do not end, as with an abort that hangs
   std::atomic<int> die_at_block{-1};   // goes down when it is about to deliver this block of a read
   std::atomic<int> corrupt_block{-1};  // flips a byte of this block of every read
   std::atomic<int> reads{0};
@@ -145,7 +146,10 @@ class FakeLink final : public cluster::ShardLink {
         engine_(shard.engine()),
         attachment_(attachment),
         lane_(*engine_, attachment, shard.trouble) {}
-  ~FakeLink() override { engine_->Detach(attachment_); }
+  ~FakeLink() override {
+    while (shard_.trouble.stuck) absl::SleepFor(absl::Milliseconds(2));
+    engine_->Detach(attachment_);
+  }
 
   bool alive() const override { return !shard_.trouble.down && shard_.engine() == engine_; }
   bool draining() const override { return shard_.trouble.draining; }

@@ -50,6 +50,7 @@ struct FakePeer {
   bool draining ABSL_GUARDED_BY(mu) = false;
   size_t room_blocks ABSL_GUARDED_BY(mu) = ~size_t{0};
   absl::Notification* hold ABSL_GUARDED_BY(mu) = nullptr;  // Reserve waits for it
+  absl::Notification* end ABSL_GUARDED_BY(mu) = nullptr;   // the end of a link waits for it
 
   std::set<BlockKey> Stored() {
     absl::MutexLock lock(&mu);
@@ -60,6 +61,14 @@ struct FakePeer {
 class FakeLink final : public ShardLink, public lanes::Lane {
  public:
   FakeLink(FakePeer& peer, ShardId id) : peer_(peer), id_(std::move(id)) {}
+  ~FakeLink() override {
+    absl::Notification* end = nullptr;
+    {
+      absl::MutexLock lock(&peer_.mu);
+      end = peer_.end;
+    }
+    if (end != nullptr) end->WaitForNotification();
+  }
 
   bool alive() const override { return true; }
   bool draining() const override {

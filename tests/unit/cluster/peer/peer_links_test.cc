@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <thread>
+
+#include "absl/synchronization/notification.h"
+#include "proto/types/clock.h"
 #include "proto/types/limits.h"
 #include "tests/support/manual_clock.h"
 #include "tests/unit/cluster/peer/fake_peers.h"
@@ -77,6 +81,28 @@ TEST_F(PeerLinksTest, ALinkWhoseCallFailedIsGivenUp) {
   ASSERT_TRUE(second.ok());
   EXPECT_NE(*first, *second);
   EXPECT_EQ(connects(), 2);
+}
+
+TEST_F(PeerLinksTest, NobodyWaitsForTheEndOfALink) {
+  absl::Notification end;
+  {
+    absl::MutexLock lock(&cluster_.peer("a").mu);
+    cluster_.peer("a").end = &end;
+  }
+  // Whoever waits is set free, late.
+  std::thread patience([&] {
+    if (!end.WaitForNotificationWithTimeout(absl::Seconds(10))) end.Notify();
+  });
+  const absl::Time started = MonotonicClock().Now();
+  ASSERT_TRUE(Get().ok());
+  links_.Failed(member_);
+  clock_.Advance(limits::kBreakerOpenMin);
+  ASSERT_TRUE(Get().ok());
+  member_.address = "127.0.0.1:7002";
+  ASSERT_TRUE(Get().ok());
+  EXPECT_LT(MonotonicClock().Now() - started, absl::Seconds(5));
+  if (!end.HasBeenNotified()) end.Notify();
+  patience.join();
 }
 
 TEST_F(PeerLinksTest, ADrainingPeerGetsNoNewWorkAndIsNotCountedAsFailed) {

@@ -109,6 +109,23 @@ TEST_F(LinkStateTest, ALinkThatNobodyWantsIsNotRebuilt) {
   EXPECT_EQ(link.state(), State::kIdle);
 }
 
+TEST_F(LinkStateTest, AnIdleLinkIsNotMadeAgainForThoseWhoWantedItWhileItWasMade) {
+  LinkState link(Defaults());
+  link.Want();
+  EXPECT_EQ(link.Next(now_), Step::kConnect);
+  link.Want();
+  link.Connected();
+  link.Want();
+  link.Warmed(now_);
+  link.Want();
+  now_ += 301 * kSecond;
+  EXPECT_EQ(link.Next(now_), Step::kAbort);
+  link.Aborted(now_);
+  EXPECT_EQ(link.Next(now_), Step::kWait);
+  link.Want();
+  EXPECT_EQ(link.Next(now_), Step::kConnect);
+}
+
 TEST_F(LinkStateTest, AnIdleLinkIsClosedWithoutAWaitAfterIt) {
   LinkState link(Defaults());
   BringUp(link);
