@@ -165,9 +165,14 @@ inline constexpr size_t kNcclLinksMax = 64;                     // of a process;
 inline constexpr size_t kNcclPeerCallsMax = 2 * kNcclLinksMax;  // of a shard at once; a call waits
 inline constexpr size_t kNcclLinksPerAttachmentMax = 8;         // served to one caller
 inline constexpr size_t kNcclLinkQueueMax = 64;                 // transfers of a link not done yet
-inline constexpr uint64_t kNcclLandingBytes = 64ull << 20;      // device memory of a caller's link
-inline constexpr size_t kNcclGroupBlocksMax = 256;              // sends or receives in one group
-inline constexpr uint64_t kNcclWarmBytes = 4096;                // sent each way before first use
+inline constexpr double kNcclLateFactor = 4;  // a call that has its link for this much longer than
+inline constexpr absl::Duration kNcclLateMin =
+    absl::Milliseconds(100);  //   its bytes should take, and for at least this long, is stuck
+inline constexpr absl::Duration kNcclIdleCheckInterval =
+    absl::Milliseconds(500);  // whether the peer of a link that nobody uses is still there
+inline constexpr uint64_t kNcclLandingBytes = 64ull << 20;  // device memory of a caller's link
+inline constexpr size_t kNcclGroupBlocksMax = 256;          // sends or receives in one group
+inline constexpr uint64_t kNcclWarmBytes = 4096;            // sent each way before first use
 inline constexpr absl::Duration kNcclConnectTimeout = absl::Seconds(20);  // warming included
 inline constexpr absl::Duration kNcclTransferMax = absl::Seconds(10);     // of one group
 inline constexpr absl::Duration kNcclIdleMax = absl::Minutes(5);          // then the link is closed

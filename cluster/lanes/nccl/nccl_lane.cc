@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cluster/lanes/lane_status.h"
+#include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 
@@ -20,11 +21,6 @@ absl::Status Over() {
 absl::Status LinkIsDown() {
   return LaneDown("NCCL lane: the link is down");
 }
-
-// A call that has the link for this much longer than its bytes should take, and for longer than a
-// machine that is merely busy is late, is stuck.
-constexpr double kLateFactor = 4;
-constexpr absl::Duration kLateMin = absl::Milliseconds(100);
 
 NcclLinkId RandomLinkId() {
   uint64_t value = 0;
@@ -273,7 +269,8 @@ NcclLane::~NcclLane() {
 absl::Duration NcclLane::TimeFor(uint64_t bytes) const {
   const double seen = rate_.At(MonotonicClock().Now()).nccl;
   const double rate = seen > 0 ? seen : limits::kNcclBytesPerSecond;
-  return std::max(kLateMin, kLateFactor * absl::Seconds(static_cast<double>(bytes) / rate));
+  return std::max(limits::kNcclLateMin,
+                  limits::kNcclLateFactor * absl::Seconds(static_cast<double>(bytes) / rate));
 }
 
 absl::StatusOr<NcclOpened> NcclLane::Open(NcclOpenCall& call, MonotonicDeadline deadline) {

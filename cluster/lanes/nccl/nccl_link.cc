@@ -6,16 +6,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "cluster/lanes/lane_status.h"
+#include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::lanes {
-namespace {
-// How often a link that moves nothing asks NCCL whether it is still well: two calls that do not
-// wait.
-constexpr absl::Duration kIdleCheckInterval = absl::Milliseconds(500);
-}  // namespace
-
 class NcclLink::Pending {
  public:
   explicit Pending(NcclTicket t) : ticket(std::move(t)) {}
@@ -144,7 +139,7 @@ absl::Status NcclLink::Core::Warm() {
 
 void NcclLink::Core::Serve() {
   if (queue.empty()) {
-    if (Nap(std::min(state.wake_at() - Now(), kIdleCheckInterval))) CheckIdle();
+    if (Nap(std::min(state.wake_at() - Now(), limits::kNcclIdleCheckInterval))) CheckIdle();
     return;
   }
   const std::shared_ptr<Pending> pending = queue.front();
