@@ -40,6 +40,7 @@ absl::StatusOr<std::shared_ptr<ShardLink>> PeerLinks::Get(const Member& member,
     if (peer.link != nullptr) dropped = std::exchange(peer.link, nullptr);
     if (clock_.Now() < peer.rests_until) return Resting(member, "did not answer lately");
   }
+  dropped.reset();
   const absl::Time give_up = std::min(deadline, absl::Now() + limits::kPeerConnectTimeout);
   absl::StatusOr<std::unique_ptr<ShardLink>> made = connect_(member, give_up);
   if (made.ok() && (*made)->shard_id() != member.id) {

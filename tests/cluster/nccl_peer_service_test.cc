@@ -1,15 +1,22 @@
 // What a shard's PeerService owes its callers when there are many of them, and when they go.
 #include "cluster/peer/nccl_peer_service.h"
 
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <memory>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "cluster/link/nccl_rpc_control.h"
+#include "proto/types/clock.h"
 #include "proto/types/refusal.h"
+#include "proto/wire/channel.h"
 #include "proto/wire/status.h"
 #include "tests/support/fake_nccl/fake_device.h"
 #include "tests/support/memory_lane_host.h"
@@ -99,6 +106,32 @@ TEST_F(NcclPeerServiceTest, AnAttachmentThatEndsWhileItConnectsLeavesNoLink) {
   const grpc::Status refused = service.NcclConnect(&context_, &connect, &connected);
   EXPECT_EQ(refused.error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_TRUE(AwaitLinks(0));
+}
+
+TEST_F(NcclPeerServiceTest, AnInterruptedCallerWaitsForNoAnswer) {
+  cluster::NcclPeerService service(&host_, AuthorizeSlowly());
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  cluster::NcclRpcControl control(wire::MakeChannel("127.0.0.1:" + std::to_string(port)), kSlow);
+  const auto patience = lanes::MonotonicDeadline::After(absl::Seconds(60));
+  absl::Status connected, finished;
+  std::thread connecting([&] { connected = control.Connect({kLink, {}}, patience); });
+  std::thread finishing([&] { finished = control.Finish(kLink, 1, patience); });
+  while (waiting_ < 2) std::this_thread::yield();
+  const absl::Time started = MonotonicClock().Now();
+  control.Interrupt();
+  connecting.join();
+  finishing.join();
+  EXPECT_TRUE(absl::IsCancelled(connected)) << connected;
+  EXPECT_TRUE(absl::IsCancelled(finished)) << finished;
+  EXPECT_TRUE(absl::IsCancelled(control.Connect({kLink, {}}, patience)));
+  EXPECT_LT(MonotonicClock().Now() - started, absl::Seconds(10));
+  go_on_.Notify();
+  server->Shutdown();
+  server->Wait();
 }
 
 }  // namespace
