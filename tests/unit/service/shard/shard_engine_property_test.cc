@@ -24,6 +24,8 @@ enum class Verb {
   kAdvance,
   kEvict,
   kQuarantine,
+  kShare,
+  kLose,
   kCount
 };
 
@@ -109,6 +111,12 @@ class Pair {
         break;
       case Verb::kQuarantine:
         if (step.b % 8 == 0) Quarantine(spec, chain);
+        break;
+      case Verb::kShare:
+        Share(client, spec, chain, step.b >> 12);
+        break;
+      case Verb::kLose:
+        Lose(client, spec, chain);
         break;
       case Verb::kCount:
         break;
@@ -314,7 +322,51 @@ class Pair {
 
   void Detach(Client& client) {
     engine_->Detach(client.id);
+    engine_->Unshared(client.id);
     Attach(client);
+  }
+
+  // Calls `with` with the blocks of the chain that are stored, in place.
+  template <typename With>
+  void Opened(Client& client, uint32_t spec, const std::vector<Path>& chain, const With& with) {
+    const auto acquired =
+        engine_->Acquire(client.id, {.spec = client.handles[spec], .keys = Keys(chain)});
+    RC_ASSERT(acquired.ok());
+    if (!acquired->lease) return;
+    with(engine_->OpenRead(client.id, acquired->lease, 0, 0).value());
+    RC_ASSERT(engine_->Release(client.id, {{acquired->lease}}).value() == 1);
+  }
+
+  // The client maps an extent of device memory, or is said to have none mapped any more.
+  void Share(Client& client, uint32_t spec, const std::vector<Path>& chain, uint32_t bits) {
+    if (bits % 4 == 0) engine_->Unshared(client.id);
+    if (bits % 4 == 0 || control_->lost) return;
+    Opened(client, spec, chain, [&](const std::vector<lanes::PinnedBytes>& blocks) {
+      if (blocks.back().memory != lanes::MemoryKind::kDevice) return;
+      const auto place = engine_->Export(blocks.back().bytes.data());
+      RC_ASSERT(place.has_value() && engine_->Share(place->extent, client.id).ok());
+    });
+  }
+
+  // The device is lost, and a reader of it is the first to see it. Leases keep nothing there.
+  void Lose(Client& client, uint32_t spec, const std::vector<Path>& chain) {
+    if (control_->lost) return;
+    Advance(absl::Seconds(2));  // so that nobody is writing
+    Opened(client, spec, chain, [&](const std::vector<lanes::PinnedBytes>& blocks) {
+      if (blocks.back().memory != lanes::MemoryKind::kDevice) return;
+      control_->lost = true;
+      std::vector<uint8_t> bytes(blocks.back().bytes.size());
+      RC_ASSERT(absl::IsInternal(engine_->CopyToHost(blocks.back().bytes, bytes)));
+    });
+    if (!control_->lost) return;
+    engine_->Tick();
+    stored_ = Observed();
+    for (Client& holder : clients_) {
+      for (Lease& lease : holder.leases) {
+        std::erase_if(lease.blocks, [&](const Path& path) { return !stored_.contains(path); });
+      }
+    }
+    for (const auto& [block, tier] : watched_) RC_ASSERT(tier == Tier::kDram);
   }
 
   void Advance(absl::Duration by) {
