@@ -116,7 +116,7 @@ class Pair {
         Share(client, spec, chain, step.b >> 12);
         break;
       case Verb::kLose:
-        if (step.b % 8 == 0) Lose(client, spec, chain);
+        Lose(client, spec, chain);
         break;
       case Verb::kCount:
         break;
