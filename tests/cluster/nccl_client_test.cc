@@ -129,7 +129,7 @@ TEST_F(NcclClientTest, AByteFlippedOnTheWayToTheShardIsRefusedAndNothingOfTheCha
   const client::StoreResult stored = StoreByNccl(from, keys);
   EXPECT_EQ(shard_->end().use().blocks_written, kBlocks);
   EXPECT_EQ(stored.stored, 0u);
-  EXPECT_TRUE(absl::IsDataLoss(stored.status)) << stored.status;
+  EXPECT_EQ(RefusalReason(stored.status), "CHECKSUM_MISMATCH") << stored.status;
   EXPECT_EQ(Stored(keys), 0u);
   EXPECT_EQ(shard_->shard().engine().CheckInvariants(), absl::OkStatus());
 }

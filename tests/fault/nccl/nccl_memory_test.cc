@@ -157,6 +157,11 @@ TEST_F(NcclFault, AReadWithABlockOutsideDeviceMemoryGoesByAnotherLaneAndTheLinkS
   rig_->nccl_view().elsewhere = kBlocks;
   EXPECT_TRUE(Read(4).ok());
   EXPECT_EQ(rig_->lane().BlocksServed(LaneKind::kNccl), kBlocks);
+  // The shard is done, and counts, a moment later.
+  const auto deadline = lanes::MonotonicDeadline::After(absl::Seconds(30));
+  while (rig_->nccl_host().moved().blocks_sent < kBlocks && !deadline.over()) {
+    std::this_thread::yield();
+  }
   EXPECT_EQ(rig_->nccl_host().moved().blocks_sent, kBlocks);
   ExpectNothingLeft();
 }
