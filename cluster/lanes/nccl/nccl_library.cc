@@ -71,10 +71,4 @@ absl::Status NcclLibrary::ToStatus(ncclResult_t result, absl::string_view doing)
                                static_cast<int>(result), ")"));
 }
 
-std::string NcclDoctorLine() {
-  const absl::StatusOr<std::shared_ptr<const NcclLibrary>> nccl = NcclLibrary::Load();
-  if (!nccl.ok()) return std::string(nccl.status().message());
-  return absl::StrCat("NCCL: found, version ", (*nccl)->VersionText());
-}
-
 }  // namespace reprise::lanes

@@ -45,7 +45,4 @@ class NcclLibrary {
   int version_ = 0;
 };
 
-// One line for `reprise doctor`: the version found, or why there is none and what to do.
-std::string NcclDoctorLine();
-
 }  // namespace reprise::lanes

@@ -48,11 +48,5 @@ TEST(NcclLibraryTest, WithoutAGpuTheRealOneLoadsAndFailsCleanly) {
       IsLaneDown((*nccl)->ToStatus((*nccl)->CommInitRankConfig(&comm, 2, id, 0, &config), "init")));
 }
 
-TEST(NcclLibraryTest, TheDoctorsLineIsOneLine) {
-  const std::string line = NcclDoctorLine();
-  EXPECT_THAT(line, ::testing::StartsWith("NCCL: "));
-  EXPECT_EQ(line.find('\n'), std::string::npos);
-}
-
 }  // namespace
 }  // namespace reprise::lanes
