@@ -3,8 +3,8 @@
 // lanes that carry host bytes. Making one costs milliseconds, so they are pooled.
 //
 // Invariants: a workspace belongs to one transfer at a time and comes back with nothing under way
-// on its streams; a GPU is touched only by a call that names it. Thread safety: a pool's methods may
-// be called from any thread; a workspace is used by one thread at a time.
+// on its streams; a GPU is touched only by a call that names it. Thread safety: a pool's methods
+// may be called from any thread; a workspace is used by one thread at a time.
 #pragma once
 
 #include <array>

@@ -50,7 +50,7 @@ class Pool {
   // Whether its memory is out of reach for good, its device being lost.
   virtual bool lost() const { return false; }
 
-  // Whether one block of `block_bytes` fits an extent at all, and nothing is lost that is put there.
+  // Whether one block of `block_bytes` fits an extent at all, and the memory is not lost.
   bool Fits(uint64_t block_bytes) const {
     return !lost() && SlotAllocator::SlotBytes(block_bytes) <= extent_bytes_;
   }

@@ -2,14 +2,14 @@
 // pinned, so that blocks go between them and a GPU by its copy engine, and no CPU copies them.
 //
 // A reader has a file that it may read alone, and a pin of that kind; a writer's pin is good for
-// both. A driver takes its time to pin an extent, so a thread does it. Until then, and where the driver
-// refuses, the extent is used as any other host memory; a refused one is tried again after
+// both. A driver takes its time to pin an extent, so a thread does it. Until then, and where the
+// driver refuses, the extent is used as any other host memory; a refused one is tried again after
 // limits::kViewDeviceRetryAfter. Pages that a GPU has pinned do not go back to the machine when the
 // shard gives an extent other memory for its next owner; so the thread looks every
 // limits::kViewPinCheckInterval whether an extent's file has lost its pages, and lets go of it.
 //
-// Invariants: an extent is pinned at most once for reading and once for writing; what Find returned stays pinned while it lives.
-// Thread safety: all methods may be called from any thread.
+// Invariants: an extent is pinned at most once for reading and once for writing; what Find returned
+// stays pinned while it lives. Thread safety: all methods may be called from any thread.
 #pragma once
 
 #include <cstdint>
