@@ -13,6 +13,17 @@
 #include "proto/types/limits.h"
 
 namespace reprise::lanes::view {
+namespace {
+
+// What is reserved beyond an extent: it begins where a huge page may, and after it comes something
+// that is nobody's.
+constexpr uint64_t kRoomBytes = 2 << 20;
+
+absl::Status CannotMap() {
+  return LaneDown(absl::StrCat("view lane: mmap: ", std::strerror(errno)));
+}
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<const Mapping>> Mapping::Create(const Descriptor& file,
                                                                uint64_t bytes, bool writable) {
@@ -24,16 +35,25 @@ absl::StatusOr<std::shared_ptr<const Mapping>> Mapping::Create(const Descriptor&
     return LaneDown("view lane: the extent is no file that is safe to map");
   }
   const int protection = PROT_READ | (writable ? PROT_WRITE : 0);
-  void* base = ::mmap(nullptr, bytes, protection, MAP_SHARED, file.get(), 0);
-  if (base == MAP_FAILED) return LaneDown(absl::StrCat("view lane: mmap: ", std::strerror(errno)));
+  void* const reserved = ::mmap(nullptr, bytes + kRoomBytes, PROT_NONE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) return CannotMap();
+  const auto address = reinterpret_cast<uintptr_t>(reserved);
+  auto* const base =
+      static_cast<uint8_t*>(reserved) + (kRoomBytes - address % kRoomBytes) % kRoomBytes;
+  if (::mmap(base, bytes, protection, MAP_SHARED | MAP_FIXED, file.get(), 0) == MAP_FAILED) {
+    const absl::Status status = CannotMap();
+    ::munmap(reserved, bytes + kRoomBytes);
+    return status;
+  }
   // Best effort: not every kernel has huge pages for shared memory.
   ::madvise(base, bytes, MADV_HUGEPAGE);
   ::madvise(base, bytes, MADV_DONTDUMP);
-  return std::shared_ptr<const Mapping>(new Mapping(static_cast<uint8_t*>(base), bytes, writable));
+  return std::shared_ptr<const Mapping>(new Mapping(reserved, base, bytes, writable));
 }
 
 Mapping::~Mapping() {
-  ::munmap(base_, bytes_);
+  ::munmap(reserved_, bytes_ + kRoomBytes);
 }
 
 std::shared_ptr<const Mapping> ExtentMap::Find(uint64_t extent, bool writable) const {

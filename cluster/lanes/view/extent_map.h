@@ -2,8 +2,10 @@
 // writing.
 //
 // Invariants: an extent is mapped only when its file is sealed against shrinking and as large as
-// told, so that no access within it can fault; a mapping lives as long as somebody uses it, even
-// when the map lets go of it. Thread safety: all methods may be called from any thread.
+// told, so that no access within it can fault; no two mappings lie next to each other, so that what
+// lies together is one extent's, as a driver that pins them wants it; a mapping lives as long as
+// somebody uses it, even when the map lets go of it. Thread safety: all methods may be called from
+// any thread.
 #pragma once
 
 #include <cstdint>
@@ -32,9 +34,10 @@ class Mapping {
   uint8_t* writable_data() const { return writable_ ? base_ : nullptr; }
 
  private:
-  Mapping(uint8_t* base, uint64_t bytes, bool writable)
-      : base_(base), bytes_(bytes), writable_(writable) {}
+  Mapping(void* reserved, uint8_t* base, uint64_t bytes, bool writable)
+      : reserved_(reserved), base_(base), bytes_(bytes), writable_(writable) {}
 
+  void* const reserved_;  // of a little more, around base_
   uint8_t* const base_;
   const uint64_t bytes_;
   const bool writable_;

@@ -77,7 +77,7 @@ def through_the_cache(
     return torch.from_numpy(back).permute(1, 2, 0, 3, 4).flatten(2, 3)
 
 
-def test_int4_costs_attention_no_more_than_the_reference_of_as_many_bits(
+def test_int4_costs_attention_what_the_reference_of_as_many_bits_does(
     client: reprise.Client, prompt: Prompt
 ) -> None:
     both = keys_and_values()
@@ -86,7 +86,7 @@ def test_int4_costs_attention_no_more_than_the_reference_of_as_many_bits(
     keys, values = both
     per_token = error(torch.stack((four_bits(keys, -1, GROUP), four_bits(values, -1, GROUP))))
     print(f"attention error: int4 {ours:.4f}, KIVI {reference:.4f}, keys per token {per_token:.4f}")
-    assert 0 < ours <= reference * 1.01
+    assert 0 < ours <= reference * 1.01, "one percent for the rounding of steps"
     assert per_token > 2 * reference, "keys without outliers tell nothing"
 
 
@@ -98,5 +98,4 @@ def test_more_bits_cost_attention_less(client: reprise.Client, prompt: Prompt) -
     }
     print(errors)
     assert errors["none"] == 0
-    assert errors["int8"] < errors["int4"] <= errors["int4_g64"] * 1.05
-    assert errors["fp8_e4m3"] < 0.05
+    assert errors["int8"] < errors["fp8_e4m3"] < errors["int4"] < errors["int4_g64"]

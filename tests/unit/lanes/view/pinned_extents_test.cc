@@ -8,6 +8,7 @@
 #include <cstring>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "tests/support/fake_gpu/fake_gpu.h"
@@ -145,6 +146,17 @@ TEST_F(PinnedExtentsTest, WhatIsRefusedIsNotTriedAgainAtOnce) {
   for (uint64_t extent = 1; extent <= 3; ++extent) {
     EXPECT_EQ(extents_->Find({extent}), nullptr);
     EXPECT_FALSE(extents_->Wanted({extent}));
+  }
+}
+
+// Blocks that lie together are copied together, and no copy may leave what was pinned as one.
+TEST_F(PinnedExtentsTest, NoTwoMappingsLieNextToEachOther) {
+  std::vector<std::shared_ptr<const Mapping>> mappings;
+  for (int i = 0; i < 16; ++i) {
+    mappings.push_back(*Mapping::Create(file_.Copy(), kBytes, /*writable=*/i % 2 == 0));
+  }
+  for (const auto& one : mappings) {
+    for (const auto& other : mappings) EXPECT_NE(one->data() + kBytes, other->data());
   }
 }
 
