@@ -19,21 +19,8 @@ using client::testing::Must;
 
 constexpr char kSession[] = "user-1";
 
-// K/V of two layers and two heads in bf16, pages of 16 tokens.
-const kernels::EngineShape kShape{
-    .name = "nhd", .layers = 2, .heads = 2, .row_data_bytes = 64, .pages = 20};
-constexpr uint32_t kBlocks = 20;
-CacheSpec Spec() {
-  CacheSpec spec;
-  spec.model = "device";
-  spec.attention = AttentionKind::kGqa;
-  spec.dtype = DataType::kBf16;
-  spec.layers = 2;
-  spec.kv_heads = 2;
-  spec.head_dim = 32;
-  spec.block_tokens = 16;
-  return spec;
-}
+const kernels::EngineShape& kShape = client::testing::kSmallEngine;
+const uint32_t kBlocks = kShape.pages;
 
 class NcclClientTest : public ::testing::Test {
  protected:
@@ -55,7 +42,7 @@ class NcclClientTest : public ::testing::Test {
                                    .lanes = {LaneKind::kNccl, LaneKind::kStream},
                                    .gpu = 0,
                                    .nccl_library = REPRISE_FAKE_NCCL_LIBRARY}));
-    spec_ = Must(client_->OpenSpec(Spec()));
+    spec_ = Must(client_->OpenSpec(client::testing::SmallEngineSpec()));
   }
   std::vector<BlockKey> NewChain() {
     return ChainNamed("chain " + std::to_string(++chains_), kBlocks);

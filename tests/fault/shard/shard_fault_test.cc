@@ -86,7 +86,8 @@ TEST_P(ShardFaultTest, AShardKilledDuringAReadGivesRightBlocksAndThenAMiss) {
         link->lane().Read({run.lease, 0, kBlocks, block_bytes_}, sink, Soon());
     EXPECT_EQ(sink.wrong, 0u);
     EXPECT_GT(sink.completed, fatal);
-    EXPECT_EQ(read.ok(), sink.completed == kBlocks) << read;
+    // One that dies after its last block may not have said that it was the last.
+    if (read.ok()) EXPECT_EQ(sink.completed, kBlocks);
     EXPECT_NE(read.code(), absl::StatusCode::kDeadlineExceeded) << read;
     while (link->alive()) std::this_thread::yield();
     EXPECT_EQ(link->Lookup(opened.handle, keys_, Soon()).status().code(),

@@ -17,20 +17,7 @@ using testing::Must;
 
 constexpr char kSession[] = "user-1";
 
-// K/V of two layers and two heads in bf16, pages of 16 tokens.
-const kernels::EngineShape kShape{
-    .name = "nhd", .layers = 2, .heads = 2, .row_data_bytes = 64, .pages = 20};
-CacheSpec Spec() {
-  CacheSpec spec;
-  spec.model = "device";
-  spec.attention = AttentionKind::kGqa;
-  spec.dtype = DataType::kBf16;
-  spec.layers = 2;
-  spec.kv_heads = 2;
-  spec.head_dim = 32;
-  spec.block_tokens = 16;
-  return spec;
-}
+const kernels::EngineShape& kShape = testing::kSmallEngine;
 
 class DeviceClientTest : public ::testing::Test {
  protected:
@@ -38,7 +25,7 @@ class DeviceClientTest : public ::testing::Test {
     ConfigureFakeGpu({.deferred = true, .seed = 5});
     cluster_.emplace(2);
     client_ = cluster_->MakeClient();
-    spec_ = Must(client_->OpenSpec(Spec()));
+    spec_ = Must(client_->OpenSpec(testing::SmallEngineSpec()));
     keys_ = ChainNamed("device", kShape.pages);
   }
   StoreResult Store(const DeviceEngine& from) {

@@ -60,6 +60,21 @@ inline BlockLayout LayoutOfShape(const kernels::EngineShape& shape) {
   return layout;
 }
 
+// K/V of two layers and two heads in bf16, pages of 16 tokens, for tests of the verbs.
+inline const kernels::EngineShape kSmallEngine{
+    .name = "nhd", .layers = 2, .heads = 2, .row_data_bytes = 64, .pages = 20};
+inline CacheSpec SmallEngineSpec() {
+  CacheSpec spec;
+  spec.model = "device";
+  spec.attention = AttentionKind::kGqa;
+  spec.dtype = DataType::kBf16;
+  spec.layers = 2;
+  spec.kv_heads = 2;
+  spec.head_dim = 32;
+  spec.block_tokens = 16;
+  return spec;
+}
+
 class DeviceEngine {
  public:
   explicit DeviceEngine(const kernels::EngineShape& shape, uint64_t seed = 1)
