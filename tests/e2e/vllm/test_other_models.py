@@ -17,14 +17,24 @@ WINDOW = 4 * BLOCK_TOKENS
 TRANSFER_TIMEOUT_MS = 60_000  # what is moved counts here, not how soon
 
 
+LOADED = "vllm:reprise_loaded_blocks_by_tier_total"
+TRIES = 3  # an answer that is late on a busy machine counts as nothing, as it should
+
+
 def stored_then_forgotten(server: Server, prompt: list[int]):
-    """The prompt's answer computed, then again with nothing but what Reprise has."""
-    first = server.complete(prompt, 6, session="again")
+    """The prompt's answer computed, then again with nothing but what Reprise has: the latter, and
+    how many blocks it loaded.
+    """
+    server.complete(prompt, 6, session="again")
     server.settle()
-    server.forget_prefixes()
-    again = server.complete(prompt, 6, session="again")
-    server.settle()
-    return first, again
+    for _ in range(TRIES):
+        server.forget_prefixes()
+        before = server.metric(LOADED)
+        again = server.complete(prompt, 6, session="again")
+        server.settle()
+        if again.cached_tokens:
+            break
+    return again, server.metric(LOADED) - before
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +64,17 @@ def servers(folder, model, cache):
 def test_a_window_loads_only_its_own_blocks_and_full_attention_all(servers):
     server = servers["windows"]
     prompt = words("windows", 20 * BLOCK_TOKENS + 9)
-    _, again = stored_then_forgotten(server, prompt)
+    again, loaded = stored_then_forgotten(server, prompt)
     assert again.cached_tokens == full_blocks(len(prompt) - 1)
     assert again.tokens == alone(server, prompt, 6).tokens
     # 20 blocks of the full layers; of the windowed ones those that a window of 4 blocks reaches.
-    assert 20 + 4 <= server.metric("vllm:reprise_loaded_blocks_by_tier_total") <= 20 + 5
+    assert 20 + 4 <= loaded <= 20 + 5
 
 
 def test_each_tensor_parallel_rank_stores_and_loads_its_own_part(servers):
     server = servers["two ranks"]
     prompt = words("two ranks", 10 * BLOCK_TOKENS + 9)
-    _, again = stored_then_forgotten(server, prompt)
+    again, loaded = stored_then_forgotten(server, prompt)
     assert again.cached_tokens == full_blocks(len(prompt) - 1)
     assert again.tokens == alone(server, prompt, 6).tokens
-    assert server.metric("vllm:reprise_loaded_blocks_by_tier_total") == 2 * 10
+    assert loaded == 2 * 10
