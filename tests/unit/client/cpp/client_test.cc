@@ -3,107 +3,23 @@
 
 #include <thread>
 
-#include "absl/synchronization/notification.h"
 #include "client/cpp/explain_json.h"
-#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "proto/types/clock.h"
 #include "proto/types/refusal.h"
-#include "tests/unit/client/cpp/fake_cluster.h"
+#include "tests/unit/client/cpp/client_fixture.h"
 
 namespace reprise::client {
 namespace {
 
 using reprise::testing::ChainNamed;
-using reprise::testing::FillContent;
-using reprise::testing::HasContent;
 using reprise::testing::SmallSpec;
+using testing::Blocks;
+using testing::ClientTest;
 using testing::FakeCluster;
 using testing::FakeShard;
-
-constexpr char kSession[] = "user-1";
-// Above kHungCallMin, so that running into it says that a shard hangs.
-constexpr absl::Duration kShort = absl::Milliseconds(600);
-
-std::vector<BlockKey> Prefix(const std::vector<BlockKey>& keys, size_t blocks) {
-  return {keys.begin(), keys.begin() + blocks};
-}
-
-// Blocks of a chain in memory, one buffer each.
-struct Blocks {
-  Blocks(const ClientSpec& spec, const std::vector<BlockKey>& keys, bool fill) {
-    for (const BlockKey& key : keys) {
-      bytes.emplace_back(spec.layout.block_bytes);
-      if (fill) FillContent(key, 0, bytes.back());
-    }
-  }
-  CallerMemory Memory(size_t first = 0) {
-    CallerMemory memory;
-    for (size_t i = first; i < bytes.size(); ++i) memory.buffers.push_back(bytes[i].data());
-    return memory;
-  }
-  std::vector<std::vector<uint8_t>> bytes;
-};
-
-class ClientTest : public ::testing::Test {
- protected:
-  ClientTest()
-      : cluster_(3), client_(cluster_.MakeClient()), spec_(*client_->OpenSpec(SmallSpec())) {}
-
-  StoreResult Store(const std::vector<BlockKey>& keys, uint32_t first = 0,
-                    Client* client = nullptr) {
-    Blocks blocks(*spec_, keys, true);
-    auto result = (client != nullptr ? client : client_.get())
-                      ->Store({.spec = spec_,
-                               .keys = keys,
-                               .first = first,
-                               .session = kSession,
-                               .memory = blocks.Memory(first)});
-    REPRISE_CHECK(result.ok());
-    return *result;
-  }
-  // Straight into one shard, as its replicator would.
-  void Put(FakeShard& shard, const std::vector<BlockKey>& keys) {
-    auto direct = cluster_.MakeClient({.shards = {shard.address()}});
-    ASSERT_EQ(Store(keys, 0, direct.get()).stored, keys.size());
-  }
-  AcquireResult Acquire(const std::vector<BlockKey>& keys, absl::Duration timeout = {},
-                        uint32_t first_block = 0) {
-    auto result = client_->Acquire({.spec = spec_,
-                                    .keys = keys,
-                                    .session = kSession,
-                                    .first_block = first_block,
-                                    .timeout = timeout});
-    REPRISE_CHECK(result.ok());
-    return *result;
-  }
-  // Fetches the whole run, and fails the test when a block that counts has other bytes than were
-  // stored.
-  FetchResult Fetch(const std::shared_ptr<client::Run>& run, const std::vector<BlockKey>& keys,
-                    uint32_t first = 0, absl::Duration timeout = {}) {
-    Blocks blocks(*spec_, keys, false);
-    auto result = client_->Fetch(run, {.first = first,
-                                       .count = run->blocks() - first,
-                                       .memory = blocks.Memory(first),
-                                       .timeout = timeout});
-    REPRISE_CHECK(result.ok());
-    for (uint32_t i = first; i < first + result->blocks; ++i) {
-      EXPECT_TRUE(HasContent(keys[i], 0, blocks.bytes[i])) << "block " << i;
-    }
-    return *result;
-  }
-  void AwaitNoLeases() {
-    // Releases run on the client's threads: once those are joined, all are done.
-    client_.reset();
-    for (auto& shard : cluster_.shards())
-      EXPECT_EQ(shard->Described("leases"), 0u) << shard->id().name;
-  }
-
-  FakeCluster cluster_;
-  std::unique_ptr<Client> client_;
-  std::shared_ptr<const ClientSpec> spec_;
-};
+using testing::kSession;
+using testing::Prefix;
 
 TEST_F(ClientTest, WhatIsStoredIsFoundAndComesBackByteForByte) {
   const auto keys = ChainNamed("chain", 20);
@@ -173,34 +89,6 @@ TEST_F(ClientTest, AChainWithoutItsStartIsRefusedAndLeavesNothingBehind) {
   for (auto& shard : cluster_.shards()) EXPECT_EQ(shard->Described("reservations"), 0u);
 }
 
-TEST_F(ClientTest, TheReplicaServesWhenHomeIsDead) {
-  const auto keys = ChainNamed("chain", 8);
-  Store(keys);
-  Put(cluster_.Placed(kSession, 1), keys);
-  cluster_.Home(kSession).trouble.down = true;
-  const AcquireResult acquired = Acquire(keys);
-  ASSERT_EQ(acquired.run->blocks(), 8u);
-  EXPECT_EQ(Fetch(acquired.run, keys).blocks, 8u);
-}
-
-TEST_F(ClientTest, TheReplicaServesWhenTheRouterIsDeadToo) {
-  const auto keys = ChainNamed("chain", 8);
-  Store(keys);
-  Put(cluster_.Placed(kSession, 1), keys);
-  cluster_.router_down = true;
-  cluster_.Home(kSession).trouble.down = true;
-  EXPECT_EQ(Acquire(keys).run->blocks(), 8u);
-}
-
-TEST_F(ClientTest, AReplicaThatTheRouterDoesNotKnowYetIsFoundWhenHomeIsDead) {
-  const auto keys = ChainNamed("chain", 8);
-  Put(cluster_.Placed(kSession, 1), keys);
-  cluster_.router_blind = true;
-  Acquire(ChainNamed("warm", 1));
-  cluster_.Home(kSession).trouble.down = true;
-  EXPECT_EQ(Acquire(keys).run->blocks(), 8u);
-}
-
 TEST_F(ClientTest, ALongerRunElsewhereIsLeasedThereFromWhereHomeEnds) {
   const auto keys = ChainNamed("chain", 10);
   Put(cluster_.Home(kSession), Prefix(keys, 4));
@@ -254,118 +142,6 @@ TEST_F(ClientTest, ALongRunIsReadFromTwoShardsAtOnceAndFromOneWhenTheOtherDies) 
     EXPECT_EQ(fetched->shards, 2u);
     EXPECT_EQ(back.bytes, blocks.bytes);
   }
-}
-
-TEST_F(ClientTest, AShardThatDiesInTheMiddleOfAReadIsReplacedByItsReplica) {
-  const auto keys = ChainNamed("chain", 12);
-  Store(keys);
-  Put(cluster_.Placed(kSession, 1), keys);
-  const AcquireResult acquired = Acquire(keys);
-  cluster_.Home(kSession).trouble.die_at_block = 5;
-  const FetchResult fetched = Fetch(acquired.run, keys);
-  EXPECT_EQ(fetched.blocks, 12u);
-  EXPECT_EQ(fetched.shards, 2u);
-  EXPECT_EQ(client_->counters().blocks_rescued.load(), 7u);
-}
-
-TEST_F(ClientTest, AShardThatDiesWithoutAReplicaLeavesAShorterRun) {
-  const auto keys = ChainNamed("chain", 12);
-  Store(keys);
-  const AcquireResult acquired = Acquire(keys);
-  cluster_.Home(kSession).trouble.die_at_block = 5;
-  const FetchResult fetched = Fetch(acquired.run, keys);
-  EXPECT_EQ(fetched.blocks, 5u);
-  EXPECT_FALSE(fetched.status.ok());
-}
-
-TEST_F(ClientTest, ACorruptBlockEndsTheRunThereAndIsCounted) {
-  const auto keys = ChainNamed("chain", 12);
-  Store(keys);
-  Put(cluster_.Placed(kSession, 1), keys);
-  const AcquireResult acquired = Acquire(keys);
-  cluster_.Home(kSession).trouble.corrupt_block = 3;
-  const FetchResult fetched = Fetch(acquired.run, keys);
-  EXPECT_EQ(fetched.blocks, 3u);
-  EXPECT_EQ(fetched.corrupt, 1u);
-  EXPECT_EQ(RefusalReason(fetched.status), "BLOCK_CORRUPT");
-  EXPECT_EQ(client_->counters().blocks_corrupt.load(), 1u);
-}
-
-TEST_F(ClientTest, CallsToAShardThatHangsReturnByTheirDeadlineAndTheNextOnesDoNotAskIt) {
-  const auto keys = ChainNamed("chain", 6);
-  Store(keys);
-  FakeShard& home = cluster_.Home(kSession);
-  home.trouble.hung = true;
-  const AcquireResult first = Acquire(keys, 3 * kShort);
-  EXPECT_EQ(first.run->blocks(), 0u);
-  EXPECT_TRUE(absl::IsDeadlineExceeded(first.status)) << first.status;
-  const int asked = home.trouble.acquires;
-  for (int i = 0; i < 20; ++i) EXPECT_EQ(Acquire(keys, 3 * kShort).run->blocks(), 0u);
-  EXPECT_EQ(home.trouble.acquires, asked);
-}
-
-TEST_F(ClientTest, AShardThatCameBackIsUsedAgain) {
-  const auto keys = ChainNamed("chain", 6);
-  Store(keys);
-  FakeShard& home = cluster_.Home(kSession);
-  home.trouble.hung = true;
-  Acquire(keys, 3 * kShort);
-  home.trouble.hung = false;
-  const absl::Time give_up = absl::Now() + absl::Seconds(30);
-  while (Acquire(keys).run->blocks() == 0 && absl::Now() < give_up)
-    absl::SleepFor(absl::Milliseconds(5));
-  EXPECT_EQ(Acquire(keys).run->blocks(), 6u);
-}
-
-TEST_F(ClientTest, AShardThatRestartedIsAttachedToAgainAtOnce) {
-  const auto keys = ChainNamed("chain", 6);
-  Store(keys);
-  cluster_.Home(kSession).Restart();
-  EXPECT_EQ(Acquire(keys).run->blocks(), 0u);
-  EXPECT_EQ(Store(keys).stored, 6u);
-  EXPECT_EQ(Acquire(keys).run->blocks(), 6u);
-}
-
-TEST_F(ClientTest, NoCallWaitsForTheEndOfALink) {
-  const auto keys = ChainNamed("chain", 6);
-  Store(keys);
-  FakeShard& home = cluster_.Home(kSession);
-  home.trouble.stuck = true;
-  // Whoever waits is set free, late.
-  absl::Notification done;
-  std::thread patience([&] {
-    done.WaitForNotificationWithTimeout(absl::Seconds(10));
-    home.trouble.stuck = false;
-  });
-  const absl::Time started = MonotonicClock().Now();
-  for (int i = 0; i < 3; ++i) {
-    // Its run may be the last owner of the link.
-    AcquireResult held = Acquire(keys);
-    EXPECT_EQ(held.run->blocks(), 6u);
-    home.Restart();
-    held.run.reset();
-    EXPECT_EQ(Acquire(keys).run->blocks(), 0u);
-    EXPECT_EQ(Store(keys).stored, 6u);
-  }
-  EXPECT_LT(MonotonicClock().Now() - started, absl::Seconds(5));
-  done.Notify();
-  patience.join();
-}
-
-TEST_F(ClientTest, AStoreGoesToTheNextShardWhenHomeIsDeadDrainingOrHung) {
-  int number = 0;
-  const auto store_next = [&] {
-    const auto keys = ChainNamed(absl::StrCat("chain ", ++number), 4);
-    EXPECT_EQ(Store(keys).stored, 4u);
-    EXPECT_EQ(cluster_.Placed(kSession, 1).Described("blocks"), 4u * number);
-  };
-  FakeShard& home = cluster_.Home(kSession);
-  home.trouble.draining = true;
-  store_next();
-  home.trouble.draining = false;
-  home.trouble.down = true;
-  store_next();
-  EXPECT_EQ(home.Described("blocks"), 0u);
 }
 
 TEST_F(ClientTest, AFullShardRefusesAndSaysSo) {
@@ -441,22 +217,6 @@ TEST_F(ClientTest, PartsOfOneChainStartedAtOnceAreStoredInOrder) {
     EXPECT_EQ(result.stored, 5u) << result.status;
   }
   EXPECT_EQ(Acquire(keys).run->blocks(), 60u);
-}
-
-TEST_F(ClientTest, ACancelledOperationIsDoneWhileTheShardStillHangs) {
-  const auto keys = ChainNamed("chain", 4);
-  Store(keys);
-  cluster_.Home(kSession).trouble.hung = true;
-  // As many as there are threads, and one that waits for a thread.
-  std::vector<Operation<AcquireResult>> operations;
-  for (size_t i = 0; i <= limits::kClientThreads; ++i) {
-    operations.push_back(*client_->StartAcquire(
-        {.spec = spec_, .keys = keys, .session = kSession, .timeout = 4 * kShort}));
-  }
-  operations.back().Cancel();
-  EXPECT_TRUE(operations.back().Done());
-  EXPECT_TRUE(absl::IsCancelled(operations.back().Take().status));
-  for (auto& operation : operations) EXPECT_TRUE(operation.Wait(absl::Seconds(30)));
 }
 
 TEST_F(ClientTest, ManyThreadsShareOneClient) {

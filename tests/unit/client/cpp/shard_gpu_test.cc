@@ -1,49 +1,39 @@
 // Shards that lose their GPU: it is never taken for the caller's.
-#include "client/cpp/client.h"
 #include "gtest/gtest.h"
 #include "proto/types/refusal.h"
-#include "tests/unit/client/cpp/fake_cluster.h"
+#include "tests/unit/client/cpp/client_fixture.h"
 
 namespace reprise::client {
 namespace {
 
 using reprise::testing::ChainNamed;
-using reprise::testing::FillContent;
 using reprise::testing::HasContent;
 using reprise::testing::SmallSpec;
+using testing::Blocks;
 using testing::FakeCluster;
 using testing::FakeShard;
-
-constexpr char kSession[] = "user-1";
+using testing::kSession;
 
 // Two shards with device memory alone.
 class ShardGpuTest : public ::testing::Test {
  protected:
   StoreResult Store(Client& client) {
-    std::vector<std::vector<uint8_t>> blocks(keys_.size());
-    CallerMemory memory;
-    for (size_t i = 0; i < keys_.size(); ++i) {
-      blocks[i].resize(spec_->layout.block_bytes);
-      FillContent(keys_[i], 0, blocks[i]);
-      memory.buffers.push_back(blocks[i].data());
-    }
-    auto stored =
-        client.Store({.spec = spec_, .keys = keys_, .session = kSession, .memory = memory});
+    Blocks blocks(*spec_, keys_, true);
+    auto stored = client.Store(
+        {.spec = spec_, .keys = keys_, .session = kSession, .memory = blocks.Memory()});
     REPRISE_CHECK(stored.ok());
     return *stored;
   }
   // Fetches everything, and fails the test when a block that counts has other bytes than were
   // stored.
   FetchResult Fetch(const std::shared_ptr<client::Run>& run) {
-    std::vector<std::vector<uint8_t>> blocks(keys_.size());
-    CallerMemory memory;
-    for (auto& block : blocks) {
-      block.resize(spec_->layout.block_bytes);
-      memory.buffers.push_back(block.data());
-    }
-    auto fetched = client_->Fetch(run, {.first = 0, .count = run->blocks(), .memory = memory});
+    Blocks blocks(*spec_, keys_, false);
+    auto fetched =
+        client_->Fetch(run, {.first = 0, .count = run->blocks(), .memory = blocks.Memory()});
     REPRISE_CHECK(fetched.ok());
-    for (uint32_t i = 0; i < fetched->blocks; ++i) EXPECT_TRUE(HasContent(keys_[i], 0, blocks[i]));
+    for (uint32_t i = 0; i < fetched->blocks; ++i) {
+      EXPECT_TRUE(HasContent(keys_[i], 0, blocks.bytes[i])) << "block " << i;
+    }
     return *fetched;
   }
   std::shared_ptr<client::Run> Acquire() {
