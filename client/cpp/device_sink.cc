@@ -127,19 +127,6 @@ absl::Status DeviceSink::DeliverDevice(uint32_t first,
   return absl::OkStatus();
 }
 
-absl::Status DeviceSink::CheckSizes(std::span<const std::span<const uint8_t>> blocks) const {
-  for (const std::span<const uint8_t>& block : blocks) {
-    if (block.size() == device_.layout().block_bytes &&
-        reinterpret_cast<uintptr_t>(block.data()) % limits::kRowAlignBytes == 0) {
-      continue;
-    }
-    return absl::InternalError(absl::StrCat("a lane delivered a block of ", block.size(),
-                                            " bytes instead of ", device_.layout().block_bytes,
-                                            " aligned to ", limits::kRowAlignBytes));
-  }
-  return absl::OkStatus();
-}
-
 uint32_t DeviceSink::Good(uint32_t region, uint32_t first, uint32_t count) const {
   uint32_t good = 0;
   while (good < count && device_.Digest(region, good) == checksums_[first + good]) ++good;
@@ -150,7 +137,7 @@ absl::Status DeviceSink::PlaceDirect(uint32_t first,
                                      std::span<const std::span<const uint8_t>> blocks) {
   constexpr uint32_t kRegion = DeviceWorkspace::kDirectRegion;
   const auto count = static_cast<uint32_t>(blocks.size());
-  REPRISE_RETURN_IF_ERROR(CheckSizes(blocks));
+  for (const auto& block : blocks) REPRISE_RETURN_IF_ERROR(device_.CheckBlock(block));
   REPRISE_RETURN_IF_ERROR(Failed(Send()));
   REPRISE_ASSIGN_OR_RETURN(const auto scope, device_.Enter());
   // Before the blocks are looked at, not between that and their use: it may take long.
@@ -194,7 +181,7 @@ absl::Status DeviceSink::CheckOnceMore(uint32_t first, uint32_t count) {
 
 absl::Status DeviceSink::DeliverPinned(uint32_t first,
                                        std::span<const std::span<const uint8_t>> blocks) {
-  REPRISE_RETURN_IF_ERROR(CheckSizes(blocks));
+  for (const auto& block : blocks) REPRISE_RETURN_IF_ERROR(device_.CheckBlock(block));
   REPRISE_RETURN_IF_ERROR(Failed(Send()));
   REPRISE_RETURN_IF_ERROR(Failed(HaveRoom()));
   REPRISE_ASSIGN_OR_RETURN(const auto scope, device_.Enter());

@@ -9,7 +9,7 @@
 //
 // Invariants: no byte reaches the caller's memory that was not verified. Blocks in device memory
 // are read twice for that, and looked at once more when that took so long that the shard may have
-// stopped to hold them still. `placed` is called for
+// stopped holding them still. `placed` is called for
 // every block that is in place, in order, with nothing between the GPU and it. Thread safety: used
 // by one thread at a time.
 #pragma once
@@ -73,7 +73,6 @@ class DeviceSink final : public lanes::BlockSink {
   absl::Status Verify(uint32_t i, const Checksum128& found) const {
     return CheckChecksum(transfer_.first + i, found, checksums_[i]);
   }
-  absl::Status CheckSizes(std::span<const std::span<const uint8_t>> blocks) const;
   absl::Status PlaceDirect(uint32_t first, std::span<const std::span<const uint8_t>> blocks);
   // How many of the first `count` blocks of a region are those of the call from `first` on.
   uint32_t Good(uint32_t region, uint32_t first, uint32_t count) const;

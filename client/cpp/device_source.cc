@@ -97,23 +97,10 @@ absl::Status DeviceSource::FillDevice(uint32_t first, std::span<const std::span<
   return absl::OkStatus();
 }
 
-absl::Status DeviceSource::CheckSizes(std::span<const std::span<uint8_t>> slots) const {
-  for (const std::span<uint8_t>& slot : slots) {
-    if (slot.size() == device_.layout().block_bytes &&
-        reinterpret_cast<uintptr_t>(slot.data()) % limits::kRowAlignBytes == 0) {
-      continue;
-    }
-    return absl::InternalError(absl::StrCat("a lane has a slot of ", slot.size(),
-                                            " bytes for a block of ", device_.layout().block_bytes,
-                                            " aligned to ", limits::kRowAlignBytes));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status DeviceSource::FillDirect(uint32_t first, std::span<const std::span<uint8_t>> slots) {
   constexpr uint32_t kRegion = DeviceWorkspace::kDirectRegion;
   REPRISE_RETURN_IF_ERROR(check_());
-  REPRISE_RETURN_IF_ERROR(CheckSizes(slots));
+  for (const auto& slot : slots) REPRISE_RETURN_IF_ERROR(device_.CheckBlock(slot));
   const auto count = static_cast<uint32_t>(slots.size());
   REPRISE_ASSIGN_OR_RETURN(const auto scope, device_.Enter());
   for (uint32_t k = 0; k < count; ++k) {
@@ -131,7 +118,7 @@ absl::Status DeviceSource::FillDirect(uint32_t first, std::span<const std::span<
 // ---- Pinned host bytes
 
 absl::Status DeviceSource::FillPinned(uint32_t first, std::span<const std::span<uint8_t>> slots) {
-  REPRISE_RETURN_IF_ERROR(CheckSizes(slots));
+  for (const auto& slot : slots) REPRISE_RETURN_IF_ERROR(device_.CheckBlock(slot));
   REPRISE_ASSIGN_OR_RETURN(const auto scope, device_.Enter());
   REPRISE_RETURN_IF_ERROR(device_.AwaitCaller());
   // What was gathered for a lane of host bytes gives way.

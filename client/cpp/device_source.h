@@ -64,7 +64,6 @@ class DeviceSource final : public lanes::BlockSource {
   // there.
   absl::Status Begin(uint32_t window, uint32_t first);
   absl::Status FillDirect(uint32_t first, std::span<const std::span<uint8_t>> slots);
-  absl::Status CheckSizes(std::span<const std::span<uint8_t>> slots) const;
   // Gathers and checksums blocks from `first` on into the device staging of a group.
   absl::Status Collect(uint32_t group, uint32_t first, uint32_t count);
   // As Collect, and on to `slots`; returns before they are there.

@@ -88,6 +88,16 @@ absl::Status DeviceTransfer::CopyDown(uint32_t group, std::span<const std::span<
   });
 }
 
+absl::Status DeviceTransfer::CheckBlock(std::span<const uint8_t> block) const {
+  if (block.size() == layout().block_bytes &&
+      reinterpret_cast<uintptr_t>(block.data()) % limits::kRowAlignBytes == 0) {
+    return absl::OkStatus();
+  }
+  return absl::InternalError(absl::StrCat("a lane has a block of ", block.size(),
+                                          " bytes instead of ", layout().block_bytes,
+                                          " aligned to ", limits::kRowAlignBytes));
+}
+
 void DeviceTransfer::Tabulate(uint32_t region, uint32_t at, uint8_t* address, uint32_t block) {
   const LaunchTables tables = TablesOf(region);
   tables.blocks[at] = address;

@@ -61,6 +61,9 @@ class DeviceTransfer {
   absl::Status CopyUp(uint32_t group, std::span<const std::span<const uint8_t>> blocks);
   absl::Status CopyDown(uint32_t group, std::span<const std::span<uint8_t>> blocks);
 
+  // INTERNAL unless a lane's block is one of the transfer's, where kernels and copies can take it.
+  absl::Status CheckBlock(std::span<const uint8_t> block) const;
+
   // Puts the address of a block, and the pages of the caller's block `block`, into the tables of a
   // region as its entry `at`. REQUIRES: no launch that reads that entry is under way.
   void Tabulate(uint32_t region, uint32_t at, uint8_t* address, uint32_t block);
