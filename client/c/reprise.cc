@@ -332,6 +332,15 @@ reprise_code reprise_prefetch(reprise_client* client, reprise_spec* spec, const 
   });
 }
 
+reprise_code reprise_note_prefill(reprise_client* client, reprise_spec* spec, uint64_t tokens,
+                                  double seconds, reprise_error* error) {
+  return Guard(error, [&]() -> absl::Status {
+    if (client == nullptr) return Unset("client");
+    if (spec == nullptr) return Unset("spec");
+    return client->client->NotePrefill(*spec->spec, tokens, absl::Seconds(seconds));
+  });
+}
+
 reprise_code reprise_explain(reprise_client* client, reprise_spec* spec, const uint8_t* keys,
                              size_t key_count, const uint32_t* tokens, size_t token_count,
                              int64_t timeout_us, const char** json, reprise_error* error) {

@@ -174,11 +174,17 @@ REPRISE_EXPORT reprise_code reprise_store_start(reprise_client* client, reprise_
 REPRISE_EXPORT reprise_code reprise_store_result_take(reprise_op* op, reprise_store_result* result,
                                                       reprise_error* error);
 
-/* Leases the run ahead of need: a later acquire of the same keys is answered at once. Best effort;
- * never blocks. */
+/* Leases the run ahead of need: a later acquire of the same keys is answered at once. Blocks that
+ * lie elsewhere are brought to the session's home shard first. Best effort; never blocks. */
 REPRISE_EXPORT reprise_code reprise_prefetch(reprise_client* client, reprise_spec* spec,
                                              const char* session, const uint8_t* keys,
                                              size_t key_count, reprise_error* error);
+
+/* The caller's engine computed `tokens` of a prompt in one go, in `seconds`: what routers weigh
+ * bringing blocks from another shard against. INVALID_ARGUMENT when `seconds` is not above 0. */
+REPRISE_EXPORT reprise_code reprise_note_prefill(reprise_client* client, reprise_spec* spec,
+                                                 uint64_t tokens, double seconds,
+                                                 reprise_error* error);
 
 /* Why a prompt misses, over all shards, as JSON (reprise.v1.ExplainResponse per shard). The text
  * lives until the next call on this thread. `tokens` may be NULL. */

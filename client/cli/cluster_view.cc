@@ -8,10 +8,12 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 #include "proto/wire/channel.h"
 #include "proto/wire/deadline.h"
 #include "proto/wire/status.h"
+#include "reprise/v1/admin.grpc.pb.h"
 #include "reprise/v1/router.grpc.pb.h"
 #include "reprise/v1/shard.grpc.pb.h"
 
@@ -47,6 +49,19 @@ absl::StatusOr<v1::ShardServiceDescribeResponse> DescribeShard(const std::string
   v1::ShardServiceDescribeResponse response;
   REPRISE_RETURN_IF_ERROR(
       Naming("shard", address, wire::FromGrpcStatus(stub->Describe(&context, {}, &response))));
+  return response;
+}
+
+absl::StatusOr<v1::DrainResponse> DrainShard(const std::string& address,
+                                             const v1::DrainRequest& request,
+                                             absl::Time deadline) {
+  auto stub = v1::AdminService::NewStub(wire::MakeChannel(address));
+  grpc::ClientContext context;
+  context.set_deadline(wire::ToGprDeadline(deadline));
+  v1::DrainResponse response;
+  const absl::Status status = wire::FromGrpcStatus(stub->Drain(&context, request, &response));
+  if (!status.ok() && !RefusalReason(status).empty()) return status;
+  REPRISE_RETURN_IF_ERROR(Naming("shard", address, status));
   return response;
 }
 

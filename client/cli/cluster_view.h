@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "client/cli/command.h"
+#include "reprise/v1/admin.pb.h"
 #include "reprise/v1/router.pb.h"
 #include "reprise/v1/shard.pb.h"
 
@@ -34,6 +35,8 @@ absl::StatusOr<v1::RouterServiceDescribeResponse> DescribeRouter(const std::stri
                                                                  absl::Time deadline);
 absl::StatusOr<v1::ShardServiceDescribeResponse> DescribeShard(const std::string& address,
                                                                absl::Time deadline);
+absl::StatusOr<v1::DrainResponse> DrainShard(const std::string& address,
+                                             const v1::DrainRequest& request, absl::Time deadline);
 
 // Asks the first router that answers, then every shard. UNAVAILABLE when no router answered.
 absl::StatusOr<ClusterReport> DescribeCluster(const Where& where);

@@ -278,7 +278,8 @@ class Up {
 
   void Stop() {
     Progress progress("stopping");
-    for (const ChildProcess& child : children_) child.Signal(SIGTERM);
+    // Not SIGTERM: shards that all stop have nobody to hand their blocks to.
+    for (const ChildProcess& child : children_) child.Signal(SIGINT);
     // Continued, so that a server that was stopped by hand can end too.
     for (const ChildProcess& child : children_) child.Signal(SIGCONT);
     const absl::Time deadline = absl::Now() + kStopDeadline;

@@ -64,7 +64,7 @@ class Search {
       : core_(core),
         call_(call),
         context_(context),
-        route_call_{call.session, call.spec->fingerprint, call.keys} {}
+        route_call_(RouteCallOf(*core, *call.spec, call.session, call.keys)) {}
 
   AcquireResult Run() {
     constexpr int kSteps = 3;  // route, home, others
@@ -218,7 +218,7 @@ AcquireResult AcquireRun(const CorePtr& core, const AcquireCall& call, const Cal
 absl::StatusOr<Segment> AcquireElsewhere(const CorePtr& core, const AcquireCall& call,
                                          const std::vector<std::string>& except,
                                          absl::Time deadline) {
-  const RouteCall route_call{call.session, call.spec->fingerprint, call.keys};
+  const RouteCall route_call = RouteCallOf(*core, *call.spec, call.session, call.keys);
   core->routes.Forget(route_call);
   REPRISE_ASSIGN_OR_RETURN(
       const Route route,

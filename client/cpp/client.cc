@@ -175,12 +175,18 @@ absl::Status Client::Prefetch(AcquireCall call) {
   return core_->executor.Submit({.deadline = context.deadline,
                                  .run =
                                      [weak, context, call = std::move(call)] {
-                                       const CorePtr core = weak.lock();
-                                       AcquireResult result = AcquireRun(core, call, context);
-                                       if (result.run->blocks() > 0)
-                                         core->prefetched.Put(std::move(result.run));
+                                       PrefetchRun(weak.lock(), call, context);
                                      },
                                  .drop = [](const absl::Status&) {}});
+}
+
+absl::Status Client::NotePrefill(const ClientSpec& spec, uint64_t tokens, absl::Duration time) {
+  if (time <= absl::ZeroDuration()) {
+    return Misuse("PREFILL_TIME", absl::StrCat("time is ", absl::FormatDuration(time),
+                                               ": give what computing the tokens took"));
+  }
+  core_->prefill.Add(spec.fingerprint, tokens, time);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<ShardExplanation>> Client::Explain(const ExplainCall& call) {

@@ -138,8 +138,13 @@ class Client {
   absl::StatusOr<Operation<FetchResult>> StartFetch(std::shared_ptr<Run> run, FetchCall call);
   absl::StatusOr<Operation<StoreResult>> StartStore(StoreCall call);
 
-  // Leases the run ahead of need: the next Acquire of the same keys takes it over. Best effort.
+  // Leases the run ahead of need: the next Acquire of the same keys takes it over. Blocks that lie
+  // elsewhere are brought to the session's home first. Best effort.
   absl::Status Prefetch(AcquireCall call);
+
+  // The caller's engine computed `tokens` of a prompt of this spec in one go, in `time`: what routers
+  // weigh bringing blocks from another shard against. INVALID_ARGUMENT for no time at all.
+  absl::Status NotePrefill(const ClientSpec& spec, uint64_t tokens, absl::Duration time);
 
   // Why a prompt hits as far as it does, by every shard.
   absl::StatusOr<std::vector<ShardExplanation>> Explain(const ExplainCall& call);

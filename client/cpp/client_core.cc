@@ -37,6 +37,15 @@ absl::StatusOr<OpenShard> OpenAt(ClientCore& core, const std::string& address,
   }
 }
 
+RouteCall RouteCallOf(const ClientCore& core, const ClientSpec& spec, const std::string& session,
+                      std::span<const BlockKey> keys) {
+  return {.session = session,
+          .fingerprint = spec.fingerprint,
+          .keys = keys,
+          .compute_block = core.prefill.PerToken(spec.fingerprint) * spec.spec.block_tokens,
+          .block_bytes = spec.stored.block_bytes};
+}
+
 void ReportCall(ClientCore& core, const OpenShard& shard, const absl::Status& status,
                 absl::Time started, absl::Time deadline) {
   core.shards.Report(shard.address, shard.link, status, deadline - started);

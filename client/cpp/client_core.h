@@ -18,6 +18,7 @@
 #include "client/cpp/executor.h"
 #include "client/cpp/operation.h"
 #include "client/cpp/prefetched_runs.h"
+#include "client/cpp/prefill_rates.h"
 #include "client/cpp/routes.h"
 #include "client/cpp/shard_set.h"
 #include "client/cpp/staging.h"
@@ -40,6 +41,7 @@ struct ClientCore {
   Executor executor;
   Routes routes;
   PrefetchedRuns prefetched;
+  PrefillRates prefill;
 };
 
 using CorePtr = std::shared_ptr<ClientCore>;
@@ -54,6 +56,10 @@ struct OpenShard {
 // Attaches if need be and opens the spec; once more when the link turned out to be broken.
 absl::StatusOr<OpenShard> OpenAt(ClientCore& core, const std::string& address,
                                  const CacheSpec& spec, absl::Time deadline);
+
+// What is asked of routers about a chain. REQUIRES: `keys` outlives the answer.
+RouteCall RouteCallOf(const ClientCore& core, const ClientSpec& spec, const std::string& session,
+                      std::span<const BlockKey> keys);
 
 // Tells the shard set what a call on a link came to.
 void ReportCall(ClientCore& core, const OpenShard& shard, const absl::Status& status,
@@ -71,6 +77,8 @@ AcquireResult AcquireRun(const CorePtr& core, const AcquireCall& call, const Cal
 absl::StatusOr<Segment> AcquireElsewhere(const CorePtr& core, const AcquireCall& call,
                                          const std::vector<std::string>& except,
                                          absl::Time deadline);
+// Leases the run for the acquire that comes, at the session's home when that can bring it there.
+void PrefetchRun(const CorePtr& core, const AcquireCall& call, const CallContext& context);
 FetchResult FetchRun(const CorePtr& core, Run& run, const FetchCall& call,
                      const CallContext& context);
 StoreResult StoreChain(const CorePtr& core, const StoreCall& call, const CallContext& context);

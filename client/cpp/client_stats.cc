@@ -63,6 +63,7 @@ std::string Client::StatsJson() const {
                       {"blocks_present", counters.blocks_present.load()},
                       {"blocks_refused", counters.blocks_refused.load()},
                       {"bytes_stored", counters.bytes_stored.load()},
+                      {"pulls", counters.pulls.load()},
                       {"prefetches", counters.prefetches.load()},
                       {"prefetch_hits", counters.prefetch_hits.load()},
                       {"calls_failed", counters.calls_failed.load()},

@@ -32,6 +32,7 @@ struct Counters {
   std::atomic<uint64_t> blocks_present{0};
   std::atomic<uint64_t> blocks_refused{0};
   std::atomic<uint64_t> bytes_stored{0};
+  std::atomic<uint64_t> pulls{0};  // times that a shard was asked to bring blocks from another
   std::atomic<uint64_t> prefetches{0};
   std::atomic<uint64_t> prefetch_hits{0};
   std::atomic<uint64_t> calls_failed{0};

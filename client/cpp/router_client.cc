@@ -2,7 +2,9 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <algorithm>
 #include <functional>
+#include <limits>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -41,6 +43,13 @@ class GrpcRouterClient final : public RouterClient {
     if (!call.keys.empty()) {
       request.set_keys(PackKeys(call.keys));
       request.set_fingerprint(call.fingerprint.bytes.data(), kDigestBytes);
+    }
+    if (call.compute_block > absl::ZeroDuration() && call.block_bytes > 0) {
+      constexpr int64_t kMicrosecondsMax = std::numeric_limits<uint32_t>::max();
+      v1::RecomputeCost& cost = *request.mutable_recompute();
+      cost.set_block_bytes(call.block_bytes);
+      cost.set_block_microseconds(static_cast<uint32_t>(std::clamp<int64_t>(
+          absl::ToInt64Microseconds(call.compute_block), 1, kMicrosecondsMax)));
     }
     v1::RouteSessionResponse response;
     REPRISE_RETURN_IF_ERROR(

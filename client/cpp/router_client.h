@@ -40,6 +40,8 @@ struct RouteCall {
   std::string session;  // empty: the first key stands for it
   Fingerprint fingerprint;
   std::span<const BlockKey> keys;  // empty: placement only
+  absl::Duration compute_block;    // what computing a block takes the caller; zero: unknown
+  uint64_t block_bytes = 0;        // as stored; with compute_block
 };
 
 class RouterClient {

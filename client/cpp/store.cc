@@ -13,9 +13,11 @@
 namespace reprise::client {
 namespace {
 
+constexpr char kParentsMissing[] = "PARENTS_MISSING";
+
 absl::Status ParentsMissing(const std::string& address, uint32_t found, uint32_t first) {
   return Refusal(
-      absl::StatusCode::kFailedPrecondition, "PARENTS_MISSING",
+      absl::StatusCode::kFailedPrecondition, kParentsMissing,
       absl::StrCat("shard ", address, " has ", found, " of the ", first,
                    " blocks before the first one to store: store the chain from its start"));
 }
@@ -217,17 +219,16 @@ bool TryNext(const absl::Status& status) {
                                        // restarted
       return true;
     case absl::StatusCode::kFailedPrecondition:
-      return RefusalReason(status) == "PARENTS_MISSING";
+      return RefusalReason(status) == kParentsMissing;
     default:
       return false;
   }
 }
 
-// The shards to try: the placement order, and for a chain that continues the one that has most of
-// it first.
+// The shards to try, in the placement order.
 absl::StatusOr<std::vector<std::string>> Targets(ClientCore& core, const StoreCall& call,
                                                  const CallContext& context) {
-  const RouteCall route_call{call.session, call.spec->fingerprint, call.keys};
+  const RouteCall route_call = RouteCallOf(core, *call.spec, call.session, call.keys);
   REPRISE_ASSIGN_OR_RETURN(
       const Route route,
       core.routes.Order(route_call, TryDeadline(absl::Now(), context.deadline, 3)));
@@ -236,6 +237,36 @@ absl::StatusOr<std::vector<std::string>> Targets(ClientCore& core, const StoreCa
     if (targets.size() < limits::kStoreTargetsMax) targets.push_back(target.address);
   }
   return targets;
+}
+
+// The blocks before the first one to store are not at this shard, whose session it is: it brings them
+// from where they are, so that the conversation is in one place.
+bool PullParents(ClientCore& core, const StoreCall& call, const CallContext& context,
+                 const OpenShard& shard) {
+  const size_t tokens =
+      call.tokens.empty() ? 0 : size_t{call.first} * call.spec->spec.block_tokens;
+  const absl::StatusOr<cluster::PulledRun> pulled =
+      shard.link->Pull({.spec = shard.spec.handle,
+                        .keys = std::span(call.keys).first(call.first),
+                        .session_id = call.session,
+                        .token_ids = std::span(call.tokens).first(tokens),
+                        .from = {}},
+                       TryDeadline(absl::Now(), context.deadline, 2));
+  core.counters.pulls += 1;
+  return pulled.ok() && pulled->run_blocks == call.first;
+}
+
+// At one shard; once more when it had to bring the blocks before first.
+absl::Status StoreAt(ClientCore& core, const std::string& address, const StoreCall& call,
+                     const CallContext& context, StoreResult& result) {
+  REPRISE_ASSIGN_OR_RETURN(const OpenShard shard,
+                           OpenAt(core, address, call.spec->spec, context.deadline));
+  const absl::Status status = Writer(core, call, context, shard).Write(result);
+  if (RefusalReason(status) != kParentsMissing || !PullParents(core, call, context, shard)) {
+    return status;
+  }
+  result = StoreResult();
+  return Writer(core, call, context, shard).Write(result);
 }
 
 }  // namespace
@@ -277,17 +308,14 @@ StoreResult StoreChain(const CorePtr& core, const StoreCall& call, const CallCon
           TryDeadline(absl::Now(), context.deadline, static_cast<int>(count - i)),
           context.cancelled};
       StoreResult at_shard;
-      absl::StatusOr<OpenShard> shard =
-          OpenAt(*core, (*targets)[i], call.spec->spec, share.deadline);
-      absl::Status status = shard.status();
-      if (shard.ok()) status = Writer(*core, call, share, *std::move(shard)).Write(at_shard);
+      const absl::Status status = StoreAt(*core, (*targets)[i], call, share, at_shard);
       // What an earlier shard took stays there, but a chain counts where all of it is.
       result.stored = at_shard.stored;
       result.present = at_shard.present;
       result.bytes += at_shard.bytes;
       result.status = status;
       if (status.ok() || kernels::IsGpuFailure(status) || !TryNext(status)) break;
-      core->routes.Forget({call.session, call.spec->fingerprint, call.keys});
+      core->routes.Forget(RouteCallOf(*core, *call.spec, call.session, call.keys));
     }
   }
   result.refused = wanted - std::min(wanted, result.stored + result.present);

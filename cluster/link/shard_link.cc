@@ -121,6 +121,7 @@ class GrpcShardLink final : public ShardLink {
                                            call.token_positions.end());
     request.mutable_token_ids()->Add(call.token_ids.begin(), call.token_ids.end());
     request.set_replica(call.replica);
+    request.set_spare_room(call.spare_room);
     REPRISE_ASSIGN_OR_RETURN(const v1::ReserveResponse response,
                              Call<v1::ReserveResponse>(&Stub::Reserve, request, deadline));
     ReservedRun run{.reservation = ReservationId(response.reservation_id())};
@@ -143,6 +144,20 @@ class GrpcShardLink final : public ShardLink {
     REPRISE_ASSIGN_OR_RETURN(const v1::CommitResponse response,
                              Call<v1::CommitResponse>(&Stub::Commit, request, deadline));
     return CommittedRun{.committed = response.committed(), .duplicate = response.duplicate()};
+  }
+
+  absl::StatusOr<PulledRun> Pull(const PullCall& call, absl::Time deadline) override {
+    v1::PullRequest request;
+    request.set_spec_handle(call.spec.value);
+    request.set_keys(PackKeys(call.keys));
+    request.set_session_id(call.session_id);
+    request.mutable_token_ids()->Add(call.token_ids.begin(), call.token_ids.end());
+    request.set_from_shard_id(call.from.name);
+    REPRISE_ASSIGN_OR_RETURN(const v1::PullResponse response,
+                             Call<v1::PullResponse>(&Stub::Pull, request, deadline));
+    return PulledRun{.run_blocks = response.run_blocks(),
+                     .pulled_blocks = response.pulled_blocks(),
+                     .from = {response.from_shard_id()}};
   }
 
  private:

@@ -59,6 +59,7 @@ struct ReserveCall {
   std::span<const uint32_t> token_positions;  // empty: i * block_tokens
   std::span<const uint32_t> token_ids;        // empty: unknown
   bool replica = false;
+  bool spare_room = false;  // take only room that nothing has to go for
 };
 
 struct ReservedRun {
@@ -69,6 +70,20 @@ struct ReservedRun {
 struct CommittedRun {
   uint32_t committed = 0;
   uint32_t duplicate = 0;
+};
+
+struct PullCall {
+  SpecHandle spec;
+  std::span<const BlockKey> keys;
+  std::string session_id;
+  std::span<const uint32_t> token_ids;  // empty: unknown
+  ShardId from;                         // no name: the shard asks the next ones of the placement order
+};
+
+struct PulledRun {
+  uint32_t run_blocks = 0;     // stored at the shard now, from block 0
+  uint32_t pulled_blocks = 0;  // of them by this call
+  ShardId from;                // no name: nothing was pulled
 };
 
 class ShardLink {
@@ -99,6 +114,8 @@ class ShardLink {
                                               std::span<const uint32_t> blocks,
                                               std::span<const Checksum128> checksums,
                                               absl::Time deadline) = 0;
+  // The shard brings blocks that it lacks from another one. Takes as long as moving them does.
+  virtual absl::StatusOr<PulledRun> Pull(const PullCall& call, absl::Time deadline) = 0;
 
   // The fastest lane that both ends share.
   virtual lanes::Lane& lane() = 0;

@@ -55,6 +55,7 @@ class ChainBlocks final : public lanes::BlockSource {
 struct Granted {
   uint32_t first = 0;
   uint32_t end = 0;       // [first, end) are ours to write
+  uint32_t pending = 0;   // being written by others
   bool no_space = false;  // the peer had room for less than was missing
 };
 
@@ -67,22 +68,27 @@ Granted GrantedIn(std::span<const ReserveOutcome> outcomes) {
   const auto end = std::find_if_not(first, outcomes.end(), is(ReserveOutcome::kGranted));
   return {.first = static_cast<uint32_t>(first - outcomes.begin()),
           .end = static_cast<uint32_t>(end - outcomes.begin()),
+          .pending = static_cast<uint32_t>(
+              std::count(outcomes.begin(), outcomes.end(), ReserveOutcome::kPending)),
           .no_space = std::any_of(outcomes.begin(), outcomes.end(), is(ReserveOutcome::kNoSpace))};
 }
 
 }  // namespace
 
 absl::StatusOr<CopiedChain> CopyChain(ShardLink& peer, ReplicationSource& source,
-                                      const ReplicationJob& job, absl::Time deadline) {
+                                      const ReplicationJob& job, const CopyOptions& options) {
+  const absl::Time deadline = options.deadline;
   REPRISE_ASSIGN_OR_RETURN(const OpenedSpec spec, peer.OpenSpec(job.spec, deadline));
   REPRISE_ASSIGN_OR_RETURN(const ReservedRun reserved, peer.Reserve({.spec = spec.handle,
                                                                      .keys = job.keys,
                                                                      .session_id = job.session_id,
                                                                      .token_ids = job.token_ids,
-                                                                     .replica = true},
+                                                                     .replica = true,
+                                                                     .spare_room =
+                                                                         options.spare_room},
                                                                     deadline));
   const Granted granted = GrantedIn(reserved.outcomes);
-  CopiedChain copied;
+  CopiedChain copied{.pending = granted.pending};
   if (granted.first < granted.end) {
     REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<SourceChain> chain,
                              source.Open(job, granted.first));
@@ -100,7 +106,8 @@ absl::StatusOr<CopiedChain> CopyChain(ShardLink& peer, ReplicationSource& source
     for (uint32_t block : blocks) checksums.push_back(chain->checksum(block));
     REPRISE_RETURN_IF_ERROR(
         peer.Commit(reserved.reservation, blocks, checksums, deadline).status());
-    copied = {.blocks = end - granted.first, .bytes = blocks.size() * spec.block_bytes};
+    copied.blocks = end - granted.first;
+    copied.bytes = blocks.size() * spec.block_bytes;
   }
   if (!granted.no_space) return copied;
   return Refusal(absl::StatusCode::kResourceExhausted, "PEER_FULL",

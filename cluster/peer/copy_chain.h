@@ -17,15 +17,21 @@ namespace reprise::cluster {
 inline constexpr char kChainGone[] = "CHAIN_GONE";
 
 struct CopiedChain {
-  uint32_t blocks = 0;  // written now; what was present is not counted
+  uint32_t blocks = 0;   // written now; what was present is not counted
+  uint32_t pending = 0;  // that another is writing there
   uint64_t bytes = 0;
+};
+
+struct CopyOptions {
+  absl::Time deadline = absl::InfiniteFuture();  // by absl::Now()
+  bool spare_room = false;                       // nothing of the peer's has to go for the copy
 };
 
 // OK when all that is stored here of the chain is stored there too, or is being written there by
 // another. NOT_FOUND (reason CHAIN_GONE) when nothing of what the peer lacks is stored here any
 // more, RESOURCE_EXHAUSTED when the peer has no room for all of it, else what the peer or the way
-// to it said. `deadline` is a point of absl::Now().
+// to it said.
 absl::StatusOr<CopiedChain> CopyChain(ShardLink& peer, ReplicationSource& source,
-                                      const ReplicationJob& job, absl::Time deadline);
+                                      const ReplicationJob& job, const CopyOptions& options);
 
 }  // namespace reprise::cluster

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -27,14 +28,17 @@ PeerLinks::Peer& PeerLinks::PeerAt(const Member& member, std::shared_ptr<ShardLi
   return peer;
 }
 
-absl::StatusOr<std::shared_ptr<ShardLink>> PeerLinks::Get(const Member& member,
+absl::StatusOr<std::shared_ptr<ShardLink>> PeerLinks::Get(const Member& member, PeerUse use,
                                                           absl::Time deadline) {
   std::shared_ptr<ShardLink> dropped;
   {
     absl::MutexLock lock(&mu_);
+    if (closed_) return Resting(member, "is not asked by a shard that stops");
     Peer& peer = PeerAt(member, dropped);
     if (peer.link != nullptr && peer.link->alive()) {
-      if (peer.link->draining()) return Resting(member, "is about to stop");
+      if (use == PeerUse::kWrite && peer.link->draining()) {
+        return Resting(member, "is about to stop");
+      }
       return peer.link;
     }
     if (peer.link != nullptr) dropped = std::exchange(peer.link, nullptr);
@@ -56,6 +60,7 @@ absl::StatusOr<std::shared_ptr<ShardLink>> PeerLinks::Get(const Member& member,
   std::shared_ptr<ShardLink> replaced = link;
   absl::MutexLock lock(&mu_);
   PeerAt(member, dropped).link.swap(replaced);
+  if (use == PeerUse::kWrite && link->draining()) return Resting(member, "is about to stop");
   return link;
 }
 
@@ -66,6 +71,18 @@ void PeerLinks::Failed(const Member& member) {
   failed.swap(peer.link);
   peer.rest = std::clamp(2 * peer.rest, limits::kBreakerOpenMin, limits::kBreakerOpenMax);
   peer.rests_until = clock_.Now() + peer.rest;
+}
+
+void PeerLinks::Close() {
+  std::vector<std::shared_ptr<ShardLink>> links;
+  {
+    absl::MutexLock lock(&mu_);
+    closed_ = true;
+    for (const auto& [id, peer] : peers_) {
+      if (peer.link != nullptr) links.push_back(peer.link);
+    }
+  }
+  for (const std::shared_ptr<ShardLink>& link : links) link->Close();
 }
 
 absl::Time PeerLinks::NextAwake() const {

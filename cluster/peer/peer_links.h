@@ -24,6 +24,9 @@
 
 namespace reprise::cluster {
 
+// A shard that is about to stop is read from, and not written to.
+enum class PeerUse { kRead, kWrite };
+
 class PeerLinks {
  public:
   using Connect = std::function<absl::StatusOr<std::unique_ptr<ShardLink>>(const Member& peer,
@@ -31,12 +34,15 @@ class PeerLinks {
   PeerLinks(Connect connect, const Clock& clock) : connect_(std::move(connect)), clock_(clock) {}
 
   // A living link to `peer`. UNAVAILABLE (reason PEER_RESTING) without trying while the peer is
-  // left alone, or when it drains; else what connecting says. Anything but PEER_RESTING has been
-  // counted as a failure.
-  absl::StatusOr<std::shared_ptr<ShardLink>> Get(const Member& peer, absl::Time deadline);
+  // left alone, or when it drains and is to be written to; else what connecting says. Anything but
+  // PEER_RESTING has been counted as a failure.
+  absl::StatusOr<std::shared_ptr<ShardLink>> Get(const Member& peer, PeerUse use,
+                                                 absl::Time deadline);
   // A call on the link of `peer` did not come back: the link is given up.
   void Failed(const Member& peer);
   void Succeeded(const Member& peer);
+  // Ends every link, and with it the calls that are under way; Get is UNAVAILABLE from now on.
+  void Close();
   // When the first of the peers that are left alone may be tried again; InfiniteFuture: none is.
   absl::Time NextAwake() const;
 
@@ -55,6 +61,7 @@ class PeerLinks {
   const Clock& clock_;
   LinkReaper reaper_;  // outlives the peers
   mutable absl::Mutex mu_;
+  bool closed_ ABSL_GUARDED_BY(mu_) = false;
   absl::flat_hash_map<ShardId, Peer> peers_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -1,8 +1,8 @@
-// Where the replicator takes committed blocks from. The shard process implements it over its own
+// Where copies of committed blocks are taken from. The shard process implements it over its own
 // engine.
 //
-// Thread safety: ReplicationSource may be called from any thread; one SourceChain is used by one
-// thread at a time.
+// Thread safety: ReplicationSource and StoredChains may be called from any thread; one SourceChain
+// is used by one thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -50,6 +50,20 @@ class SourceChain {
   virtual std::optional<lanes::PinnedBytes> InDevice(uint32_t) { return std::nullopt; }
 };
 
+// What was stored here at one moment, as chains that are no other one's beginning: the one that was
+// used last first.
+class StoredChains {
+ public:
+  virtual ~StoredChains() = default;
+  virtual size_t size() const = 0;
+  // Of chain `i`. No other chain of the fingerprint has its last block.
+  virtual const Fingerprint& fingerprint(size_t i) const = 0;
+  virtual const BlockKey& first(size_t i) const = 0;
+  virtual const BlockKey& last(size_t i) const = 0;
+  // All of it; nullopt: it is not stored any more.
+  virtual std::optional<ReplicationJob> Job(size_t i) const = 0;
+};
+
 class ReplicationSource {
  public:
   virtual ~ReplicationSource() = default;
@@ -57,6 +71,7 @@ class ReplicationSource {
   // stored any more.
   virtual absl::StatusOr<std::unique_ptr<SourceChain>> Open(const ReplicationJob& job,
                                                             uint32_t first) = 0;
+  virtual std::unique_ptr<StoredChains> Chains() = 0;
 };
 
 }  // namespace reprise::cluster

@@ -1,45 +1,32 @@
 #include "cluster/peer/replicator.h"
 
 #include <algorithm>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
-#include "cluster/peer/copy_chain.h"
-#include "cluster/peer/peer_links.h"
+#include "cluster/peer/chain_copier.h"
 #include "cluster/peer/replication_queue.h"
-#include "cluster/placement/placement.h"
-#include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::cluster {
 namespace {
 
-PeerLinks::Connect ConnectOver(const ReplicatorOptions& options) {
-  if (options.connect) return options.connect;
-  return [lanes = options.lanes, nccl = options.nccl,
-          name = absl::StrCat("replicator of ", options.self.name)](const Member& peer,
-                                                                    absl::Time deadline) {
-    return ShardLink::Connect(
-        {.address = peer.address, .client_name = name, .lanes = lanes, .nccl = nccl}, deadline);
-  };
-}
-
 class ReplicatorImpl final : public Replicator {
  public:
   explicit ReplicatorImpl(ReplicatorOptions options)
       : options_(std::move(options)),
-        clock_(options_.clock != nullptr ? *options_.clock : MonotonicClock()),
-        links_(ConnectOver(options_), clock_),
+        peers_(*options_.peers),
+        clock_(peers_.clock()),
+        copier_(peers_, *options_.source, {.deadline = options_.deadline}),
         queue_(limits::kReplicationThreads, limits::kReplicationQueueBlocksMax),
         short_(/*lanes=*/1, limits::kReplicationQueueBlocksMax) {
     for (size_t lane = 0; lane < limits::kReplicationThreads; ++lane) {
       workers_.emplace_back([this, lane] { Work(lane); });
     }
-    watch_ = options_.membership->Watch([this](const std::vector<Member>&) { RetryShort(); });
+    watch_ = peers_.membership().Watch([this](const std::vector<Member>&) { RetryShort(); });
   }
 
   ~ReplicatorImpl() override {
@@ -104,7 +91,7 @@ class ReplicatorImpl final : public Replicator {
       if (outcome == Outcome::kShort) {
         ReplicationQueue& next = members_seen == members_changed_ ? short_ : queue_;
         counters_.chains_dropped += next.Push(*std::move(job));
-        retry_at_ = std::min(retry_at_, links_.NextAwake());
+        retry_at_ = std::min(retry_at_, peers_.NextAwake());
       }
       counters_.chains_done += outcome == Outcome::kDone ? 1 : 0;
       counters_.chains_short += outcome == Outcome::kShort ? 1 : 0;
@@ -127,67 +114,17 @@ class ReplicatorImpl final : public Replicator {
     }
   }
 
-  // The placement order is taken now: who joins or leaves later moves later chains only.
   Outcome Replicate(const ReplicationJob& job) {
     const uint32_t copies = job.replication != 0 ? job.replication : options_.replication;
-    uint32_t made = 1;  // ours
-    for (const Member& peer : PeersInOrder(job)) {
-      if (made >= copies || Stopping()) break;
-      const absl::Time deadline = absl::Now() + options_.deadline;
-      const absl::Status status = CopyTo(peer, job, deadline);
-      if (status.ok()) ++made;
-      if (RefusalReason(status) == kChainGone) return Outcome::kGone;
-    }
-    return made >= copies ? Outcome::kDone : Outcome::kShort;
-  }
-
-  std::vector<Member> PeersInOrder(const ReplicationJob& job) const {
-    const std::vector<Member> members = options_.membership->Members();
-    std::vector<PlacementMember> candidates;
-    std::vector<const Member*> peers;
-    for (const Member& member : members) {
-      if (member.id == options_.self) continue;
-      candidates.push_back({.id = member.id, .weight = member.weight});
-      peers.push_back(&member);
-    }
-    std::vector<Member> ordered;
-    for (uint32_t i : PlacementOrder(PlacementKey(job.session_id, job.keys), candidates)) {
-      ordered.push_back(*peers[i]);
-    }
-    return ordered;
-  }
-
-  absl::Status CopyTo(const Member& peer, const ReplicationJob& job, absl::Time deadline) {
-    absl::StatusOr<std::shared_ptr<ShardLink>> link = links_.Get(peer, deadline);
-    if (!link.ok()) {
-      if (RefusalReason(link.status()) != "PEER_RESTING") NoteFailure(peer, link.status());
-      return link.status();
-    }
-    const absl::StatusOr<CopiedChain> copied = CopyChain(**link, *options_.source, job, deadline);
-    if (copied.ok()) {
-      links_.Succeeded(peer);
-      absl::MutexLock lock(&mu_);
-      counters_.blocks_copied += copied->blocks;
-      counters_.bytes_copied += copied->bytes;
-      return absl::OkStatus();
-    }
-    if (RefusalReason(copied.status()) == kChainGone) return copied.status();
-    // Without an answer in time the peer is left alone for a while; a refusal is an answer.
-    if (absl::IsUnavailable(copied.status()) || absl::IsDeadlineExceeded(copied.status())) {
-      links_.Failed(peer);
-    }
-    NoteFailure(peer, copied.status());
-    return copied.status();
-  }
-
-  void NoteFailure(const Member& peer, const absl::Status& status) {
+    const CopiesMade made =
+        copier_.Copy(job, {.copies = copies - 1, .stopped = [this] { return Stopping(); }});
     {
       absl::MutexLock lock(&mu_);
-      ++counters_.peer_failures;
+      counters_.blocks_copied += made.blocks;
+      counters_.bytes_copied += made.bytes;
     }
-    if (!options_.log) return;
-    options_.log(absl::StrCat("replication to ", peer.id.name, " at ", peer.address,
-                              " failed, the next shard is tried: ", status.ToString()));
+    if (made.gone) return Outcome::kGone;
+    return made.copies + made.pending + 1 >= copies ? Outcome::kDone : Outcome::kShort;
   }
 
   bool Stopping() const {
@@ -196,8 +133,9 @@ class ReplicatorImpl final : public Replicator {
   }
 
   const ReplicatorOptions options_;
+  Peers& peers_;
   const Clock& clock_;
-  PeerLinks links_;
+  ChainCopier copier_;
   mutable absl::Mutex mu_;
   ReplicationQueue queue_ ABSL_GUARDED_BY(mu_);
   ReplicationQueue short_ ABSL_GUARDED_BY(mu_);  // wait for other members, or for retry_at_
@@ -221,12 +159,11 @@ std::vector<std::pair<std::string, uint64_t>> ReplicatorCounters::Named() const 
           {"replication_chains_refused_total", chains_refused},
           {"replication_blocks_copied_total", blocks_copied},
           {"replication_bytes_copied_total", bytes_copied},
-          {"replication_peer_failures_total", peer_failures},
           {"replication_queued_blocks", blocks_queued}};
 }
 
 std::unique_ptr<Replicator> Replicator::Create(ReplicatorOptions options) {
-  REPRISE_CHECK(options.membership != nullptr && options.source != nullptr);
+  REPRISE_CHECK(options.peers != nullptr && options.source != nullptr);
   return std::make_unique<ReplicatorImpl>(std::move(options));
 }
 

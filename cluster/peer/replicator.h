@@ -13,36 +13,22 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "cluster/link/shard_link.h"
-#include "cluster/membership/membership.h"
+#include "cluster/peer/peers.h"
 #include "cluster/peer/replication_source.h"
-#include "proto/types/clock.h"
-#include "proto/types/ids.h"
 #include "proto/types/limits.h"
 
 namespace reprise::cluster {
 
 struct ReplicatorOptions {
-  ShardId self;
-  uint32_t replication = 2;          // copies of a chain, this shard's included; 1: none elsewhere
-  Membership* membership = nullptr;  // REQUIRES: outlives the replicator
+  uint32_t replication = 2;             // copies of a chain, this shard's included; 1: none elsewhere
+  Peers* peers = nullptr;               // REQUIRES: outlives the replicator
   ReplicationSource* source = nullptr;  // REQUIRES: outlives the replicator
-  const Clock* clock = nullptr;  // REQUIRES: outlives the replicator; nullptr: the monotonic clock
-  // How a peer is reached; empty: ShardLink::Connect over the lanes below.
-  std::function<absl::StatusOr<std::unique_ptr<ShardLink>>(const Member& peer, absl::Time deadline)>
-      connect;
-  std::vector<LaneKind> lanes = {LaneKind::kStream};
-  std::shared_ptr<const NcclContext> nccl;  // for kNccl among them
-  // Told what went wrong with a peer, one line. Empty: nobody is told.
-  std::function<void(absl::string_view)> log;
   absl::Duration deadline = limits::kReplicationDeadline;  // of one chain to one peer
 };
 
@@ -56,7 +42,6 @@ struct ReplicatorCounters {
   uint64_t blocks_copied = 0;
   uint64_t bytes_copied = 0;
   uint64_t blocks_queued = 0;  // now
-  uint64_t peer_failures = 0;
 
   // Name and value of each, for Describe.
   std::vector<std::pair<std::string, uint64_t>> Named() const;

@@ -29,6 +29,7 @@ struct ShardHeartbeat {
   uint64_t used_bytes = 0;
   uint64_t capacity_bytes = 0;
   bool draining = false;
+  uint64_t peer_bytes_per_second = 0;  // between it and other shards; 0: not measured yet
   friend bool operator==(const ShardHeartbeat&, const ShardHeartbeat&) = default;
 };
 

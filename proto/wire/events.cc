@@ -62,6 +62,7 @@ v1::WatchBlocksResponse ToMessage(const ShardHeartbeat& heartbeat, uint64_t sequ
   message.mutable_heartbeat()->set_used_bytes(heartbeat.used_bytes);
   message.mutable_heartbeat()->set_capacity_bytes(heartbeat.capacity_bytes);
   message.mutable_heartbeat()->set_draining(heartbeat.draining);
+  message.mutable_heartbeat()->set_peer_bytes_per_second(heartbeat.peer_bytes_per_second);
   return message;
 }
 
@@ -82,7 +83,9 @@ absl::StatusOr<WatchedMessage> FromMessage(const v1::WatchBlocksResponse& messag
     case v1::WatchBlocksResponse::kHeartbeat:
       watched.what = ShardHeartbeat{.used_bytes = message.heartbeat().used_bytes(),
                                     .capacity_bytes = message.heartbeat().capacity_bytes(),
-                                    .draining = message.heartbeat().draining()};
+                                    .draining = message.heartbeat().draining(),
+                                    .peer_bytes_per_second =
+                                        message.heartbeat().peer_bytes_per_second()};
       return watched;
     case v1::WatchBlocksResponse::EVENT_NOT_SET:
       break;

@@ -35,6 +35,8 @@ class EvictionPolicy {
   // How long ago the group's coldest block was used: lower is longer ago. kNeverStamp: the group is
   // empty.
   virtual uint64_t ColdestStamp(uint32_t group) const = 0;
+  // When `block` was used: lower is longer ago, over all groups. REQUIRES: tracked.
+  virtual uint64_t Stamp(uint32_t block) const = 0;
 
   virtual bool tracks(uint32_t block) const = 0;
   virtual size_t tracked(uint32_t group) const = 0;

@@ -45,6 +45,11 @@ uint64_t LruPolicy::ColdestStamp(uint32_t group) const {
   return it == lists_.end() ? kNeverStamp : nodes_[it->second.coldest].stamp;
 }
 
+uint64_t LruPolicy::Stamp(uint32_t block) const {
+  REPRISE_CHECK(tracks(block));
+  return nodes_[block].stamp;
+}
+
 size_t LruPolicy::tracked(uint32_t group) const {
   const auto it = lists_.find(group);
   return it == lists_.end() ? 0 : it->second.blocks;

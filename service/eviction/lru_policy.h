@@ -22,6 +22,7 @@ class LruPolicy final : public EvictionPolicy {
   std::optional<uint32_t> Coldest(uint32_t group,
                                   absl::FunctionRef<bool(uint32_t)> eligible) override;
   uint64_t ColdestStamp(uint32_t group) const override;
+  uint64_t Stamp(uint32_t block) const override;
   bool tracks(uint32_t block) const override {
     return block < nodes_.size() && nodes_[block].stamp != 0;
   }

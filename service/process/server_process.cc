@@ -40,10 +40,11 @@ StopSignals::StopSignals() {
   signal(SIGPIPE, SIG_IGN);
 }
 
-void StopSignals::Await() const {
+int StopSignals::Await() const {
   int signal = 0;
   sigwait(&signals_, &signal);
   Log(absl::StrCat("stopping on ", strsignal(signal)));
+  return signal;
 }
 
 }  // namespace reprise::process

@@ -25,8 +25,8 @@ void Log(absl::string_view line);
 class StopSignals {
  public:
   StopSignals();
-  // Waits for one of them, and logs which.
-  void Await() const;
+  // Waits for one of them, logs which, and returns it.
+  int Await() const;
 
  private:
   sigset_t signals_;

@@ -108,7 +108,7 @@ const RouterEngine::Shard* RouterEngine::SessionHome(const Tenant& tenant,
   return best;
 }
 
-const RouterEngine::Shard* RouterEngine::PromptHome(size_t prompt_blocks,
+const RouterEngine::Shard* RouterEngine::PromptHome(const RouteQuestion& question,
                                                     std::span<const Shard* const> order,
                                                     std::span<const Ranked> runs,
                                                     absl::Time now) const {
@@ -118,10 +118,15 @@ const RouterEngine::Shard* RouterEngine::PromptHome(size_t prompt_blocks,
   for (const Shard* shard : order) {
     const auto run =
         std::find_if(runs.begin(), runs.end(), [&](const Ranked& r) { return r.shard == shard; });
-    candidates.push_back(
-        {.run_blocks = run == runs.end() ? 0 : run->run.blocks, .load = shard->load.At(now)});
+    RouteCandidate candidate{.run_blocks = run == runs.end() ? 0 : run->run.blocks,
+                             .load = shard->load.At(now)};
+    if (question.recompute.has_value()) {
+      candidate.move = MoveCostOf(question.recompute->per_block, question.recompute->block_bytes,
+                                  shard->heartbeat.peer_bytes_per_second);
+    }
+    candidates.push_back(candidate);
   }
-  return order[ChooseShard(candidates, prompt_blocks)];
+  return order[ChooseShard(candidates, question.keys.size())];
 }
 
 absl::StatusOr<Route> RouterEngine::RouteSession(const Tenant& tenant,
@@ -141,7 +146,7 @@ absl::StatusOr<Route> RouterEngine::RouteSession(const Tenant& tenant,
   }
   const bool has_session = !question.session_id.empty();
   const Shard* home = has_session ? SessionHome(tenant, question, order, runs, now)
-                                  : PromptHome(question.keys.size(), order, runs, now);
+                                  : PromptHome(question, order, runs, now);
   Route route = {.home = PlaceOf(home->member), .runs = ToRuns(runs, now), .epoch = epoch_};
   route.fallbacks.reserve(order.size());
   for (const Shard* shard : order) {

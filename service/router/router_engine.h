@@ -70,10 +70,17 @@ struct Located {
   Epoch epoch;
 };
 
+// What computing a block takes the caller.
+struct RecomputeCost {
+  absl::Duration per_block;
+  uint64_t block_bytes = 0;
+};
+
 struct RouteQuestion {
   std::string session_id;                  // empty: the first key stands for the session
   std::optional<Fingerprint> fingerprint;  // of the keys; without it: placement only
   std::span<const BlockKey> keys;
+  std::optional<RecomputeCost> recompute;  // nullopt: a block elsewhere counts like one nowhere
 };
 
 struct Route {
@@ -167,7 +174,7 @@ class RouterEngine {
   const Shard* SessionHome(const Tenant& tenant, const RouteQuestion& question,
                            std::span<const Shard* const> order, std::span<const Ranked> runs,
                            absl::Time now) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
-  const Shard* PromptHome(size_t prompt_blocks, std::span<const Shard* const> order,
+  const Shard* PromptHome(const RouteQuestion& question, std::span<const Shard* const> order,
                           std::span<const Ranked> runs, absl::Time now) const
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
 

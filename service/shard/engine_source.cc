@@ -76,6 +76,32 @@ absl::StatusOr<std::unique_ptr<cluster::SourceChain>> EngineSource::Open(
   return std::make_unique<PinnedChain>(engine_, *std::move(run));
 }
 
+namespace {
+
+class EngineChains final : public cluster::StoredChains {
+ public:
+  explicit EngineChains(const ShardEngine& engine) : engine_(engine), ends_(engine.Chains()) {}
+  size_t size() const override { return ends_.size(); }
+  const Fingerprint& fingerprint(size_t i) const override { return ends_[i].fingerprint; }
+  const BlockKey& first(size_t i) const override { return ends_[i].first; }
+  const BlockKey& last(size_t i) const override { return ends_[i].last; }
+  std::optional<cluster::ReplicationJob> Job(size_t i) const override {
+    std::optional<CommittedChain> chain = engine_.ChainTo(ends_[i]);
+    if (!chain.has_value()) return std::nullopt;
+    return ToReplicationJob(*std::move(chain));
+  }
+
+ private:
+  const ShardEngine& engine_;
+  const std::vector<ChainEnd> ends_;
+};
+
+}  // namespace
+
+std::unique_ptr<cluster::StoredChains> EngineSource::Chains() {
+  return std::make_unique<EngineChains>(engine_);
+}
+
 cluster::ReplicationJob ToReplicationJob(CommittedChain chain) {
   return {.tenant = std::move(chain.tenant),
           .spec = std::move(chain.spec),

@@ -1,4 +1,4 @@
-// The engine's committed blocks as the replicator takes them.
+// The engine's committed blocks as they are copied to other shards.
 //
 // Invariants: the blocks of an open chain stay where they are until the chain is destroyed,
 // whatever becomes of their lease.
@@ -20,6 +20,7 @@ class EngineSource final : public cluster::ReplicationSource {
 
   absl::StatusOr<std::unique_ptr<cluster::SourceChain>> Open(const cluster::ReplicationJob& job,
                                                              uint32_t first) override;
+  std::unique_ptr<cluster::StoredChains> Chains() override;
 
  private:
   ShardEngine& engine_;

@@ -14,7 +14,6 @@
 
 #include "absl/time/time.h"
 #include "cluster/membership/static_file_membership.h"
-#include "cluster/peer/replicator.h"
 #include "kernels/runtime/device.h"
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
@@ -22,9 +21,9 @@
 #include "proto/wire/serving.h"
 #include "service/pool/hbm_device.h"
 #include "service/process/server_process.h"
-#include "service/shard/engine_source.h"
 #include "service/shard/shard_engine.h"
 #include "service/shard/shard_lanes.h"
+#include "service/shard/shard_peers.h"
 #include "service/shard/shard_service_server.h"
 
 namespace reprise::shard {
@@ -50,7 +49,8 @@ struct Flags {
 
 constexpr char kFooter[] =
     "Every other limit is fixed and shown by `reprise describe --limits` (ShardService.Describe).\n"
-    "SIGTERM or SIGINT: tell clients to write elsewhere, finish what is in flight, exit 0.\n"
+    "SIGTERM: tell clients to write elsewhere, hand what is stored to other shards within --grace,\n"
+    "the hottest first, finish what is in flight, exit 0. SIGINT: the same, and hand over nothing.\n"
     "NCCL reads its own environment: NCCL_SOCKET_IFNAME names its network interface. Its traffic\n"
     "is plaintext.";
 
@@ -85,8 +85,10 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->check(CLI::Range(uint32_t{1}, limits::kReplicationMax))
       ->capture_default_str();
   app.add_option("--members", flags.members,
-                 "YAML file with the cluster's shards; without it nothing is replicated");
-  app.add_option("--grace", flags.grace_seconds, "Seconds for what is in flight when stopped")
+                 "YAML file with the cluster's shards; without it this shard is alone: nothing is "
+                 "copied to others, pulled from them or handed over");
+  app.add_option("--grace", flags.grace_seconds,
+                 "Seconds for handing over and for what is in flight when stopped")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
   app.add_flag("--insecure", flags.insecure, "Serve plaintext on an address that is not loopback");
@@ -125,32 +127,33 @@ void PrintServing(const Flags& flags, const std::string& address) {
   std::fflush(stdout);
 }
 
-// What replication needs, when there are members to replicate to.
-struct Replication {
-  std::unique_ptr<cluster::StaticFileMembership> membership;
-  std::unique_ptr<EngineSource> source;
-  std::unique_ptr<cluster::Replicator> replicator;
-};
+// nullptr without --members: this shard is alone.
+absl::StatusOr<std::unique_ptr<ShardPeers>> OpenPeers(const Flags& flags, ShardEngine& engine,
+                                                      const ShardLanes& lanes) {
+  if (flags.members.empty()) return nullptr;
+  REPRISE_ASSIGN_OR_RETURN(
+      std::unique_ptr<cluster::Membership> membership,
+      cluster::StaticFileMembership::Create({.path = flags.members, .log = Log}));
+  return std::make_unique<ShardPeers>(
+      std::move(membership),
+      ShardPeersOptions{.peers = {.self = ShardId{flags.id},
+                                  .lanes = {LaneKind::kNccl, LaneKind::kStream},
+                                  .nccl = lanes.nccl(),
+                                  .log = Log},
+                        .replication = flags.replication,
+                        .gpu = flags.gpu},
+      engine);
+}
 
-absl::StatusOr<Replication> StartReplication(const Flags& flags, ShardEngine& engine,
-                                             const ShardLanes& lanes) {
-  Replication replication;
-  if (flags.members.empty()) return replication;
-  REPRISE_ASSIGN_OR_RETURN(replication.membership, cluster::StaticFileMembership::Create(
-                                                       {.path = flags.members, .log = Log}));
-  replication.source = std::make_unique<EngineSource>(engine);
-  replication.replicator =
-      cluster::Replicator::Create({.self = ShardId{flags.id},
-                                   .replication = flags.replication,
-                                   .membership = replication.membership.get(),
-                                   .source = replication.source.get(),
-                                   .lanes = {LaneKind::kNccl, LaneKind::kStream},
-                                   .nccl = lanes.nccl(),
-                                   .log = Log});
-  engine.OnCommitted([replicator = replication.replicator.get()](CommittedChain chain) {
-    replicator->Submit(ToReplicationJob(std::move(chain)));
-  });
-  return replication;
+// What was committed last gets its copies, and what a copy would be lost of goes to other shards.
+void HandOver(ShardPeers& peers, absl::Time end) {
+  if (!peers.AwaitCopies(end - absl::Now())) {
+    Log("the grace period ended before every block had its copy");
+  }
+  // Leaves time for what is in flight.
+  peers.evacuation().Start(end - limits::kStopFlush);
+  peers.evacuation().Await(end);
+  Log(peers.evacuation().progress().Sentence());
 }
 
 // nullptr without --hbm, and then no GPU is looked for.
@@ -192,29 +195,23 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
                         .gpu = flags.hbm_bytes > 0 ? std::optional<int>(flags.gpu) : std::nullopt},
                        *engine));
   Log(lanes->Summary());
-  REPRISE_ASSIGN_OR_RETURN(Replication replication, StartReplication(flags, *engine, *lanes));
+  REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<ShardPeers> peers,
+                           OpenPeers(flags, *engine, *lanes));
 
   ShardServerOptions options{.id = ShardId{flags.id},
                              .listen = flags.listen,
                              .insecure = flags.insecure,
-                             .replication = flags.replication};
-  if (replication.replicator != nullptr) {
-    options.more_counters = [replicator = replication.replicator.get()] {
-      return replicator->counters().Named();
-    };
-  }
+                             .replication = flags.replication,
+                             .peers = peers.get()};
   lanes->AddTo(options);
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<ShardServer> server,
                            ShardServer::Start(std::move(options), *engine));
   PrintServing(flags, server->address());
 
-  stop_signals.Await();
-  const absl::Duration grace = absl::Seconds(flags.grace_seconds);
-  const absl::Time end = absl::Now() + grace;
+  const int signal = stop_signals.Await();
+  const absl::Time end = absl::Now() + absl::Seconds(flags.grace_seconds);
   server->StartDraining();
-  if (replication.replicator != nullptr && !replication.replicator->WaitIdle(grace)) {
-    Log("the grace period ended before every block had its copy");
-  }
+  if (peers != nullptr && signal == SIGTERM) HandOver(*peers, end);
   server->Stop(std::max(absl::ZeroDuration(), end - absl::Now()));
   return absl::OkStatus();
 }

@@ -204,7 +204,10 @@ absl::StatusOr<ShardEngineImpl::Holdings*> ShardEngineImpl::HoldingsOf(Attachmen
 }
 
 void ShardEngineImpl::OnCommitted(std::function<void(CommittedChain)> listener) {
-  auto shared = std::make_shared<const std::function<void(CommittedChain)>>(std::move(listener));
+  std::shared_ptr<const std::function<void(CommittedChain)>> shared;
+  if (listener) {
+    shared = std::make_shared<const std::function<void(CommittedChain)>>(std::move(listener));
+  }
   absl::MutexLock lock(&mu_);
   listener_ = std::move(shared);
 }

@@ -94,6 +94,7 @@ struct ReserveArgs {
   std::span<const uint32_t> token_ids;        // empty: unknown; else block_tokens per key
   absl::Duration ttl;                         // zero: limits::kReservationTtl
   bool replica = false;
+  bool spare_room = false;  // grant only room that nothing has to go for, now or soon
 };
 
 struct ReserveResult {
@@ -142,6 +143,14 @@ struct CommittedChain {
   uint32_t first_new = 0;           // keys before it were stored already
 };
 
+// The last block of a stored chain, and the chain's first one.
+struct ChainEnd {
+  Tenant tenant;
+  Fingerprint fingerprint;
+  BlockKey first;
+  BlockKey last;
+};
+
 struct SpecUse {
   Tenant tenant;
   Fingerprint fingerprint;
@@ -187,6 +196,8 @@ class ShardEngine : public lanes::LaneHost {
                                            std::span<const LeaseId> leases) = 0;
   virtual absl::StatusOr<ReserveResult> Reserve(AttachmentId attachment,
                                                 const ReserveArgs& args) = 0;
+  // The spec of `args.spec`, when Reserve would not refuse these arguments whatever is stored.
+  virtual absl::StatusOr<CacheSpec> Validate(AttachmentId attachment, const ReserveArgs& args) = 0;
   // Whether Reserve may copy and check blocks, to make room for others: it can then take as long as
   // a Commit.
   virtual bool ReserveCopies() const = 0;
@@ -200,8 +211,13 @@ class ShardEngine : public lanes::LaneHost {
   // ---- Feeds
   // RESOURCE_EXHAUSTED beyond kWatchersMax. The watch must be destroyed before the engine.
   virtual absl::StatusOr<std::unique_ptr<BlockWatch>> Watch() = 0;
-  virtual void OnCommitted(
-      std::function<void(CommittedChain)> listener) = 0;  // not called for replica writes
+  // Not called for replica writes. An empty listener: nobody is told.
+  virtual void OnCommitted(std::function<void(CommittedChain)> listener) = 0;
+
+  // Every stored chain that is no other one's beginning, the one used last first.
+  virtual std::vector<ChainEnd> Chains() const = 0;
+  // All of it, every block counted as new; nullopt: its end is not stored any more.
+  virtual std::optional<CommittedChain> ChainTo(const ChainEnd& end) const = 0;
 
   virtual EngineDescription Describe(const Tenant& tenant) const = 0;
 

@@ -228,25 +228,4 @@ void ShardEngineImpl::TouchChain(BlockId leaf) {
   for (BlockId id = leaf; id != kNoBlock; id = blocks_[id].parent) policy_.Touch(id);
 }
 
-CommittedChain ShardEngineImpl::DescribeChain(const KeySpace& space, BlockId leaf,
-                                              size_t new_blocks) const {
-  CommittedChain chain{
-      .tenant = space.tenant, .spec = space.spec, .session_id = blocks_[leaf].chain->session_id};
-  const uint32_t length = blocks_[leaf].depth + 1;
-  const uint32_t block_tokens = space.spec.block_tokens;
-  chain.keys.resize(length);
-  chain.token_ids.resize(size_t{length} * block_tokens);
-  chain.first_new = length - static_cast<uint32_t>(new_blocks);
-  for (BlockId id = leaf; id != kNoBlock; id = blocks_[id].parent) {
-    const BlockRecord& block = blocks_[id];
-    chain.keys[block.depth] = block.key;
-    if (block.chain->token_ids.empty()) chain.token_ids.clear();
-    if (chain.token_ids.empty()) continue;
-    const auto from = block.chain->token_ids.begin() +
-                      size_t{block.depth - block.chain->first_block} * block_tokens;
-    std::copy_n(from, block_tokens, chain.token_ids.begin() + size_t{block.depth} * block_tokens);
-  }
-  return chain;
-}
-
 }  // namespace reprise::shard

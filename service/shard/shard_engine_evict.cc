@@ -59,6 +59,15 @@ std::optional<SlotRef> ShardEngineImpl::AllocateSlot(KeySpace& space) {
   return std::nullopt;
 }
 
+// On a tier that is not so full that something is about to go for what comes.
+std::optional<SlotRef> ShardEngineImpl::AllocateSpare(KeySpace& space) {
+  for (Level level = 0; level < pool_->levels(); ++level) {
+    if (pool_->pressure(level) > limits::kEvictLowWatermark) continue;
+    if (auto slot = AllocateAt(space, level, /*may_evict=*/false)) return slot;
+  }
+  return std::nullopt;
+}
+
 // In order: a free slot; an extent that others can spare without losing a block; a block of this
 // key space; an extent of the key space that has most. A key space with less than its share whose
 // own blocks are in warmer use than the others' takes an extent from them before it drops a block

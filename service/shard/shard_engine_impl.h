@@ -57,6 +57,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   absl::StatusOr<uint32_t> Release(AttachmentId attachment,
                                    std::span<const LeaseId> leases) override;
   absl::StatusOr<ReserveResult> Reserve(AttachmentId attachment, const ReserveArgs& args) override;
+  absl::StatusOr<CacheSpec> Validate(AttachmentId attachment, const ReserveArgs& args) override;
   bool ReserveCopies() const override { return pool_->levels() > 1; }
   absl::StatusOr<CommitResult> Commit(AttachmentId attachment, const CommitArgs& args) override;
   absl::StatusOr<RemoveResult> Remove(AttachmentId attachment, SpecHandle spec,
@@ -67,6 +68,8 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
 
   absl::StatusOr<std::unique_ptr<BlockWatch>> Watch() override;
   void OnCommitted(std::function<void(CommittedChain)> listener) override;
+  std::vector<ChainEnd> Chains() const override;
+  std::optional<CommittedChain> ChainTo(const ChainEnd& end) const override;
   EngineDescription Describe(const Tenant& tenant) const override;
   void Tick() override;
   void EvictToWatermark() override;
@@ -197,6 +200,8 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   void MakeVisible(KeySpace& space, BlockId id, const Checksum128& checksum)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TouchChain(BlockId leaf) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // ---- shard_engine_chains.cc
   CommittedChain DescribeChain(const KeySpace& space, BlockId leaf, size_t new_blocks) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -205,6 +210,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   bool EvictOne(KeySpace& space, Level level, DropCause cause, KeySpaceId for_space)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::optional<SlotRef> AllocateSlot(KeySpace& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::optional<SlotRef> AllocateSpare(KeySpace& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::optional<SlotRef> AllocateAt(KeySpace& space, Level level, bool may_evict)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<KeySpace*> OthersByMemory(const KeySpace& space, Level level) const

@@ -56,12 +56,21 @@ absl::Status ShardEngineImpl::CheckReserve(const KeySpace& space, const ReserveA
   return absl::OkStatus();
 }
 
+absl::StatusOr<CacheSpec> ShardEngineImpl::Validate(AttachmentId attachment,
+                                                    const ReserveArgs& args) {
+  REPRISE_ASSIGN_OR_RETURN(const KeySpaceId space_id, attachments_.Resolve(attachment, args.spec));
+  absl::MutexLock lock(&mu_);
+  const KeySpace& space = SpaceOf(space_id);
+  REPRISE_RETURN_IF_ERROR(CheckReserve(space, args));
+  return space.spec;
+}
+
 absl::StatusOr<ReserveResult> ShardEngineImpl::Reserve(AttachmentId attachment,
                                                        const ReserveArgs& args) {
   REPRISE_ASSIGN_OR_RETURN(const KeySpaceId space_id, attachments_.Resolve(attachment, args.spec));
   const absl::Time now = clock_.Now();
   const absl::Duration ttl = args.ttl > absl::ZeroDuration() ? args.ttl : limits::kReservationTtl;
-  MakeRoomOnTop(space_id, args.keys);
+  if (!args.spare_room) MakeRoomOnTop(space_id, args.keys);
   Locked lock(this);
   Settle(now);
   REPRISE_ASSIGN_OR_RETURN(Holdings* const holdings, HoldingsOf(attachment));
@@ -117,9 +126,11 @@ absl::StatusOr<ReserveResult> ShardEngineImpl::Reserve(AttachmentId attachment,
     return Refusal(
         absl::StatusCode::kResourceExhausted, "NO_SPACE",
         absl::StrCat("no slot for keys[", first,
-                     "]: every block that could make room for it is being read or "
-                     "written; try again after ",
-                     absl::FormatDuration(limits::kRetryAfter), " or give the shard more --dram"));
+                     args.spare_room ? "]: no room is to spare"
+                                     : "]: every block that could make room for it is being read "
+                                       "or written",
+                     "; try again after ", absl::FormatDuration(limits::kRetryAfter),
+                     " or give the shard more --dram"));
   }
   return result;
 }
@@ -137,7 +148,8 @@ uint32_t ShardEngineImpl::GrantRun(KeySpace& space, const ReserveArgs& args, uin
   for (uint32_t i = first; i < args.keys.size(); ++i) {
     const SpaceKey key{space.id, args.keys[i]};
     if (reserved_.contains(key) || index_.Find(key).has_value()) break;
-    const std::optional<SlotRef> slot = AllocateSlot(space);
+    const std::optional<SlotRef> slot =
+        args.spare_room ? AllocateSpare(space) : AllocateSlot(space);
     if (!slot.has_value()) break;
     if (chain == nullptr) {
       chain = std::make_shared<ChainInfo>(

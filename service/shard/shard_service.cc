@@ -20,6 +20,7 @@ ShardService::ShardService(ShardCore& core)
       write_(core),
       commit_(core),
       read_(core),
+      pull_(core),
       remove_(core),
       explain_(core),
       watch_blocks_(core),
@@ -27,7 +28,7 @@ ShardService::ShardService(ShardCore& core)
       workers_(limits::kShardWorkers) {}
 
 void ShardService::StartDraining() {
-  core_.draining.store(true, std::memory_order_release);
+  if (core_.draining.exchange(true, std::memory_order_acq_rel)) return;
   core_.attachments.ForEach([](AttachedStream& stream) { stream.Drain(); });
   watch_blocks_.Beat();
 }
@@ -125,6 +126,12 @@ grpc::ServerUnaryReactor* ShardService::Commit(grpc::CallbackServerContext* cont
 grpc::ServerWriteReactor<grpc::ByteBuffer>* ShardService::Read(grpc::CallbackServerContext* context,
                                                                const grpc::ByteBuffer* request) {
   return read_.Open(context, *request);
+}
+
+grpc::ServerUnaryReactor* ShardService::Pull(grpc::CallbackServerContext* context,
+                                             const v1::PullRequest* request,
+                                             v1::PullResponse* response) {
+  return pull_.Open(context, request, response);
 }
 
 grpc::ServerUnaryReactor* ShardService::Remove(grpc::CallbackServerContext* context,

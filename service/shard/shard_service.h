@@ -19,6 +19,7 @@
 #include "service/shard/handlers/explain_handler.h"
 #include "service/shard/handlers/lookup_handler.h"
 #include "service/shard/handlers/open_spec_handler.h"
+#include "service/shard/handlers/pull_handler.h"
 #include "service/shard/handlers/read_handler.h"
 #include "service/shard/handlers/release_handler.h"
 #include "service/shard/handlers/remove_handler.h"
@@ -75,6 +76,9 @@ class ShardService final : public RawBytesService {
                                    v1::CommitResponse* response) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Read(grpc::CallbackServerContext* context,
                                                    const grpc::ByteBuffer* request) override;
+  grpc::ServerUnaryReactor* Pull(grpc::CallbackServerContext* context,
+                                 const v1::PullRequest* request,
+                                 v1::PullResponse* response) override;
   grpc::ServerUnaryReactor* Remove(grpc::CallbackServerContext* context,
                                    const v1::RemoveRequest* request,
                                    v1::RemoveResponse* response) override;
@@ -104,6 +108,7 @@ class ShardService final : public RawBytesService {
   WriteHandler write_;
   CommitHandler commit_;
   ReadHandler read_;
+  PullHandler pull_;
   RemoveHandler remove_;
   ExplainHandler explain_;
   WatchBlocksHandler watch_blocks_;

@@ -12,6 +12,7 @@
 #include "proto/types/status_macros.h"
 #include "proto/wire/caller.h"
 #include "proto/wire/serving.h"
+#include "service/shard/shard_peers.h"
 
 namespace reprise::shard {
 namespace {
@@ -35,8 +36,11 @@ ShardServer::ShardServer(ShardServerOptions options, ShardEngine& engine)
             .view_socket = std::move(options.view_socket),
             .more_counters = std::move(options.more_counters),
             .on_detached = std::move(options.on_detached),
+            .peers = options.peers,
+            .start_draining = [this] { StartDraining(); },
             .admission = Admission::Create(options.admission)},
-      service_(core_) {}
+      service_(core_),
+      admin_(core_) {}
 
 absl::StatusOr<std::unique_ptr<ShardServer>> ShardServer::Start(ShardServerOptions options,
                                                                 ShardEngine& engine) {
@@ -48,7 +52,7 @@ absl::StatusOr<std::unique_ptr<ShardServer>> ShardServer::Start(ShardServerOptio
 }
 
 absl::Status ShardServer::Listen(const ShardServerOptions& options) {
-  std::vector<grpc::Service*> services = {&service_};
+  std::vector<grpc::Service*> services = {&service_, &admin_};
   if (options.services) {
     more_services_ =
         options.services([this](const grpc::ServerContextBase& context, AttachmentId attachment) {
@@ -84,6 +88,8 @@ void ShardServer::Stop(absl::Duration grace) {
   if (server_ == nullptr) return;
   const absl::Time end = absl::Now() + grace;
   core_.admission->AwaitIdle(grace);
+  // A pull that is under way waits for another shard.
+  if (core_.peers != nullptr) core_.peers->Close();
   // Last words: the notices, then the ends of the streams.
   service_.AwaitNotices(std::max(end, absl::Now() + limits::kStopFlush));
   service_.EndStreams(Refusal(absl::StatusCode::kUnavailable, "SHARD_STOPS",

@@ -22,6 +22,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "cluster/peer/nccl_shard_end.h"
+#include "service/shard/admin_service.h"
 #include "service/shard/handlers/shard_core.h"
 #include "service/shard/shard_engine.h"
 #include "service/shard/shard_service.h"
@@ -43,6 +44,7 @@ struct ShardServerOptions {
   // Makes the gRPC services of those lanes, which are served beside ShardService; may be empty.
   // What it is given says OK when the caller behind a context owns an attachment.
   std::function<std::vector<std::unique_ptr<grpc::Service>>(cluster::AuthorizeAttachment)> services;
+  ShardPeers* peers = nullptr;  // nullptr: no other shards. REQUIRES: outlives the server
 };
 
 class ShardServer {
@@ -58,7 +60,7 @@ class ShardServer {
 
   const std::string& address() const { return address_; }  // host:port as bound
 
-  // Tells every client to write elsewhere; health turns NOT_SERVING. Reads go on.
+  // Tells every client to write elsewhere; health turns NOT_SERVING. Reads go on. Once is enough.
   void StartDraining();
   // Waits up to `grace` for what is in flight, then ends everything.
   void Stop(absl::Duration grace);
@@ -70,6 +72,7 @@ class ShardServer {
 
   ShardCore core_;
   ShardService service_;
+  AdminService admin_;
   std::vector<std::unique_ptr<grpc::Service>> more_services_;
   std::string address_;
   std::unique_ptr<grpc::Server> server_;

@@ -314,6 +314,7 @@ class DeviceChains final : public cluster::ReplicationSource {
     REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<cluster::SourceChain> chain, source_.Open(job, first));
     return std::make_unique<Chain>(std::move(chain), host_from);
   }
+  std::unique_ptr<cluster::StoredChains> Chains() override { return source_.Chains(); }
   uint32_t host_from = ~uint32_t{0};
 
  private:
@@ -348,7 +349,8 @@ class NcclCopyTest : public NcclLinkTest {
     EXPECT_EQ(StoreChain(*here_link_, kSpec, keys).value_or(0), kBlocks);
     const uint64_t before = there_.end().use().blocks_written;
     const auto copied = cluster::CopyChain(
-        to, chains, {.tenant = Tenant{"default"}, .spec = kSpec, .keys = keys}, Soon());
+        to, chains, {.tenant = Tenant{"default"}, .spec = kSpec, .keys = keys},
+        {.deadline = Soon()});
     EXPECT_TRUE(copied.ok()) << copied.status();
     EXPECT_EQ(copied.ok() ? copied->blocks : 0, kBlocks);
     EXPECT_EQ(FetchChain(*there_link_, kSpec, keys).value_or(0), kBlocks);

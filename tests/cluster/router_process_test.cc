@@ -178,6 +178,23 @@ TEST(RouterProcessTest, WithoutALivingShardTheRefusalSaysSo) {
   EXPECT_EQ(RefusalReason(status), "NO_SHARD");
 }
 
+TEST(RouterProcessTest, HalfACostIsRefused) {
+  RouterCluster cluster;
+  cluster.Start(1);
+  v1::RouteSessionRequest request;
+  request.set_session_id("chat");
+  v1::RouteSessionResponse response;
+  const auto route = [&] {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(Soon()));
+    return wire::FromGrpcStatus(cluster.stub().RouteSession(&context, request, &response));
+  };
+  request.mutable_recompute()->set_block_bytes(4096);
+  EXPECT_EQ(RefusalReason(route()), "RECOMPUTE_COST");
+  request.mutable_recompute()->set_block_microseconds(100);
+  EXPECT_EQ(route(), absl::OkStatus());
+}
+
 TEST(RouterProcessTest, ItStopsOnSigtermWithExitCodeZero) {
   RouterCluster cluster;
   cluster.Start(1);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "reprise/v1/admin.grpc.pb.h"
 #include "tests/cluster/bad_input.h"
 
 namespace reprise::testing {
@@ -230,6 +231,9 @@ constexpr const char* kAcquireNames[7] = {
 constexpr const char* kReserveNames[7] = {
     "ReserveUnattached", "ReserveUnknownSpec", "ReserveUnsetSpec", "ReserveMisaligned",
     "ReserveDuplicate",  "ReserveTooMany",     "ReserveOversized"};
+constexpr const char* kPullNames[7] = {"PullUnattached", "PullUnknownSpec", "PullUnsetSpec",
+                                       "PullMisaligned", "PullDuplicate",   "PullTooMany",
+                                       "PullOversized"};
 constexpr const char* kRemoveNames[7] = {"RemoveUnattached", "RemoveUnknownSpec", "RemoveUnsetSpec",
                                          "RemoveMisaligned", "RemoveDuplicate",   "RemoveTooMany",
                                          "RemoveOversized"};
@@ -237,6 +241,13 @@ constexpr const char* kRemoveNames[7] = {"RemoveUnattached", "RemoveUnknownSpec"
 absl::Status ReserveWith(Scene& scene, const std::function<void(v1::ReserveRequest&)>& change) {
   return KeysWith<v1::ReserveRequest, v1::ReserveResponse>(scene, &Stub::Reserve, [&](auto& r) {
     r.set_keys(PackKeys(ChainNamed("reserve", 2)));
+    change(r);
+  });
+}
+
+absl::Status PullWith(Scene& scene, const std::function<void(v1::PullRequest&)>& change) {
+  return KeysWith<v1::PullRequest, v1::PullResponse>(scene, &Stub::Pull, [&](auto& r) {
+    r.set_keys(PackKeys(scene.fresh));
     change(r);
   });
 }
@@ -288,6 +299,23 @@ const BadInput kKeyVerbs[] = {
                           [&](auto& r) { r.set_keys(PackKeys(std::span(s.stored).subspan(2))); });
      },
      StatusCode::kInvalidArgument, "KEYS_NOT_A_CHAIN"},
+    {"PullEmpty", [](Scene& s) { return PullWith(s, [](auto& r) { r.clear_keys(); }); },
+     StatusCode::kInvalidArgument, "KEYS_EMPTY"},
+    {"PullTokensCount", [](Scene& s) { return PullWith(s, [](auto& r) { r.add_token_ids(5); }); },
+     StatusCode::kInvalidArgument, "TOKEN_IDS_LENGTH"},
+    {"PullLongSession",
+     [](Scene& s) { return PullWith(s, [](auto& r) { r.set_session_id(kLongName); }); },
+     StatusCode::kInvalidArgument, "SESSION_ID_LENGTH"},
+    {"PullAlone", [](Scene& s) { return PullWith(s, [](auto&) {}); },
+     StatusCode::kFailedPrecondition, "NO_MEMBERS"},
+    {"DrainAlone",
+     [](Scene& s) {
+       const auto stub = v1::AdminService::NewStub(wire::MakeChannel(s.shard.address()));
+       grpc::ClientContext context;
+       v1::DrainResponse response;
+       return wire::FromGrpcStatus(stub->Drain(&context, v1::DrainRequest(), &response));
+     },
+     StatusCode::kFailedPrecondition, "NO_MEMBERS"},
     {"ReserveCancelled",
      [](Scene& s) {
        grpc::ClientContext context;
@@ -402,6 +430,8 @@ INSTANTIATE_TEST_SUITE_P(Acquire, BadInputTest,
                          ::testing::ValuesIn(KeyFaults(kAcquireNames, &Stub::Acquire)), NameOf);
 INSTANTIATE_TEST_SUITE_P(Reserve, BadInputTest,
                          ::testing::ValuesIn(KeyFaults(kReserveNames, &Stub::Reserve)), NameOf);
+INSTANTIATE_TEST_SUITE_P(Pull, BadInputTest,
+                         ::testing::ValuesIn(KeyFaults(kPullNames, &Stub::Pull)), NameOf);
 INSTANTIATE_TEST_SUITE_P(Remove, BadInputTest,
                          ::testing::ValuesIn(KeyFaults(kRemoveNames, &Stub::Remove)), NameOf);
 INSTANTIATE_TEST_SUITE_P(KeyVerbs, BadInputTest, ::testing::ValuesIn(kKeyVerbs), NameOf);

@@ -32,6 +32,7 @@ namespace reprise::testing {
 class LoopbackShard {
  public:
   struct Options {
+    std::string id = "shard-t";
     uint64_t dram_bytes = 64 << 20;
     uint64_t hbm_bytes = 0;                    // of a device that `hbm` controls
     std::shared_ptr<HostHbmControl> hbm = {};  // nullptr: nobody does
@@ -44,14 +45,14 @@ class LoopbackShard {
   explicit LoopbackShard(const Options& options) {
     auto control = options.hbm != nullptr ? options.hbm : std::make_shared<HostHbmControl>();
     auto engine = shard::ShardEngine::Create(
-        {.id = ShardId{"shard-t"},
+        {.id = ShardId{options.id},
          .dram_bytes = options.dram_bytes,
          .hbm_bytes = options.hbm_bytes,
          .hbm_device = std::make_unique<HostHbmDevice>(std::move(control)),
          .clock = options.clock});
     REPRISE_CHECK(engine.ok());
     engine_ = *std::move(engine);
-    shard::ShardServerOptions serving{.id = ShardId{"shard-t"}, .admission = options.admission};
+    shard::ShardServerOptions serving{.id = ShardId{options.id}, .admission = options.admission};
     if (options.configure) options.configure(serving, *engine_);
     auto server = shard::ShardServer::Start(std::move(serving), *engine_);
     REPRISE_CHECK(server.ok());

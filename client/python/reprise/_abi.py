@@ -13,6 +13,7 @@ import threading
 from ctypes import (
     POINTER,
     c_char_p,
+    c_double,
     c_int32,
     c_int64,
     c_size_t,
@@ -188,6 +189,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     ),  # fmt: skip
     "reprise_store_result_take": (c_int32, (_handle, POINTER(StoreResult), _error)),
     "reprise_prefetch": (c_int32, (_handle, _handle, c_char_p, _bytes, c_size_t, _error)),
+    "reprise_note_prefill": (c_int32, (_handle, _handle, c_uint64, c_double, _error)),
     "reprise_explain": (
         c_int32,
         (

@@ -160,6 +160,7 @@ class Client:
     def prefetch(self, spec: CacheSpec, keys: KeysLike, *, session: str | None = None) -> None:
         """Leases the run ahead of need: a later `acquire` of the same keys is answered at once.
 
+        Blocks that lie elsewhere are brought to the session's home shard first.
         Best effort, never blocks; a cache that cannot is silently no help.
         """
         packed = as_keys(keys)
@@ -169,6 +170,19 @@ class Client:
             self._handle, spec_handle, _text(session), keys_pointer(packed), len(packed),
             ctypes.byref(error),
         )  # fmt: skip
+        _abi.refusal(code, error)
+
+    def note_prefill(self, spec: CacheSpec, tokens: int, seconds: float) -> None:
+        """Tells what computing `tokens` of a prompt in one go took this worker's engine.
+
+        Routers weigh bringing blocks from another shard against it. Raises RepriseError
+        (INVALID_ARGUMENT) when `seconds` is not above 0.
+        """
+        spec_handle = self._spec(spec)
+        error = _abi.Error()
+        code = _abi.library().reprise_note_prefill(
+            self._handle, spec_handle, tokens, seconds, ctypes.byref(error)
+        )
         _abi.refusal(code, error)
 
     # ---- Writing

@@ -26,6 +26,17 @@ absl::Status RouteSessionHandler::Handle(const Tenant& tenant,
     REPRISE_ASSIGN_OR_RETURN(question.fingerprint,
                              wire::FingerprintFromBytes(request.fingerprint(), "fingerprint"));
   }
+  if (request.has_recompute()) {
+    const v1::RecomputeCost& cost = request.recompute();
+    if (cost.block_microseconds() == 0 || cost.block_bytes() == 0) {
+      return Refusal(absl::StatusCode::kInvalidArgument, "RECOMPUTE_COST",
+                     absl::StrCat("recompute has block_microseconds = ", cost.block_microseconds(),
+                                  " and block_bytes = ", cost.block_bytes(),
+                                  ": set both, or leave recompute unset"));
+    }
+    question.recompute = {.per_block = absl::Microseconds(cost.block_microseconds()),
+                          .block_bytes = cost.block_bytes()};
+  }
   REPRISE_ASSIGN_OR_RETURN(const Route route, engine_.RouteSession(tenant, question, clock_.Now()));
   ToMessage(route.home, *response.mutable_home());
   for (const ShardPlace& place : route.fallbacks) ToMessage(place, *response.add_fallbacks());

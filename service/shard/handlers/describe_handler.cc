@@ -6,6 +6,7 @@
 #include "proto/types/limits.h"
 #include "proto/wire/enums.h"
 #include "proto/wire/spec.h"
+#include "service/shard/shard_peers.h"
 
 namespace reprise::shard {
 namespace {
@@ -31,6 +32,7 @@ NamedCounters Limits() {
       {"metadata_bytes_max", limits::kMetadataBytesMax},
       {"name_bytes_max", limits::kNameBytesMax},
       {"prompt_blocks_max", limits::kPromptBlocksMax},
+      {"pulls_max", limits::kPullsMax},
       {"read_streams_max", limits::kReadStreamsMax},
       {"reservation_ttl_max_ms", Milliseconds(limits::kReservationTtlMax)},
       {"reservation_ttl_ms", Milliseconds(limits::kReservationTtl)},
@@ -80,6 +82,9 @@ absl::Status DescribeHandler::Handle(const Tenant& tenant, const v1::ShardServic
   counters.emplace_back("refused_overload", core_.admission->refused());
   for (auto& counter : core_.stream_host.use().Named(LaneKind::kStream)) {
     counters.push_back(std::move(counter));
+  }
+  if (core_.peers != nullptr) {
+    for (auto& counter : core_.peers->Counters()) counters.push_back(std::move(counter));
   }
   if (core_.more_counters) {
     for (auto& counter : core_.more_counters()) counters.push_back(std::move(counter));

@@ -24,7 +24,8 @@ absl::Status ReserveHandler::Handle(const Tenant& tenant, const v1::ReserveReque
                                         .token_positions = wire::Span(request.token_positions()),
                                         .token_ids = wire::Span(request.token_ids()),
                                         .ttl = absl::Milliseconds(request.ttl_ms()),
-                                        .replica = request.replica()}));
+                                        .replica = request.replica(),
+                                        .spare_room = request.spare_room()}));
   response.set_reservation_id(reserved.reservation.value);
   wire::ToMessage(reserved.outcomes, response.mutable_outcomes());
   return absl::OkStatus();

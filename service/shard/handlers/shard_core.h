@@ -22,6 +22,8 @@
 
 namespace reprise::shard {
 
+class ShardPeers;
+
 using NamedCounters = std::vector<std::pair<std::string, uint64_t>>;
 
 // A lane that this shard does not offer, and why not, for people.
@@ -42,6 +44,8 @@ struct ShardCore {
   std::string view_socket;                        // empty: no view lane
   std::function<NamedCounters()> more_counters;   // of what works beside the service; may be empty
   std::function<void(AttachmentId)> on_detached;  // may be empty
+  ShardPeers* peers = nullptr;                    // nullptr: this shard is alone
+  std::function<void()> start_draining;           // set by the server
 
   CountedHost stream_host{engine};
   const std::shared_ptr<Admission> admission = Admission::Create();

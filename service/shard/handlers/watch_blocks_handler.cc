@@ -6,6 +6,7 @@
 #include "absl/time/time.h"
 #include "proto/wire/events.h"
 #include "proto/wire/status.h"
+#include "service/shard/shard_peers.h"
 
 namespace reprise::shard {
 
@@ -83,6 +84,9 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchBlocksRespons
       if (use.lost) continue;
       beat.used_bytes += use.used_bytes;
       beat.capacity_bytes += use.capacity_bytes;
+    }
+    if (handler_.core_.peers != nullptr) {
+      beat.peer_bytes_per_second = handler_.core_.peers->peers().bytes_per_second();
     }
     return beat;
   }

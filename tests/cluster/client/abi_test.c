@@ -209,6 +209,8 @@ int main(int argc, char** argv) {
   for (b = 0; b < BLOCKS; ++b) EXPECT(memcmp(buffers[b], back[b], bytes) == 0);
   reprise_run_release(run);
   EXPECT(reprise_prefetch(client, spec, "abi", keys, BLOCKS, &error) == REPRISE_OK);
+  EXPECT(reprise_note_prefill(client, spec, 4096, 0.25, &error) == REPRISE_OK);
+  EXPECT(reprise_note_prefill(client, spec, 4096, 0.0, &error) == 3);
   EXPECT(reprise_explain(client, spec, keys, BLOCKS, tokens, TOKENS, 0, &json, &error) ==
          REPRISE_OK);
   EXPECT(strstr(json, "\"run_blocks\":6") != NULL);

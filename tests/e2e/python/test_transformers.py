@@ -161,6 +161,26 @@ def test_a_prefix_that_is_not_worth_a_load_is_computed(client: reprise.Client, i
     assert prefixes.restore(ids[:, :65]).cached_tokens == 64
 
 
+def test_only_what_comes_sooner_is_restored(client: reprise.Client, ids: Any) -> None:
+    model = llama()
+    prefixes = prefixes_of(client, model, faster_only=True)
+    options = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    computed = prefixes.generate(ids, **options)
+    assert prefixes.crossover._prefills.n == 1, "the prompt's own pass and no other"
+    # On this machine, so they say, a token is computed at once and restored in a second, ...
+    for tokens in (64, 128, 256):
+        prefixes.crossover.note_prefill(tokens, 1e-6 * tokens)
+        prefixes.crossover.note_restore(tokens, 1.0 * tokens)
+    assert prefixes.restore(ids).cached_tokens == 0
+    # ... and then the other way round.
+    for tokens in (64, 128, 256) * 40:
+        prefixes.crossover.note_prefill(tokens, 1.0 * tokens)
+        prefixes.crossover.note_restore(tokens, 1e-6 * tokens)
+    restored = prefixes.generate(ids, **options)
+    assert restored.usage["prompt_tokens_details"]["cached_tokens"] == 128
+    assert torch.equal(restored.sequences, computed.sequences)
+
+
 def test_generate_restores_before_and_saves_after(client: reprise.Client, ids: Any) -> None:
     model = llama()
     prefixes = prefixes_of(client, model)

@@ -75,6 +75,13 @@ def test_nobody_there_is_a_miss_with_a_reason(client: reprise.Client) -> None:
     assert (result.stored, result.present, result.refused) == (0, 0, 3)
     assert result.error
     client.prefetch(SPEC, KEYS)
+    client.note_prefill(SPEC, 4096, 0.25)
+
+
+def test_tokens_computed_in_no_time_are_refused(client: reprise.Client) -> None:
+    with pytest.raises(reprise.RepriseError, match="time is 0") as caught:
+        client.note_prefill(SPEC, 4096, 0.0)
+    assert caught.value.code_name == "INVALID_ARGUMENT"
 
 
 def test_store_takes_the_blocks_it_names(client: reprise.Client) -> None:

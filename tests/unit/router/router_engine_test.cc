@@ -238,6 +238,31 @@ TEST_F(RouterEngineTest, ADrainingShardIsReadAndNotWrittenTo) {
   }
 }
 
+TEST_F(RouterEngineTest, WherePromptsAreMovedFasterThanComputedABusyHolderIsRelieved) {
+  AllCome();
+  const auto keys = Chain(1, 14);
+  voices_[0].Say(Stored(Chain(1, 12)), now_);
+  const auto home = [&](std::optional<RecomputeCost> recompute) {
+    return NumberOf(engine_
+                        .RouteSession(kTenant,
+                                      {.fingerprint = kSpace.fingerprint,
+                                       .keys = keys,
+                                       .recompute = recompute},
+                                      now_)
+                        ->home);
+  };
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(home(std::nullopt), 0) << "its blocks are all there is";
+  // Ten blocks a second are computed, a hundred times as many are moved: once the shards know it.
+  const RecomputeCost slow{.per_block = absl::Milliseconds(100), .block_bytes = 1 << 20};
+  EXPECT_EQ(home(slow), 0) << "no shard has measured what moving takes";
+  for (Voice& voice : voices_) {
+    voice.Say(ShardHeartbeat{.peer_bytes_per_second = uint64_t{1000} << 20}, now_);
+  }
+  EXPECT_NE(home(slow), 0);
+  const RecomputeCost fast{.per_block = absl::Microseconds(100), .block_bytes = 1 << 20};
+  EXPECT_EQ(home(fast), 0) << "computed sooner than moved";
+}
+
 TEST_F(RouterEngineTest, ASessionWhoseHomeDiedStaysWhereItWentWhenTheHomeReturns) {
   AllCome();
   const int home = NumberOf(RouteOf("chat").home);

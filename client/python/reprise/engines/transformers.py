@@ -20,6 +20,7 @@ is spread over devices, through one host tensor.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,8 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from reprise.client import Client, StoreResult
+from reprise.engines.crossover import Crossover
+from reprise.engines.first_forward import FirstForward
 from reprise.engines.model_identity import (
     active_adapters,
     digest_of,
@@ -114,14 +117,16 @@ class PrefixCache:
         salt: bytes = b"",
         codec: str = "",
         min_load_tokens: int = 1,
+        faster_only: bool = False,
         timeout: float | None = None,
     ) -> None:
         """`name` is the model's name for people (default: its class); `revision` replaces the
         digest, where one who knows what is loaded wants to save reading the weights once; `scope`
         and `salt` separate what must not be shared; `codec` stores less and restores what is near
         (`CacheSpec`), default: bit for bit; a stored prefix shorter than `min_load_tokens` is
-        computed, where that is faster than to restore it; `timeout` (seconds) bounds each restore
-        and save, None: the client's default.
+        computed; with `faster_only` so is one of which the measurements so far (`crossover`) say
+        that this is sooner than to restore it; `timeout` (seconds) bounds each restore and save,
+        None: the client's default.
 
         Raises UnsupportedModel naming what cannot be stored.
         """
@@ -130,6 +135,9 @@ class PrefixCache:
         self._salt = salt
         self._min_load_tokens = min_load_tokens
         self._timeout = timeout
+        #: What restores and prefills took so far, in `restore` and `generate`.
+        self.crossover = Crossover()
+        self._faster_only = faster_only
         self._shape = _CacheShape.of(model)
         adapters = active_adapters(model)
         self.spec = CacheSpec(
@@ -162,16 +170,20 @@ class PrefixCache:
         usable = max(0, tokens.size - 1) // self.spec.block_tokens * self.spec.block_tokens
         keys = block_keys(tokens[:usable], self.spec.block_tokens, salt=self._salt)
         fetched = FetchResult(blocks=0)
+        started = time.perf_counter()
         if len(keys) and usable >= self._min_load_tokens:
             with self._client.acquire(
                 self.spec, keys, session=session, timeout=self._timeout
             ) as run:
                 fetched = FetchResult(blocks=0, error=run.error)
-                if run.blocks and run.tokens >= self._min_load_tokens:
+                if run.blocks and self._worth(run.tokens):
                     memory = _Memory.empty(self._shape, run.tokens, _place(self._model.device))
                     plan = memory.plan(self._client, self.spec)
                     fetched = run.fetch_paged(plan, np.arange(run.blocks), timeout=self._timeout)
                     memory.fill(cache, fetched.blocks * self.spec.block_tokens, self._model.device)
+        if fetched.error is None:
+            restored = fetched.blocks * self.spec.block_tokens
+            self.crossover.note_restore(restored, time.perf_counter() - started)
         return Restored(
             cache=cache,
             prompt_tokens=tokens.size,
@@ -223,9 +235,21 @@ class PrefixCache:
         prompt = torch.as_tensor(_one_prompt(input_ids).astype(np.int64), device=self._model.device)
         arguments: dict[str, Any] = {"attention_mask": torch.ones_like(prompt)[None], **options}
         arguments.update(past_key_values=restored.cache, return_dict_in_generate=True)
-        output = self._model.generate(prompt[None], **arguments)  # type: ignore[operator]
+        with FirstForward(self._model) as prefill:
+            output = self._model.generate(prompt[None], **arguments)  # type: ignore[operator]
         stored = self.save(output.sequences[0].cpu(), output.past_key_values, session)
+        self._note_prefill(restored.prompt_tokens - restored.cached_tokens, prefill.seconds())
         return Generation(output.sequences, restored, stored, output)
+
+    def _worth(self, tokens: int) -> bool:
+        if tokens < self._min_load_tokens:
+            return False
+        return not self._faster_only or self.crossover.pays(tokens)
+
+    def _note_prefill(self, tokens: int, seconds: float | None) -> None:
+        if seconds is not None and seconds > 0:
+            self.crossover.note_prefill(tokens, seconds)
+            self._client.note_prefill(self.spec, tokens, seconds)
 
     def _require_same_adapters(self) -> None:
         now = active_adapters(self._model)

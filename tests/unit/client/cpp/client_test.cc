@@ -89,6 +89,38 @@ TEST_F(ClientTest, AChainWithoutItsStartIsRefusedAndLeavesNothingBehind) {
   for (auto& shard : cluster_.shards()) EXPECT_EQ(shard->Described("reservations"), 0u);
 }
 
+TEST_F(ClientTest, AHomeThatLacksTheStartOfAChainBringsItAndTheConversationIsInOnePlace) {
+  const auto keys = ChainNamed("chain", 9);
+  FakeShard& home = cluster_.Home(kSession);
+  Put(cluster_.Placed(kSession, 1), Prefix(keys, 5));
+  home.trouble.pull = [&](const cluster::PullCall& call) {
+    EXPECT_EQ(std::vector<BlockKey>(call.keys.begin(), call.keys.end()), Prefix(keys, 5));
+    EXPECT_EQ(call.session_id, kSession);
+    Put(home, Prefix(keys, 5));
+    return cluster::PulledRun{.run_blocks = 5, .pulled_blocks = 5};
+  };
+  const StoreResult stored = Store(keys, 5);
+  EXPECT_TRUE(stored.status.ok()) << stored.status;
+  EXPECT_EQ(stored.stored, 4u);
+  EXPECT_EQ(home.Described("blocks"), 9u);
+  EXPECT_EQ(home.trouble.pulls, 1);
+  EXPECT_EQ(client_->counters().pulls.load(), 1u);
+  Store(ChainNamed("other", 3));
+  EXPECT_EQ(home.trouble.pulls, 1) << "asked only when something is missing";
+}
+
+TEST_F(ClientTest, AHomeThatCannotBringTheStartLeavesTheStoreToTheNextShard) {
+  const auto keys = ChainNamed("chain", 9);
+  Put(cluster_.Placed(kSession, 1), Prefix(keys, 5));
+  cluster_.Home(kSession).trouble.pull = [](const cluster::PullCall&) {
+    return cluster::PulledRun{.run_blocks = 3, .pulled_blocks = 3};
+  };
+  const StoreResult stored = Store(keys, 5);
+  EXPECT_TRUE(stored.status.ok()) << stored.status;
+  EXPECT_EQ(stored.stored, 4u);
+  EXPECT_EQ(cluster_.Placed(kSession, 1).Described("blocks"), 9u);
+}
+
 TEST_F(ClientTest, ALongerRunElsewhereIsLeasedThereFromWhereHomeEnds) {
   const auto keys = ChainNamed("chain", 10);
   Put(cluster_.Home(kSession), Prefix(keys, 4));
@@ -176,6 +208,26 @@ TEST_F(ClientTest, APrefetchedRunIsTakenOverByTheNextAcquire) {
   AcquireResult acquired = Acquire(keys);
   while (client_->counters().prefetch_hits == 0 && absl::Now() < give_up) acquired = Acquire(keys);
   EXPECT_EQ(client_->counters().prefetch_hits.load(), 1u);
+  EXPECT_EQ(Fetch(acquired.run, keys).blocks, 6u);
+}
+
+TEST_F(ClientTest, APrefetchBringsTheRunToItsHome) {
+  const auto keys = ChainNamed("chain", 6);
+  FakeShard& home = cluster_.Home(kSession);
+  Put(cluster_.Placed(kSession, 2), keys);
+  home.trouble.pull = [&](const cluster::PullCall& call) {
+    EXPECT_EQ(call.session_id, kSession);
+    Put(home, {call.keys.begin(), call.keys.end()});
+    return cluster::PulledRun{.run_blocks = 6, .pulled_blocks = 6};
+  };
+  ASSERT_TRUE(client_->Prefetch({.spec = spec_, .keys = keys, .session = kSession}).ok());
+  const absl::Time give_up = absl::Now() + absl::Seconds(30);
+  AcquireResult acquired;
+  while (client_->counters().prefetch_hits == 0 && absl::Now() < give_up) acquired = Acquire(keys);
+  ASSERT_EQ(client_->counters().prefetch_hits.load(), 1u);
+  ASSERT_EQ(acquired.run->segments().size(), 1u);
+  EXPECT_EQ(acquired.run->segments()[0].address, home.address());
+  EXPECT_EQ(home.trouble.pulls, 1);
   EXPECT_EQ(Fetch(acquired.run, keys).blocks, 6u);
 }
 

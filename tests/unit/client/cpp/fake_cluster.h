@@ -34,6 +34,9 @@ struct Trouble {
   std::atomic<int> corrupt_block{-1};  // flips a byte of this block of every read
   std::atomic<int> reads{0};
   std::atomic<int> acquires{0};
+  std::atomic<int> pulls{0};
+  // What Pull does; empty: this shard cannot. Set before the first call.
+  std::function<absl::StatusOr<cluster::PulledRun>(const cluster::PullCall&)> pull;
 
   // What a call on a hung or dead shard comes to; OK when it is well.
   absl::Status Endure(absl::Time deadline) const {
@@ -215,6 +218,13 @@ class FakeLink final : public cluster::ShardLink {
         engine_->Commit(attachment_,
                         {.reservation = reservation, .blocks = blocks, .checksums = checksums}));
     return cluster::CommittedRun{.committed = answer.committed, .duplicate = answer.duplicate};
+  }
+  absl::StatusOr<cluster::PulledRun> Pull(const cluster::PullCall& call,
+                                          absl::Time deadline) override {
+    ++shard_.trouble.pulls;
+    REPRISE_RETURN_IF_ERROR(Well(deadline));
+    if (!shard_.trouble.pull) return absl::UnimplementedError("no Pull here");
+    return shard_.trouble.pull(call);
   }
 
  private:

@@ -11,7 +11,7 @@ class CopyChainTest : public ::testing::Test {
  protected:
   absl::StatusOr<CopiedChain> Copy() {
     FakeLink link(peer_, {"peer"});
-    return CopyChain(link, source_, job_, absl::InfiniteFuture());
+    return CopyChain(link, source_, job_, {});
   }
   void GivePeer(size_t blocks) {
     absl::MutexLock lock(&peer_.mu);
@@ -40,7 +40,8 @@ TEST_F(CopyChainTest, APeerThatLacksAllGetsAllWithTheClientsChecksums) {
   EXPECT_EQ(copied->bytes, 8 * kFakeBlockBytes);
   EXPECT_EQ(peer_.Stored(), FirstKeys(8));
   absl::MutexLock lock(&peer_.mu);
-  EXPECT_EQ(peer_.sessions, std::vector<std::string>{"chat"}) << "the session goes along";
+  ASSERT_EQ(peer_.reserves.size(), 1u);
+  EXPECT_EQ(peer_.reserves[0].session, "chat") << "the session goes along";
 }
 
 TEST_F(CopyChainTest, OnlyTheBlocksAfterWhatIsThereAreWritten) {

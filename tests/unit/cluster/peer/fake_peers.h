@@ -1,5 +1,5 @@
-// Peers and a source that live in the test: every block that a peer took is compared with what the
-// source has.
+// Peers, a source and a target that live in the test: every block that was taken from one of them is
+// compared with what it should be.
 //
 // Thread safety: as the interfaces that they stand for.
 #pragma once
@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -24,8 +25,10 @@
 #include "cluster/link/shard_link.h"
 #include "cluster/membership/membership.h"
 #include "cluster/peer/copy_chain.h"
+#include "cluster/peer/pull_target.h"
 #include "cluster/peer/replication_source.h"
 #include "proto/types/refusal.h"
+#include "proto/types/status_macros.h"
 #include "tests/support/block_content.h"
 
 namespace reprise::cluster {
@@ -38,17 +41,33 @@ inline Checksum128 FakeChecksum(const BlockKey& key) {
   return checksum;
 }
 
+// Reserves of all peers, in the order in which they came.
+inline std::atomic<int> reserves_of_all{0};
+
+// One Reserve that a peer was asked.
+struct FakeReserve {
+  int number = 0;  // among those of all peers
+  std::string session;
+  bool spare_room = false;
+};
+
 // What one peer has and how it behaves.
 struct FakePeer {
   absl::Mutex mu;
   std::set<BlockKey> stored ABSL_GUARDED_BY(mu);
   std::map<BlockKey, std::vector<uint8_t>> written ABSL_GUARDED_BY(mu);
-  std::vector<std::string> sessions ABSL_GUARDED_BY(mu);  // of each Reserve
+  std::vector<FakeReserve> reserves ABSL_GUARDED_BY(mu);
   int connects ABSL_GUARDED_BY(mu) = 0;
   absl::Status connect ABSL_GUARDED_BY(mu);  // not OK: what connecting says
   absl::Status write ABSL_GUARDED_BY(mu);    // not OK: what writing says
   bool draining ABSL_GUARDED_BY(mu) = false;
   size_t room_blocks ABSL_GUARDED_BY(mu) = ~size_t{0};
+  size_t spare_blocks ABSL_GUARDED_BY(mu) = ~size_t{0};  // of them, what nothing has to go for
+  int pending_reserves ABSL_GUARDED_BY(mu) = 0;  // so many find another writer at work
+  int lookups ABSL_GUARDED_BY(mu) = 0;
+  int leases ABSL_GUARDED_BY(mu) = 0;            // that are held now
+  int die_at_block ABSL_GUARDED_BY(mu) = -1;     // of a read
+  int corrupt_block ABSL_GUARDED_BY(mu) = -1;    // of a read
   absl::Notification* hold ABSL_GUARDED_BY(mu) = nullptr;  // Reserve waits for it
   absl::Notification* end ABSL_GUARDED_BY(mu) = nullptr;   // the end of a link waits for it
 
@@ -79,14 +98,30 @@ class FakeLink final : public ShardLink, public lanes::Lane {
   absl::StatusOr<OpenedSpec> OpenSpec(const CacheSpec&, absl::Time) override {
     return OpenedSpec{.handle = SpecHandle(1), .block_bytes = kFakeBlockBytes};
   }
-  absl::StatusOr<uint32_t> Lookup(SpecHandle, std::span<const BlockKey>, absl::Time) override {
-    return absl::UnimplementedError("not asked of a peer");
+  absl::StatusOr<uint32_t> Lookup(SpecHandle, std::span<const BlockKey> keys,
+                                  absl::Time) override {
+    absl::MutexLock lock(&peer_.mu);
+    ++peer_.lookups;
+    return Run(keys);
   }
-  absl::StatusOr<AcquiredRun> Acquire(SpecHandle, std::span<const BlockKey>, uint32_t,
-                                      absl::Time) override {
-    return absl::UnimplementedError("not asked of a peer");
+  absl::StatusOr<AcquiredRun> Acquire(SpecHandle, std::span<const BlockKey> keys,
+                                      uint32_t first_block, absl::Time) override {
+    absl::MutexLock lock(&peer_.mu);
+    AcquiredRun run{.run_blocks = Run(keys), .first_block = first_block};
+    if (run.run_blocks <= first_block) return run;
+    ++peer_.leases;
+    leased_.emplace_back(keys.begin(), keys.begin() + run.run_blocks);
+    run.lease = LeaseId(leased_.size());
+    for (uint32_t i = first_block; i < run.run_blocks; ++i) {
+      run.checksums.push_back(FakeChecksum(keys[i]));
+    }
+    return run;
   }
-  absl::Status Release(LeaseId, absl::Time) override { return absl::OkStatus(); }
+  absl::Status Release(LeaseId, absl::Time) override {
+    absl::MutexLock lock(&peer_.mu);
+    --peer_.leases;
+    return absl::OkStatus();
+  }
   absl::StatusOr<ReservedRun> Reserve(const ReserveCall& call, absl::Time) override {
     EXPECT_TRUE(call.replica) << "a copy that is copied on never ends";
     absl::Notification* hold = nullptr;
@@ -96,10 +131,18 @@ class FakeLink final : public ShardLink, public lanes::Lane {
     }
     if (hold != nullptr) hold->WaitForNotification();
     absl::MutexLock lock(&peer_.mu);
-    peer_.sessions.push_back(call.session_id);
+    peer_.reserves.push_back({.number = ++reserves_of_all,
+                              .session = call.session_id,
+                              .spare_room = call.spare_room});
     ReservedRun reserved = {.reservation = ReservationId(reserved_.size() + 1)};
     const std::vector<BlockKey>& keys = reserved_.emplace_back(call.keys.begin(), call.keys.end());
-    size_t room = peer_.room_blocks;
+    if (peer_.pending_reserves > 0) {
+      --peer_.pending_reserves;
+      reserved.outcomes.assign(keys.size(), ReserveOutcome::kPending);
+      return reserved;
+    }
+    size_t room =
+        call.spare_room ? std::min(peer_.room_blocks, peer_.spare_blocks) : peer_.room_blocks;
     for (const BlockKey& key : keys) {
       if (peer_.stored.contains(key)) {
         reserved.outcomes.push_back(ReserveOutcome::kPresent);
@@ -126,11 +169,23 @@ class FakeLink final : public ShardLink, public lanes::Lane {
     }
     return CommittedRun{.committed = static_cast<uint32_t>(blocks.size())};
   }
+  absl::StatusOr<PulledRun> Pull(const PullCall&, absl::Time) override {
+    return absl::UnimplementedError("not asked of a peer");
+  }
   lanes::Lane& lane() override { return *this; }
 
   LaneKind kind() const override { return LaneKind::kStream; }
-  absl::Status Read(const lanes::ReadJob&, lanes::BlockSink&, absl::Time) override {
-    return absl::UnimplementedError("not asked of a peer");
+  absl::Status Read(const lanes::ReadJob& job, lanes::BlockSink& sink, absl::Time) override {
+    absl::MutexLock lock(&peer_.mu);
+    const std::vector<BlockKey>& keys = leased_.at(job.lease.value - 1);
+    for (uint32_t i = 0; i < job.blocks; ++i) {
+      if (peer_.die_at_block == static_cast<int>(i)) return absl::UnavailableError("it died");
+      const std::span<uint8_t> buffer = sink.Buffer(i);
+      testing::FillContent(keys.at(job.first + i), 0, buffer);
+      if (peer_.corrupt_block == static_cast<int>(i)) buffer[7] ^= 1;
+      REPRISE_RETURN_IF_ERROR(sink.Complete(i));
+    }
+    return absl::OkStatus();
   }
   absl::Status Write(const lanes::WriteJob& job, lanes::BlockSource& source, absl::Time) override {
     absl::MutexLock lock(&peer_.mu);
@@ -145,12 +200,19 @@ class FakeLink final : public ShardLink, public lanes::Lane {
   }
 
  private:
+  uint32_t Run(std::span<const BlockKey> keys) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(peer_.mu) {
+    uint32_t run = 0;
+    while (run < keys.size() && peer_.stored.contains(keys[run])) ++run;
+    return run;
+  }
+
   FakePeer& peer_;
   const ShardId id_;
   std::deque<std::vector<BlockKey>> reserved_ ABSL_GUARDED_BY(peer_.mu);  // the keys of each
+  std::deque<std::vector<BlockKey>> leased_ ABSL_GUARDED_BY(peer_.mu);    // the same of leases
 };
 
-// Has the first `stored_blocks` blocks of every chain.
+// Has the first `stored_blocks` blocks of every chain, and lists those that the test names.
 class FakeSource final : public ReplicationSource {
  public:
   absl::StatusOr<std::unique_ptr<SourceChain>> Open(const ReplicationJob& job,
@@ -169,8 +231,32 @@ class FakeSource final : public ReplicationSource {
     absl::MutexLock lock(&mu_);
     return opened_;
   }
+  std::unique_ptr<StoredChains> Chains() override {
+    absl::MutexLock lock(&mu_);
+    return std::make_unique<List>(listed_);
+  }
+  // The one that was used last first.
+  void Lists(std::vector<ReplicationJob> jobs) {
+    absl::MutexLock lock(&mu_);
+    listed_ = std::move(jobs);
+  }
 
  private:
+  class List final : public StoredChains {
+   public:
+    explicit List(std::vector<ReplicationJob> jobs) : jobs_(std::move(jobs)) {
+      for (const ReplicationJob& job : jobs_) fingerprints_.push_back(FingerprintOf(job.spec));
+    }
+    size_t size() const override { return jobs_.size(); }
+    const Fingerprint& fingerprint(size_t i) const override { return fingerprints_[i]; }
+    const BlockKey& first(size_t i) const override { return jobs_[i].keys.front(); }
+    const BlockKey& last(size_t i) const override { return jobs_[i].keys.back(); }
+    std::optional<ReplicationJob> Job(size_t i) const override { return jobs_[i]; }
+
+   private:
+    const std::vector<ReplicationJob> jobs_;
+    std::vector<Fingerprint> fingerprints_;
+  };
   class Run final : public SourceChain {
    public:
     Run(std::vector<BlockKey> keys, uint32_t run) : keys_(std::move(keys)), run_(run) {
@@ -192,6 +278,76 @@ class FakeSource final : public ReplicationSource {
   absl::Mutex mu_;
   uint32_t stored_blocks_ ABSL_GUARDED_BY(mu_) = ~0u;
   int opened_ ABSL_GUARDED_BY(mu_) = 0;
+  std::vector<ReplicationJob> listed_ ABSL_GUARDED_BY(mu_);
+};
+
+// A shard that pulls: has `stored`, and room for `room_blocks` more in one go.
+class FakeTarget final : public PullTarget {
+ public:
+  absl::StatusOr<uint32_t> Stored(const ReplicationJob& job) override { return Run(job); }
+  absl::StatusOr<std::unique_ptr<ChainSlots>> Reserve(const ReplicationJob& job) override {
+    const uint32_t first = Run(job);
+    const auto missing = static_cast<uint32_t>(job.keys.size()) - first;
+    reserved_blocks += missing;
+    if (missing > 0 && room_blocks == 0) {
+      return Refusal(absl::StatusCode::kResourceExhausted, "NO_SPACE", "full");
+    }
+    return std::make_unique<Slots>(*this, job.keys, first,
+                                   first + std::min<uint32_t>(missing, room_blocks));
+  }
+
+  std::set<BlockKey> stored;
+  uint32_t room_blocks = ~0u;
+  uint32_t reserved_blocks = 0;
+
+ private:
+  class Slots final : public ChainSlots, public lanes::BlockSink {
+   public:
+    Slots(FakeTarget& target, std::vector<BlockKey> keys, uint32_t first, uint32_t end)
+        : target_(target), keys_(std::move(keys)), first_(first), end_(end) {
+      bytes_.assign(end - first, std::vector<uint8_t>(kFakeBlockBytes));
+    }
+    uint32_t first() const override { return first_; }
+    uint32_t end() const override { return end_; }
+    uint64_t block_bytes() const override { return kFakeBlockBytes; }
+    lanes::BlockSink& sink() override { return *this; }
+    uint32_t filled() const override { return filled_; }
+    absl::Status Commit(std::span<const Checksum128> checksums) override {
+      EXPECT_EQ(checksums.size(), filled_);
+      for (uint32_t i = 0; i < filled_; ++i) {
+        EXPECT_EQ(checksums[i], FakeChecksum(keys_[first_ + i])) << "not the client's checksum";
+        if (!testing::HasContent(keys_[first_ + i], 0, bytes_[i])) {
+          return Refusal(absl::StatusCode::kDataLoss, "CHECKSUM", "bytes are not the block's");
+        }
+      }
+      for (uint32_t i = 0; i < filled_; ++i) target_.stored.insert(keys_[first_ + i]);
+      return absl::OkStatus();
+    }
+
+    std::span<uint8_t> Buffer(uint32_t i) override { return bytes_.at(i); }
+    absl::Status Complete(uint32_t i) override {
+      filled_ = i + 1;
+      return absl::OkStatus();
+    }
+    absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override {
+      bytes_.at(i).assign(bytes.begin(), bytes.end());
+      return Complete(i);
+    }
+
+   private:
+    FakeTarget& target_;
+    const std::vector<BlockKey> keys_;
+    const uint32_t first_;
+    const uint32_t end_;
+    std::vector<std::vector<uint8_t>> bytes_;
+    uint32_t filled_ = 0;
+  };
+
+  uint32_t Run(const ReplicationJob& job) const {
+    uint32_t run = 0;
+    while (run < job.keys.size() && stored.contains(job.keys[run])) ++run;
+    return run;
+  }
 };
 
 // Peers by address, and how to reach them.

@@ -18,7 +18,7 @@ class PeerLinksTest : public ::testing::Test {
   PeerLinksTest() { cluster_.peer("a"); }
 
   absl::StatusOr<std::shared_ptr<ShardLink>> Get() {
-    return links_.Get(member_, absl::InfiniteFuture());
+    return links_.Get(member_, PeerUse::kWrite, absl::InfiniteFuture());
   }
   std::string ReasonOfGet() { return std::string(RefusalReason(Get().status())); }
   int connects() {
@@ -112,11 +112,20 @@ TEST_F(PeerLinksTest, ADrainingPeerGetsNoNewWorkAndIsNotCountedAsFailed) {
     cluster_.peer("a").draining = true;
   }
   EXPECT_EQ(ReasonOfGet(), "PEER_RESTING");
+  EXPECT_TRUE(links_.Get(member_, PeerUse::kRead, absl::InfiniteFuture()).ok())
+      << "what it has can be read";
   {
     absl::MutexLock lock(&cluster_.peer("a").mu);
     cluster_.peer("a").draining = false;
   }
   EXPECT_TRUE(Get().ok());
+  EXPECT_EQ(connects(), 1);
+}
+
+TEST_F(PeerLinksTest, OnceClosedNobodyIsAsked) {
+  ASSERT_TRUE(Get().ok());
+  links_.Close();
+  EXPECT_EQ(ReasonOfGet(), "PEER_RESTING");
   EXPECT_EQ(connects(), 1);
 }
 
@@ -135,7 +144,7 @@ TEST_F(PeerLinksTest, AShardThatCallsItselfOtherwiseIsNotThePeer) {
         return std::make_unique<FakeLink>(cluster_.peer("a"), ShardId{"b"});
       },
       clock_);
-  const auto got = links.Get(member_, absl::InfiniteFuture());
+  const auto got = links.Get(member_, PeerUse::kWrite, absl::InfiniteFuture());
   EXPECT_EQ(RefusalReason(got.status()), "PEER_OTHER") << got.status();
 }
 

@@ -28,12 +28,12 @@ class ReplicatorTest : public ::testing::Test {
   }
 
   void Start(uint32_t replication = 2) {
-    replicator_ = Replicator::Create({.self = {"shard-0"},
-                                      .replication = replication,
-                                      .membership = &membership_,
-                                      .source = &source_,
-                                      .clock = &clock_,
-                                      .connect = cluster_.Connect()});
+    peers_.emplace(PeersOptions{.self = {"shard-0"},
+                                .membership = &membership_,
+                                .clock = &clock_,
+                                .connect = cluster_.Connect()});
+    replicator_ = Replicator::Create(
+        {.replication = replication, .peers = &*peers_, .source = &source_});
   }
   ReplicationJob Job(const std::string& session, size_t blocks) {
     return {.tenant = {kDefaultTenant},
@@ -61,6 +61,7 @@ class ReplicatorTest : public ::testing::Test {
   FakeSource source_;
   testing::ManualClock clock_;
   InMemoryMembership membership_;
+  std::optional<Peers> peers_;
   std::vector<ShardId> ids_;
   std::unique_ptr<Replicator> replicator_;
 };
@@ -114,7 +115,7 @@ TEST_F(ReplicatorTest, APeerThatDoesNotAnswerIsSkippedAndLeftAloneForAWhile) {
   const ReplicationJob job = Job("chat", 3);
   Replicate(job);
   EXPECT_EQ(cluster_.peer(peers[1]).Stored(), KeysOf(job));
-  EXPECT_EQ(replicator_->counters().peer_failures, 1u);
+  EXPECT_EQ(peers_->failures(), 1u);
   Replicate(Job("chat", 4));
   {
     absl::MutexLock lock(&cluster_.peer(peers[0]).mu);
@@ -172,7 +173,7 @@ TEST_F(ReplicatorTest, ADrainingPeerGetsNothingNew) {
   Replicate(Job("chat", 4));
   EXPECT_EQ(cluster_.peer(peers[0]).Stored().size(), 2u);
   EXPECT_EQ(cluster_.peer(peers[1]).Stored().size(), 4u);
-  EXPECT_EQ(replicator_->counters().peer_failures, 0u);
+  EXPECT_EQ(peers_->failures(), 0u);
 }
 
 TEST_F(ReplicatorTest, AChainEvictedMeanwhileIsCountedAndBlamedOnNobody) {
@@ -180,7 +181,7 @@ TEST_F(ReplicatorTest, AChainEvictedMeanwhileIsCountedAndBlamedOnNobody) {
   source_.KeepOnly(0);
   Replicate(Job("chat", 4));
   EXPECT_EQ(replicator_->counters().chains_gone, 1u);
-  EXPECT_EQ(replicator_->counters().peer_failures, 0u);
+  EXPECT_EQ(peers_->failures(), 0u);
   EXPECT_EQ(source_.opened(), 1) << "the next peer would find the same";
   source_.KeepOnly(2);
   Replicate(Job("chat", 4));

@@ -124,6 +124,11 @@ TEST(LruPolicy, BehavesAsTheModelDoes) {
             RC_ASSERT((policy.ColdestStamp(g) == EvictionPolicy::kNeverStamp) ==
                       model.groups[g].empty());
           }
+          for (const auto& [g, blocks] : model.groups) {
+            for (size_t i = 1; i < blocks.size(); ++i) {
+              RC_ASSERT(policy.Stamp(blocks[i - 1]) < policy.Stamp(blocks[i]));
+            }
+          }
           for (uint32_t b = 0; b < 12; ++b) RC_ASSERT(policy.tracks(b) == (model.Of(b) != nullptr));
         }
         for (auto& [g, blocks] : model.groups) {

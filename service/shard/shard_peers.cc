@@ -1,0 +1,54 @@
+#include "service/shard/shard_peers.h"
+
+#include <utility>
+#include <vector>
+
+namespace reprise::shard {
+namespace {
+
+uint64_t CapacityOf(const ShardEngine& engine) {
+  uint64_t bytes = 0;
+  for (const TierUse& tier : engine.Describe(Tenant{}).tiers) bytes += tier.capacity_bytes;
+  return bytes;
+}
+
+cluster::PeersOptions With(cluster::PeersOptions options, cluster::Membership* membership) {
+  options.membership = membership;
+  return options;
+}
+
+}  // namespace
+
+ShardPeers::ShardPeers(std::unique_ptr<cluster::Membership> membership, ShardPeersOptions options,
+                       ShardEngine& engine)
+    : membership_(std::move(membership)),
+      engine_(engine),
+      peers_(With(std::move(options.peers), membership_.get())),
+      source_(engine),
+      target_(engine, options.gpu),
+      puller_(peers_, target_),
+      replicator_(cluster::Replicator::Create(
+          {.replication = options.replication, .peers = &peers_, .source = &source_})),
+      evacuation_(cluster::Evacuation::Create({.peers = &peers_,
+                                               .source = &source_,
+                                               .replication = options.replication,
+                                               .capacity_bytes = CapacityOf(engine)})) {
+  engine_.OnCommitted([this](CommittedChain chain) {
+    replicator_->Submit(ToReplicationJob(std::move(chain)));
+  });
+}
+
+ShardPeers::~ShardPeers() {
+  engine_.OnCommitted(nullptr);
+}
+
+std::vector<std::pair<std::string, uint64_t>> ShardPeers::Counters() const {
+  std::vector<std::pair<std::string, uint64_t>> counters = replicator_->counters().Named();
+  for (auto& counter : puller_.counters().Named()) counters.push_back(std::move(counter));
+  for (auto& counter : evacuation_->progress().Named()) counters.push_back(std::move(counter));
+  counters.emplace_back("peer_failures_total", peers_.failures());
+  counters.emplace_back("peer_bytes_per_second", peers_.bytes_per_second());
+  return counters;
+}
+
+}  // namespace reprise::shard
