@@ -31,8 +31,8 @@ absl::StatusOr<std::shared_ptr<cluster::ShardLink>> ShardSet::Get(const std::str
   absl::MutexLock lock(&mu_);
   Entry& entry = entries_[address];
   if (entry.link != nullptr && !entry.link->alive()) dead = std::exchange(entry.link, nullptr);
+  ProbeThoseDue(clock_.Now());
   if (entry.breaker.state() != Breaker::State::kClosed) {
-    if (!entry.busy && entry.breaker.Allow(clock_.Now())) StartProbe(address, entry);
     return Refusal(absl::StatusCode::kUnavailable, "SHARD_OUT",
                    absl::StrCat("shard ", address,
                                 " is left out for a while: ", entry.last_failure.message()));
@@ -56,6 +56,15 @@ absl::StatusOr<std::shared_ptr<cluster::ShardLink>> ShardSet::Get(const std::str
   return entry.last_failure.ok()
              ? absl::UnavailableError(absl::StrCat("shard ", address, " is gone"))
              : entry.last_failure;
+}
+
+void ShardSet::ProbeThoseDue(absl::Time now) {
+  if (now < next_look_) return;
+  next_look_ = now + limits::kBackOffMax;
+  for (auto& [address, entry] : entries_) {
+    if (entry.breaker.state() == Breaker::State::kClosed || entry.busy) continue;
+    if (entry.breaker.Allow(now)) StartProbe(address, entry);
+  }
 }
 
 void ShardSet::StartProbe(const std::string& address, Entry& entry) {

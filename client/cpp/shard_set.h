@@ -4,7 +4,8 @@
 //
 // Invariants: connecting and probing happen on threads of the set, never on a caller's; a caller
 // waits for a first connection until its deadline at most, and for a shard that is known to be in
-// trouble not at all; nobody waits for the end of a link. Thread safety: all methods may be called
+// trouble not at all; whether such a one is back is found out while others are asked, so that it is
+// there when it is needed; nobody waits for the end of a link. Thread safety: all methods may be called
 // from any thread.
 #pragma once
 
@@ -88,6 +89,8 @@ class ShardSet {
   // Connects, or asks a shard that is attached whether it still answers.
   void StartProbe(const std::string& address, Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Probe(const std::string& address, std::shared_ptr<cluster::ShardLink> link);
+  // Of every shard that was left out for its while.
+  void ProbeThoseDue(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const ShardSetOptions options_;
   const Clock& clock_;
@@ -95,6 +98,7 @@ class ShardSet {
   mutable absl::Mutex mu_;
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
   std::map<std::string, Entry> entries_ ABSL_GUARDED_BY(mu_);  // entries stay where they are
+  absl::Time next_look_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();  // for those that are due
 };
 
 }  // namespace reprise::client

@@ -38,7 +38,7 @@ bool ShardService::AwaitNotices(absl::Time deadline) {
 }
 
 void ShardService::EndStreams(const absl::Status& why) {
-  core_.attachments.ForEach([&why](AttachedStream& stream) { stream.EndStopping(why); });
+  core_.attachments.EndAll(why);
   watch_blocks_.EndAll(why);
 }
 

@@ -8,9 +8,11 @@
 #include <thread>
 
 #include "cluster/peer/copy_chain.h"
+#include "cluster/peer/pull_chain.h"
 #include "proto/types/refusal.h"
 #include "reprise/v1/peer.grpc.pb.h"
 #include "service/shard/engine_source.h"
+#include "service/shard/engine_target.h"
 #include "tests/cluster/nccl_shard.h"
 
 namespace reprise::testing {
@@ -387,6 +389,39 @@ TEST_F(NcclCopyTest, AChainThatLiesPartlyInHostMemoryIsCopiedByStream) {
   EXPECT_EQ(Copy(chains, *to), 0u);
   chains.host_from = kBlocks;
   EXPECT_EQ(Copy(chains, *to), kBlocks);
+}
+
+class NcclPullTest : public NcclLinkTest {
+ protected:
+  // Pulls a new chain from there into device memory here; the blocks of it that came by NCCL.
+  uint64_t Pull(cluster::ShardLink& from) {
+    const auto keys = ChainNamed("pulled-" + std::to_string(++chains_), kBlocks);
+    EXPECT_EQ(StoreChain(*there_link_, kSpec, keys).value_or(0), kBlocks);
+    const uint64_t before = there_.end().use().blocks_read;
+    const cluster::PullOutcome outcome = cluster::PullChain(
+        from, target_, {.tenant = Tenant{"default"}, .spec = kSpec, .keys = keys}, Soon());
+    EXPECT_EQ(outcome.status, absl::OkStatus());
+    EXPECT_EQ(outcome.pulled.blocks, kBlocks);
+    const auto run = here_link_->Acquire(here_link_->OpenSpec(kSpec, Soon())->handle, keys, 0, Soon());
+    EXPECT_EQ(run->tiers, std::vector<TierRun>({{Tier::kHbm, kBlocks}}));
+    EXPECT_EQ(FetchChain(*here_link_, kSpec, keys).value_or(0), kBlocks);
+    return there_.end().use().blocks_read - before;
+  }
+
+  LoopbackShard here_{LoopbackShard::Options{.hbm_bytes = 64 << 20}};
+  NcclShard there_;
+  const std::unique_ptr<cluster::ShardLink> here_link_ = here_.Connect();
+  const std::unique_ptr<cluster::ShardLink> there_link_ = there_.shard().Connect();
+  shard::EngineTarget target_{here_.engine()};
+  int chains_ = 0;
+};
+
+TEST_F(NcclPullTest, AChainIsPulledIntoDeviceMemoryByNcclOnceTheLinkIsUp) {
+  const auto from = there_.Connect(FakeNcclContext());
+  const absl::Time deadline = Soon();
+  uint64_t by_nccl = 0;
+  while (by_nccl < kBlocks && absl::Now() < deadline) by_nccl = Pull(*from);
+  EXPECT_EQ(by_nccl, kBlocks);
 }
 
 }  // namespace

@@ -4,7 +4,10 @@
 #include <grpcpp/support/client_callback.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <optional>
+#include <thread>
+#include <vector>
 
 #include "absl/synchronization/mutex.h"
 #include "tests/support/loopback_shard.h"
@@ -86,6 +89,41 @@ TEST(ShardStopTest, AClientThatWasNotToldSeesAnError) {
   shard.server().Stop(absl::Seconds(30));
   EXPECT_FALSE(reader.Read(response));
   EXPECT_EQ(reader.AwaitEnd().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+// Who is told that a shard stops asks it again at once, over a connection that is still there.
+TEST(ShardStopTest, StreamsThatOpenWhileAShardStopsDoNotHoldItUp) {
+  for (int round = 0; round < 20; ++round) {
+    LoopbackShard shard;
+    std::atomic<bool> stopped{false};
+    std::vector<std::thread> callers;
+    for (int i = 0; i < 2; ++i) {
+      callers.emplace_back([&] {
+        while (!stopped) {
+          const auto link = cluster::ShardLink::Connect(
+              {.address = shard.address(), .client_name = "eager"}, absl::Now() + absl::Seconds(1));
+          while (!stopped && link.ok() && (*link)->alive()) std::this_thread::yield();
+        }
+      });
+      callers.emplace_back([&] {
+        const auto stub = shard.Stub();
+        while (!stopped) {
+          grpc::ClientContext context;
+          const auto watch = stub->WatchBlocks(&context, {});
+          v1::WatchBlocksResponse event;
+          while (!stopped && watch->Read(&event)) {
+          }
+          context.TryCancel();
+          watch->Finish().error_code();
+        }
+      });
+    }
+    while (shard.engine().Describe(Tenant{"default"}).attachments < 2) std::this_thread::yield();
+    shard.server().StartDraining();
+    shard.server().Stop(absl::Hours(1));
+    stopped = true;
+    for (std::thread& caller : callers) caller.join();
+  }
 }
 
 }  // namespace

@@ -33,7 +33,10 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
  public:
   AttachReactor(ShardCore& core, Tenant tenant)
       : core_(core), tenant_(std::move(tenant)), last_heard_(MonotonicClock().Now()) {
-    core_.attachments.AddStream(this);
+    if (const absl::Status ended = core_.attachments.AddStream(this); !ended.ok()) {
+      End(ended);
+      return;
+    }
     StartRead(&request_);
   }
 

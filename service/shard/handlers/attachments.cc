@@ -5,9 +5,10 @@
 
 namespace reprise::shard {
 
-void Attachments::AddStream(AttachedStream* stream) {
+absl::Status Attachments::AddStream(AttachedStream* stream) {
   absl::MutexLock lock(&mu_);
   streams_.insert(stream);
+  return ended_;
 }
 
 void Attachments::RemoveStream(AttachedStream* stream) {
@@ -39,6 +40,12 @@ absl::Status Attachments::Check(AttachmentId id, const Tenant& tenant) const {
 void Attachments::ForEach(absl::FunctionRef<void(AttachedStream&)> visit) {
   absl::MutexLock lock(&mu_);
   for (AttachedStream* stream : streams_) visit(*stream);
+}
+
+void Attachments::EndAll(const absl::Status& why) {
+  absl::MutexLock lock(&mu_);
+  ended_ = why;
+  for (AttachedStream* stream : streams_) stream->EndStopping(why);
 }
 
 void Attachments::OweNotice() {

@@ -36,7 +36,8 @@ class AttachedStream {
 
 class Attachments {
  public:
-  void AddStream(AttachedStream* stream);
+  // Not OK: the shard's streams have ended, and this one is to end with that.
+  absl::Status AddStream(AttachedStream* stream);
   void RemoveStream(AttachedStream* stream);
 
   void Own(AttachmentId id, const Tenant& tenant);
@@ -46,6 +47,8 @@ class Attachments {
   absl::Status Check(AttachmentId id, const Tenant& tenant) const;
 
   void ForEach(absl::FunctionRef<void(AttachedStream&)> visit);
+  // EndStopping of every stream, those that are not there yet included.
+  void EndAll(const absl::Status& why);
 
   // A stream owes its client a notice until it has been written or the stream is over.
   void OweNotice();
@@ -56,6 +59,7 @@ class Attachments {
  private:
   mutable absl::Mutex mu_;
   absl::flat_hash_set<AttachedStream*> streams_ ABSL_GUARDED_BY(mu_);
+  absl::Status ended_ ABSL_GUARDED_BY(mu_);  // not OK: all have
   mutable absl::Mutex owners_mu_;
   absl::flat_hash_map<AttachmentId, Tenant> owners_ ABSL_GUARDED_BY(owners_mu_);
   absl::Mutex notices_mu_;  // taken after a stream's lock

@@ -17,6 +17,7 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchBlocksRespons
     {
       absl::MutexLock lock(&handler_.mu_);
       handler_.streams_.insert(this);
+      if (watch.ok() && !handler_.ended_.ok()) watch = handler_.ended_;
     }
     if (!watch.ok()) {
       End(watch.status());
@@ -119,6 +120,7 @@ void WatchBlocksHandler::Beat() {
 
 void WatchBlocksHandler::EndAll(const absl::Status& why) {
   absl::MutexLock lock(&mu_);
+  ended_ = why;
   for (WatchStream* stream : streams_) stream->End(why);
 }
 

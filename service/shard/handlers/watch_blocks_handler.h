@@ -28,6 +28,7 @@ class WatchBlocksHandler {
   grpc::ServerWriteReactor<v1::WatchBlocksResponse>* Open(grpc::CallbackServerContext* context);
   // Sends a heartbeat to every watcher. Called every kHeartbeatInterval.
   void Beat();
+  // Ends every watch, those that are not there yet included.
   void EndAll(const absl::Status& why);
 
  private:
@@ -36,6 +37,7 @@ class WatchBlocksHandler {
   ShardCore& core_;
   absl::Mutex mu_;
   absl::flat_hash_set<WatchStream*> streams_ ABSL_GUARDED_BY(mu_);
+  absl::Status ended_ ABSL_GUARDED_BY(mu_);  // not OK: all have
 };
 
 }  // namespace reprise::shard

@@ -27,6 +27,7 @@ SCALARS = {
     "uint64_t": c_uint64,
     "uint8_t": c_uint8,
     "size_t": c_size_t,
+    "double": ctypes.c_double,
     "reprise_code": c_int32,
 }
 STRUCTS = {

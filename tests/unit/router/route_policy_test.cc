@@ -65,7 +65,7 @@ TEST(ChooseShardTest, WithEvenLoadNothingIsMoved) {
 
 TEST(ChooseShardTest, AFewBlocksAreNotWorthTheSetup) {
   // Moving two blocks costs more than computing them, moving two hundred less.
-  const MoveCost move{.per_block = 0.1, .setup = 10};
+  const MoveCost move{.per_block = 0.05, .setup = 10};
   const auto cost = [&](uint32_t blocks) {
     return ChooseShard(std::vector{Candidate(blocks, 16, move), Candidate(0, 0, move)}, blocks + 2);
   };

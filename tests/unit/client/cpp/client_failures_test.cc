@@ -105,6 +105,31 @@ TEST_F(ClientTest, AShardThatCameBackIsUsedAgain) {
   EXPECT_EQ(Acquire(keys).run->blocks(), 6u);
 }
 
+TEST_F(ClientTest, AShardThatIsBackIsNoticedWhileOthersAreAsked) {
+  const auto keys = ChainNamed("chain", 4);
+  Store(keys);
+  FakeShard& home = cluster_.Home(kSession);
+  home.trouble.hung = true;
+  Acquire(keys, 3 * kShort);
+  const auto breaker = [&] {
+    for (const ShardView& shard : client_->Shards()) {
+      if (shard.address == home.address()) return shard.breaker;
+    }
+    return Breaker::State::kClosed;
+  };
+  ASSERT_NE(breaker(), Breaker::State::kClosed);
+  home.trouble.hung = false;
+  std::string other;
+  for (int i = 0; other.empty() || &cluster_.Home(other) == &home; ++i) other = absl::StrCat("s", i);
+  const absl::Time give_up = absl::Now() + absl::Seconds(30);
+  while (breaker() != Breaker::State::kClosed && absl::Now() < give_up) {
+    ASSERT_TRUE(
+        client_->Acquire({.spec = spec_, .keys = ChainNamed("other", 2), .session = other}).ok());
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  EXPECT_EQ(breaker(), Breaker::State::kClosed);
+}
+
 TEST_F(ClientTest, AShardThatRestartedIsAttachedToAgainAtOnce) {
   const auto keys = ChainNamed("chain", 6);
   Store(keys);
