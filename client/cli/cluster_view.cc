@@ -53,8 +53,7 @@ absl::StatusOr<v1::ShardServiceDescribeResponse> DescribeShard(const std::string
 }
 
 absl::StatusOr<v1::DrainResponse> DrainShard(const std::string& address,
-                                             const v1::DrainRequest& request,
-                                             absl::Time deadline) {
+                                             const v1::DrainRequest& request, absl::Time deadline) {
   auto stub = v1::AdminService::NewStub(wire::MakeChannel(address));
   grpc::ClientContext context;
   context.set_deadline(wire::ToGprDeadline(deadline));

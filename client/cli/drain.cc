@@ -1,4 +1,5 @@
-// `reprise drain SHARD`: a shard hands its blocks to the others and takes no more, before it is stopped.
+// `reprise drain SHARD`: a shard hands its blocks to the others and takes no more, before it is
+// stopped.
 #include <cstdio>
 #include <memory>
 
@@ -74,15 +75,17 @@ ExitCode Drain(const DrainOptions& options) {
                {"bytes_copied", drained->bytes_copied()}});
   } else {
     std::printf("%s is drained: %llu of %llu chains are on other shards, %s copied\n",
-                drained->shard_id().c_str(), static_cast<unsigned long long>(drained->chains_safe()),
+                drained->shard_id().c_str(),
+                static_cast<unsigned long long>(drained->chains_safe()),
                 static_cast<unsigned long long>(drained->chains()),
                 HumanBytes(drained->bytes_copied()).c_str());
   }
   if (left == 0) return ExitCode::kOk;
-  std::fprintf(stderr,
-               "reprise: %llu chains are on this shard alone and go with it: the others have no room for "
-               "them, do not answer, or there was no more time. Ask again, or give them memory.\n",
-               static_cast<unsigned long long>(left));
+  std::fprintf(
+      stderr,
+      "reprise: %llu chains are on this shard alone and go with it: the others have no room for "
+      "them, do not answer, or there was no more time. Ask again, or give them memory.\n",
+      static_cast<unsigned long long>(left));
   return ExitCode::kFailed;
 }
 

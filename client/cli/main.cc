@@ -34,7 +34,7 @@ int main(int argc, char** argv) {
       "Start with `reprise up`, then `reprise describe --router HOST:PORT`; `reprise doctor` when "
       "it does not.");
   const std::vector<Registered> commands = {
-      reprise::cli::AddUp(app),     reprise::cli::AddDescribe(app), reprise::cli::AddGet(app),
+      reprise::cli::AddUp(app),      reprise::cli::AddDescribe(app), reprise::cli::AddGet(app),
       reprise::cli::AddExplain(app), reprise::cli::AddDrain(app),    reprise::cli::AddDoctor(app),
       reprise::cli::AddVersion(app)};
   if (argc > 1 && argv[1][0] != '-') {

@@ -172,12 +172,10 @@ absl::Status Client::Prefetch(AcquireCall call) {
   const CallContext context = ContextOf(*core_, call.timeout);
   core_->counters.prefetches += 1;
   const std::weak_ptr<ClientCore> weak = core_;
-  return core_->executor.Submit({.deadline = context.deadline,
-                                 .run =
-                                     [weak, context, call = std::move(call)] {
-                                       PrefetchRun(weak.lock(), call, context);
-                                     },
-                                 .drop = [](const absl::Status&) {}});
+  return core_->executor.Submit(
+      {.deadline = context.deadline,
+       .run = [weak, context, call = std::move(call)] { PrefetchRun(weak.lock(), call, context); },
+       .drop = [](const absl::Status&) {}});
 }
 
 absl::Status Client::NotePrefill(const ClientSpec& spec, uint64_t tokens, absl::Duration time) {

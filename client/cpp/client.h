@@ -142,8 +142,8 @@ class Client {
   // elsewhere are brought to the session's home first. Best effort.
   absl::Status Prefetch(AcquireCall call);
 
-  // The caller's engine computed `tokens` of a prompt of this spec in one go, in `time`: what routers
-  // weigh bringing blocks from another shard against. INVALID_ARGUMENT for no time at all.
+  // The caller's engine computed `tokens` of a prompt of this spec in one go, in `time`: what
+  // routers weigh bringing blocks from another shard against. INVALID_ARGUMENT for no time at all.
   absl::Status NotePrefill(const ClientSpec& spec, uint64_t tokens, absl::Duration time);
 
   // Why a prompt hits as far as it does, by every shard.

@@ -48,8 +48,8 @@ class GrpcRouterClient final : public RouterClient {
       constexpr int64_t kMicrosecondsMax = std::numeric_limits<uint32_t>::max();
       v1::RecomputeCost& cost = *request.mutable_recompute();
       cost.set_block_bytes(call.block_bytes);
-      cost.set_block_microseconds(static_cast<uint32_t>(std::clamp<int64_t>(
-          absl::ToInt64Microseconds(call.compute_block), 1, kMicrosecondsMax)));
+      cost.set_block_microseconds(static_cast<uint32_t>(
+          std::clamp<int64_t>(absl::ToInt64Microseconds(call.compute_block), 1, kMicrosecondsMax)));
     }
     v1::RouteSessionResponse response;
     REPRISE_RETURN_IF_ERROR(

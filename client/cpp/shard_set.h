@@ -5,8 +5,8 @@
 // Invariants: connecting and probing happen on threads of the set, never on a caller's; a caller
 // waits for a first connection until its deadline at most, and for a shard that is known to be in
 // trouble not at all; whether such a one is back is found out while others are asked, so that it is
-// there when it is needed; nobody waits for the end of a link. Thread safety: all methods may be called
-// from any thread.
+// there when it is needed; nobody waits for the end of a link. Thread safety: all methods may be
+// called from any thread.
 #pragma once
 
 #include <cstdint>
@@ -97,7 +97,7 @@ class ShardSet {
   cluster::LinkReaper reaper_;  // outlives the entries
   mutable absl::Mutex mu_;
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
-  std::map<std::string, Entry> entries_ ABSL_GUARDED_BY(mu_);  // entries stay where they are
+  std::map<std::string, Entry> entries_ ABSL_GUARDED_BY(mu_);         // entries stay where they are
   absl::Time next_look_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();  // for those that are due
 };
 

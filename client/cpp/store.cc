@@ -239,12 +239,11 @@ absl::StatusOr<std::vector<std::string>> Targets(ClientCore& core, const StoreCa
   return targets;
 }
 
-// The blocks before the first one to store are not at this shard, whose session it is: it brings them
-// from where they are, so that the conversation is in one place.
+// The blocks before the first one to store are not at this shard, whose session it is: it brings
+// them from where they are, so that the conversation is in one place.
 bool PullParents(ClientCore& core, const StoreCall& call, const CallContext& context,
                  const OpenShard& shard) {
-  const size_t tokens =
-      call.tokens.empty() ? 0 : size_t{call.first} * call.spec->spec.block_tokens;
+  const size_t tokens = call.tokens.empty() ? 0 : size_t{call.first} * call.spec->spec.block_tokens;
   const absl::StatusOr<cluster::PulledRun> pulled =
       shard.link->Pull({.spec = shard.spec.handle,
                         .keys = std::span(call.keys).first(call.first),

@@ -72,9 +72,9 @@ class LaneHost {
   virtual absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
                                uint64_t bytes) = 0;
 
-  // Between device memory of an open slot and host memory, into a slot also from other memory of its
-  // device; both spans have one size. INTERNAL when the device refuses, and from a host that has no
-  // device memory.
+  // Between device memory of an open slot and host memory, into a slot also from other memory of
+  // its device; both spans have one size. INTERNAL when the device refuses, and from a host that
+  // has no device memory.
   virtual absl::Status CopyToHost(std::span<const uint8_t> device, std::span<uint8_t> host);
   virtual absl::Status CopyToDevice(std::span<const uint8_t> from, std::span<uint8_t> device);
 };

@@ -77,7 +77,7 @@ struct PullCall {
   std::span<const BlockKey> keys;
   std::string session_id;
   std::span<const uint32_t> token_ids;  // empty: unknown
-  ShardId from;                         // no name: the shard asks the next ones of the placement order
+  ShardId from;  // no name: the shard asks the next ones of the placement order
 };
 
 struct PulledRun {

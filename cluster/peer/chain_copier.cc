@@ -40,8 +40,7 @@ absl::StatusOr<CopiedChain> ChainCopier::CopyTo(const Member& peer, const Replic
                            peers_.Link(peer, PeerUse::kWrite, options_.doing, deadline));
   const absl::Time started = peers_.clock().Now();
   const absl::StatusOr<CopiedChain> copied =
-      CopyChain(*link, source_, job,
-                {.deadline = deadline, .spare_room = !MayDisplaceAt(peer.id)});
+      CopyChain(*link, source_, job, {.deadline = deadline, .spare_room = !MayDisplaceAt(peer.id)});
   if (copied.ok()) {
     peers_.CallSucceeded(peer);
     peers_.NoteMoved(copied->bytes, peers_.clock().Now() - started);

@@ -2,8 +2,8 @@
 // replicator and an evacuation have in common.
 //
 // Invariants: a peer that is left alone, or has no room, is passed over for the next one; what one
-// copier has peers drop for its copies stays under a bound for each, beyond which it takes only room
-// that they have to spare.
+// copier has peers drop for its copies stays under a bound for each, beyond which it takes only
+// room that they have to spare.
 //
 // Thread safety: all methods may be called from any thread; two copies of chains with one first
 // block are best made by one thread, since what another one is writing counts as missing.
@@ -27,7 +27,7 @@
 namespace reprise::cluster {
 
 struct ChainCopierOptions {
-  absl::string_view doing = "replication to";               // for the log
+  absl::string_view doing = "replication to";              // for the log
   absl::Duration deadline = limits::kReplicationDeadline;  // of one chain to one peer
   // Bytes for which one peer may have to drop others that are colder.
   uint64_t displaced_bytes_max = std::numeric_limits<uint64_t>::max();

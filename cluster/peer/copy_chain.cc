@@ -79,14 +79,14 @@ absl::StatusOr<CopiedChain> CopyChain(ShardLink& peer, ReplicationSource& source
                                       const ReplicationJob& job, const CopyOptions& options) {
   const absl::Time deadline = options.deadline;
   REPRISE_ASSIGN_OR_RETURN(const OpenedSpec spec, peer.OpenSpec(job.spec, deadline));
-  REPRISE_ASSIGN_OR_RETURN(const ReservedRun reserved, peer.Reserve({.spec = spec.handle,
-                                                                     .keys = job.keys,
-                                                                     .session_id = job.session_id,
-                                                                     .token_ids = job.token_ids,
-                                                                     .replica = true,
-                                                                     .spare_room =
-                                                                         options.spare_room},
-                                                                    deadline));
+  REPRISE_ASSIGN_OR_RETURN(const ReservedRun reserved,
+                           peer.Reserve({.spec = spec.handle,
+                                         .keys = job.keys,
+                                         .session_id = job.session_id,
+                                         .token_ids = job.token_ids,
+                                         .replica = true,
+                                         .spare_room = options.spare_room},
+                                        deadline));
   const Granted granted = GrantedIn(reserved.outcomes);
   CopiedChain copied{.pending = granted.pending};
   if (granted.first < granted.end) {

@@ -87,8 +87,8 @@ class EvacuationImpl final : public Evacuation {
     for (int rounds = 0; rounds < limits::kDrainRoundsMax && !Stopped(); ++rounds) {
       Round round(options_.source->Chains());
       Begin(round);
-      const auto wanted = std::min<uint32_t>(options_.replication,
-                                             static_cast<uint32_t>(options_.peers->count()));
+      const auto wanted =
+          std::min<uint32_t>(options_.replication, static_cast<uint32_t>(options_.peers->count()));
       for (uint32_t copies = 1; copies <= wanted && !round.alone; ++copies) {
         Pass(copier, round, copies);
       }

@@ -1,13 +1,13 @@
-// Hands everything that a shard stores to its peers, before it stops: the chains that were used last
-// first, each to the shards that come next in its placement order, first one copy of every chain and
-// then the others that it should have.
+// Hands everything that a shard stores to its peers, before it stops: the chains that were used
+// last first, each to the shards that come next in its placement order, first one copy of every
+// chain and then the others that it should have.
 //
-// What it copies takes the place of what peers have: at one peer, of what it holds beyond its room no
-// more than this shard's memory divided by the number of shards, which is what each would drop if all
-// were full and the hottest stayed. Beyond that, only room that is free.
+// What it copies takes the place of what peers have: at one peer, of what it holds beyond its room
+// no more than this shard's memory divided by the number of shards, which is what each would drop
+// if all were full and the hottest stayed. Beyond that, only room that is free.
 //
-// Invariants: a chain counts as safe when a peer holds all of it; chains that grow meanwhile are gone
-// over again, kDrainRoundsMax times at most; it ends by its deadline and the time of one call.
+// Invariants: a chain counts as safe when a peer holds all of it; chains that grow meanwhile are
+// gone over again, kDrainRoundsMax times at most; it ends by its deadline and the time of one call.
 //
 // Thread safety: all methods may be called from any thread.
 #pragma once
@@ -50,8 +50,8 @@ class Evacuation {
   static std::unique_ptr<Evacuation> Create(EvacuationOptions options);
   virtual ~Evacuation() = default;  // stops; waits for the calls under way
 
-  // Begins it, to end by `deadline` (by absl::Now()). While it runs: the earlier deadline holds. When it is
-  // done and some chains are not safe, or there are new ones: goes over all once more.
+  // Begins it, to end by `deadline` (by absl::Now()). While it runs: the earlier deadline holds.
+  // When it is done and some chains are not safe, or there are new ones: goes over all once more.
   // REQUIRES: the shard takes no more writes.
   virtual void Start(absl::Time deadline) = 0;
   virtual EvacuationProgress progress() const = 0;

@@ -15,11 +15,12 @@ namespace {
 
 PeerLinks::Connect ConnectOver(const PeersOptions& options) {
   if (options.connect) return options.connect;
-  return [lanes = options.lanes, nccl = options.nccl, name = absl::StrCat("shard ", options.self.name)](
-             const Member& peer, absl::Time deadline) {
-    return ShardLink::Connect(
-        {.address = peer.address, .client_name = name, .lanes = lanes, .nccl = nccl}, deadline);
-  };
+  return
+      [lanes = options.lanes, nccl = options.nccl,
+       name = absl::StrCat("shard ", options.self.name)](const Member& peer, absl::Time deadline) {
+        return ShardLink::Connect(
+            {.address = peer.address, .client_name = name, .lanes = lanes, .nccl = nccl}, deadline);
+      };
 }
 
 }  // namespace
@@ -54,9 +55,8 @@ std::optional<Member> Peers::Find(const ShardId& id) const {
 
 size_t Peers::count() const {
   const std::vector<Member> members = options_.membership->Members();
-  return static_cast<size_t>(std::count_if(members.begin(), members.end(), [this](const Member& m) {
-    return m.id != options_.self;
-  }));
+  return static_cast<size_t>(std::count_if(
+      members.begin(), members.end(), [this](const Member& m) { return m.id != options_.self; }));
 }
 
 void Peers::NoteMoved(uint64_t bytes, absl::Duration time) {

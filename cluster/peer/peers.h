@@ -1,6 +1,6 @@
-// The other shards, as one shard has to do with them: who they are, in which order a chain asks them,
-// the links to them, and how fast blocks move between them and this one. What copies, pulls and hands
-// over blocks shares one of these.
+// The other shards, as one shard has to do with them: who they are, in which order a chain asks
+// them, the links to them, and how fast blocks move between them and this one. What copies, pulls
+// and hands over blocks shares one of these.
 //
 // Invariants: a shard is never its own peer; one link per peer.
 //

@@ -15,8 +15,8 @@ namespace reprise::cluster {
 namespace {
 
 // Reads into `slots` what the lease has of them, and commits what came.
-absl::Status Fill(ShardLink& peer, const AcquiredRun& run, ChainSlots& slots,
-                  absl::Time deadline, PulledChain& pulled) {
+absl::Status Fill(ShardLink& peer, const AcquiredRun& run, ChainSlots& slots, absl::Time deadline,
+                  PulledChain& pulled) {
   const uint32_t end = std::min(slots.end(), run.run_blocks);
   if (end <= slots.first()) return absl::OkStatus();
   const absl::Status read = peer.lane().Read({.lease = run.lease,
@@ -47,7 +47,8 @@ absl::Status Pull(ShardLink& peer, PullTarget& target, const ReplicationJob& job
   // Room for what the peer has, and no more.
   ReplicationJob part = job;
   part.keys.resize(run.run_blocks);
-  if (!part.token_ids.empty()) part.token_ids.resize(size_t{run.run_blocks} * job.spec.block_tokens);
+  if (!part.token_ids.empty())
+    part.token_ids.resize(size_t{run.run_blocks} * job.spec.block_tokens);
   REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<ChainSlots> slots, target.Reserve(part));
   if (slots->first() < run.first_block) {
     return Refusal(absl::StatusCode::kAborted, "CHAIN_SHRANK",

@@ -1,5 +1,5 @@
-// Brings what this shard lacks of one chain from one peer, verified here against the checksums of the
-// client that stored it.
+// Brings what this shard lacks of one chain from one peer, verified here against the checksums of
+// the client that stored it.
 //
 // Thread safety: a free function without shared state.
 #pragma once

@@ -1,7 +1,7 @@
 // Where blocks go that are pulled from a peer. The shard process implements it over its own engine.
 //
-// Thread safety: PullTarget may be called from any thread; one ChainSlots is used by one thread at a
-// time.
+// Thread safety: PullTarget may be called from any thread; one ChainSlots is used by one thread at
+// a time.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +36,8 @@ class PullTarget {
   virtual ~PullTarget() = default;
   // How many of the job's blocks are stored here, from the first on.
   virtual absl::StatusOr<uint32_t> Stored(const ReplicationJob& job) = 0;
-  // Room for what is missing of the job's keys, for less where memory is short or others are writing
-  // some of it: then `first` may be `end`. RESOURCE_EXHAUSTED when there is none.
+  // Room for what is missing of the job's keys, for less where memory is short or others are
+  // writing some of it: then `first` may be `end`. RESOURCE_EXHAUSTED when there is none.
   virtual absl::StatusOr<std::unique_ptr<ChainSlots>> Reserve(const ReplicationJob& job) = 0;
 };
 

@@ -17,7 +17,9 @@ namespace {
 constexpr char kDoing[] = "pulling from";
 
 // Another peer does not help then, and this one is not at fault.
-bool NoRoomHere(const absl::Status& status) { return RefusalReason(status) == "NO_SPACE"; }
+bool NoRoomHere(const absl::Status& status) {
+  return RefusalReason(status) == "NO_SPACE";
+}
 
 }  // namespace
 
@@ -57,9 +59,10 @@ absl::StatusOr<std::vector<Member>> Puller::Sources(const ReplicationJob& job, c
   if (!from.name.empty()) {
     std::optional<Member> named = peers_.Find(from);
     if (named.has_value()) return std::vector<Member>{*std::move(named)};
-    return Refusal(absl::StatusCode::kNotFound, "PEER_UNKNOWN",
-                   absl::StrCat("from_shard_id = ", from.name, " is no other shard that ",
-                                peers_.self().name, " knows: name a member of its cluster, or none"));
+    return Refusal(
+        absl::StatusCode::kNotFound, "PEER_UNKNOWN",
+        absl::StrCat("from_shard_id = ", from.name, " is no other shard that ", peers_.self().name,
+                     " knows: name a member of its cluster, or none"));
   }
   std::vector<std::pair<uint32_t, Member>> found;
   std::vector<Member> peers = peers_.InOrder(job.session_id, job.keys);

@@ -1,9 +1,9 @@
 // Brings chains from other shards to this one, when somebody asks for it: a client whose session's
 // home this is now, or a gateway that knows of a prompt before it comes.
 //
-// Invariants: blocks come from members of the cluster alone, whatever a caller names; what is pulled
-// is not copied on; of several peers the one with the longest run is read from, and the next one
-// when that does not come to an end.
+// Invariants: blocks come from members of the cluster alone, whatever a caller names; what is
+// pulled is not copied on; of several peers the one with the longest run is read from, and the next
+// one when that does not come to an end.
 //
 // Thread safety: all methods may be called from any thread. Pull blocks.
 #pragma once
@@ -40,8 +40,8 @@ class Puller {
   // Tries until this shard stores as much of `job.keys` as a peer does. `from` without a name: the
   // first kPullPeersMax of the placement order are asked how much they have. NOT_FOUND (reason
   // PEER_UNKNOWN) when `from` is no other member, FAILED_PRECONDITION for a tenant that a peer link
-  // cannot speak for, RESOURCE_EXHAUSTED without room; else what the peer said, or OK. `deadline` is
-  // a point of absl::Now().
+  // cannot speak for, RESOURCE_EXHAUSTED without room; else what the peer said, or OK. `deadline`
+  // is a point of absl::Now().
   absl::StatusOr<PulledRun> Pull(const ReplicationJob& job, const ShardId& from,
                                  absl::Time deadline);
   PullerCounters counters() const;

@@ -124,13 +124,14 @@ inline constexpr absl::Duration kReplicationDeadline = absl::Seconds(10);
 inline constexpr size_t kReplicationThreads = 2;  // a peer that hangs holds up half of the chains
 inline constexpr absl::Duration kPeerConnectTimeout = absl::Seconds(1);
 inline constexpr absl::Duration kDrainDeadline =
-    absl::Minutes(10);                                 // to hand blocks over, of a Drain that names none
-inline constexpr int kDrainRoundsMax = 3;              // over all that is stored, for what came meanwhile
+    absl::Minutes(10);                     // to hand blocks over, of a Drain that names none
+inline constexpr int kDrainRoundsMax = 3;  // over all that is stored, for what came meanwhile
 inline constexpr absl::Duration kDrainDeadlineMax = absl::Hours(24);
 inline constexpr size_t kPullThreads = 2;
-inline constexpr size_t kPullsMax = 16;                // under way or waiting; more are refused
-inline constexpr absl::Duration kPullDeadline = absl::Seconds(10);  // of a caller that names a later one
-inline constexpr size_t kPullPeersMax = 3;             // asked for a chain that nobody said who has it
+inline constexpr size_t kPullsMax = 16;  // under way or waiting; more are refused
+inline constexpr absl::Duration kPullDeadline =
+    absl::Seconds(10);                      // of a caller that names a later one
+inline constexpr size_t kPullPeersMax = 3;  // asked for a chain that nobody said who has it
 
 // ---- Lanes
 inline constexpr size_t kStagingChunksMax = 16;    // of kStreamChunkBytes, kept by one stream lane
@@ -245,7 +246,7 @@ inline constexpr absl::Duration kCommitRetryMax =
     absl::Seconds(1);  // for another writer's parent blocks
 inline constexpr absl::Duration kReleaseDeadline = absl::Seconds(1);
 inline constexpr size_t kPrefetchedRunsMax = 64;
-inline constexpr uint64_t kPrefillTokensMin = 64;  // computed in one go; fewer tell no rate
+inline constexpr uint64_t kPrefillTokensMin = 64;         // computed in one go; fewer tell no rate
 inline constexpr double kPrefillHalfLifeTokens = 16'384;  // newer tokens count more
 inline constexpr absl::Duration kPrefetchTtl = absl::Seconds(30);
 inline constexpr size_t kKeyContextBytesMax = 64 << 10;  // salt or extra of one key

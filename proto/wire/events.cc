@@ -81,11 +81,11 @@ absl::StatusOr<WatchedMessage> FromMessage(const v1::WatchBlocksResponse& messag
       watched.what = BlockEvent{.kind = BlockEvent::Kind::kSnapshotEnd};
       return watched;
     case v1::WatchBlocksResponse::kHeartbeat:
-      watched.what = ShardHeartbeat{.used_bytes = message.heartbeat().used_bytes(),
-                                    .capacity_bytes = message.heartbeat().capacity_bytes(),
-                                    .draining = message.heartbeat().draining(),
-                                    .peer_bytes_per_second =
-                                        message.heartbeat().peer_bytes_per_second()};
+      watched.what =
+          ShardHeartbeat{.used_bytes = message.heartbeat().used_bytes(),
+                         .capacity_bytes = message.heartbeat().capacity_bytes(),
+                         .draining = message.heartbeat().draining(),
+                         .peer_bytes_per_second = message.heartbeat().peer_bytes_per_second()};
       return watched;
     case v1::WatchBlocksResponse::EVENT_NOT_SET:
       break;

@@ -1,7 +1,7 @@
 // Which shard a prompt without a session goes to: the one where the least is left to compute or to
-// bring from another shard, unless it has had more than its share of the recent work. Precise prefix and a small load weight
-// hit within a few per cent of one pooled cache and keep the load even; a larger weight already
-// costs hits (measured by reprise-bench-router).
+// bring from another shard, unless it has had more than its share of the recent work. Precise
+// prefix and a small load weight hit within a few per cent of one pooled cache and keep the load
+// even; a larger weight already costs hits (measured by reprise-bench-router).
 //
 // Thread safety: LoadMeter: none, the owner serialises. ChooseShard: a pure function.
 #pragma once
@@ -32,7 +32,8 @@ struct MoveCost {
   double setup = 0;  // before the first one
 };
 
-// From what both were measured to take. An unknown rate (0) or a cost of zero: as much as computing.
+// From what both were measured to take. An unknown rate (0) or a cost of zero: as much as
+// computing.
 MoveCost MoveCostOf(absl::Duration compute_block, uint64_t block_bytes,
                     uint64_t peer_bytes_per_second);
 

@@ -132,9 +132,9 @@ class EngineSlots final : public cluster::ChainSlots {
     std::vector<uint32_t> blocks(filled());
     std::iota(blocks.begin(), blocks.end(), first());
     return engine_
-        .Commit(attachment_->id(), {.reservation = sink_.granted().reservation,
-                                    .blocks = blocks,
-                                    .checksums = checksums})
+        .Commit(
+            attachment_->id(),
+            {.reservation = sink_.granted().reservation, .blocks = blocks, .checksums = checksums})
         .status();
   }
 

@@ -1,4 +1,5 @@
-// Slots of the engine as pulled blocks go into them: host memory at once, a GPU's through its copies.
+// Slots of the engine as pulled blocks go into them: host memory at once, a GPU's through its
+// copies.
 //
 // Invariants: what was not committed is given back, at the latest when its writer is done.
 //

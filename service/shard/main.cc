@@ -49,8 +49,10 @@ struct Flags {
 
 constexpr char kFooter[] =
     "Every other limit is fixed and shown by `reprise describe --limits` (ShardService.Describe).\n"
-    "SIGTERM: tell clients to write elsewhere, hand what is stored to other shards within --grace,\n"
-    "the hottest first, finish what is in flight, exit 0. SIGINT: the same, and hand over nothing.\n"
+    "SIGTERM: tell clients to write elsewhere, hand what is stored to other shards within "
+    "--grace,\n"
+    "the hottest first, finish what is in flight, exit 0. SIGINT: the same, and hand over "
+    "nothing.\n"
     "NCCL reads its own environment: NCCL_SOCKET_IFNAME names its network interface. Its traffic\n"
     "is plaintext.";
 

@@ -33,9 +33,8 @@ ShardPeers::ShardPeers(std::unique_ptr<cluster::Membership> membership, ShardPee
                                                .source = &source_,
                                                .replication = options.replication,
                                                .capacity_bytes = CapacityOf(engine)})) {
-  engine_.OnCommitted([this](CommittedChain chain) {
-    replicator_->Submit(ToReplicationJob(std::move(chain)));
-  });
+  engine_.OnCommitted(
+      [this](CommittedChain chain) { replicator_->Submit(ToReplicationJob(std::move(chain))); });
 }
 
 ShardPeers::~ShardPeers() {

@@ -44,8 +44,8 @@ class ShardService final : public RawBytesService {
   void StartDraining();
   // False when a client that is to be told has not been by `deadline`.
   bool AwaitNotices(absl::Time deadline);
-  // Ends the streams that never end by themselves, and those that open later: those of clients that were told with OK, the
-  // others with `why`.
+  // Ends the streams that never end by themselves, and those that open later: those of clients that
+  // were told with OK, the others with `why`.
   void EndStreams(const absl::Status& why);
   // Ends what is overdue. Called every kTickInterval.
   void Tick();

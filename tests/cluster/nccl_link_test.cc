@@ -350,9 +350,9 @@ class NcclCopyTest : public NcclLinkTest {
     const auto keys = ChainNamed("chain-" + std::to_string(++chains_), kBlocks);
     EXPECT_EQ(StoreChain(*here_link_, kSpec, keys).value_or(0), kBlocks);
     const uint64_t before = there_.end().use().blocks_written;
-    const auto copied = cluster::CopyChain(
-        to, chains, {.tenant = Tenant{"default"}, .spec = kSpec, .keys = keys},
-        {.deadline = Soon()});
+    const auto copied =
+        cluster::CopyChain(to, chains, {.tenant = Tenant{"default"}, .spec = kSpec, .keys = keys},
+                           {.deadline = Soon()});
     EXPECT_TRUE(copied.ok()) << copied.status();
     EXPECT_EQ(copied.ok() ? copied->blocks : 0, kBlocks);
     EXPECT_EQ(FetchChain(*there_link_, kSpec, keys).value_or(0), kBlocks);
@@ -402,7 +402,8 @@ class NcclPullTest : public NcclLinkTest {
         from, target_, {.tenant = Tenant{"default"}, .spec = kSpec, .keys = keys}, Soon());
     EXPECT_EQ(outcome.status, absl::OkStatus());
     EXPECT_EQ(outcome.pulled.blocks, kBlocks);
-    const auto run = here_link_->Acquire(here_link_->OpenSpec(kSpec, Soon())->handle, keys, 0, Soon());
+    const auto run =
+        here_link_->Acquire(here_link_->OpenSpec(kSpec, Soon())->handle, keys, 0, Soon());
     EXPECT_EQ(run->tiers, std::vector<TierRun>({{Tier::kHbm, kBlocks}}));
     EXPECT_EQ(FetchChain(*here_link_, kSpec, keys).value_or(0), kBlocks);
     return there_.end().use().blocks_read - before;

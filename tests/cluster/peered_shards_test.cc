@@ -1,5 +1,5 @@
-// What shards do for each other when somebody asks for it: chains are pulled, and handed over before a
-// shard stops. Real servers and links; the bytes go by the stream lane.
+// What shards do for each other when somebody asks for it: chains are pulled, and handed over
+// before a shard stops. Real servers and links; the bytes go by the stream lane.
 #include "tests/cluster/peered_shards.h"
 
 #include <gmock/gmock.h>
@@ -178,8 +178,8 @@ TEST(PeeredShardsGpuTest, AChainInDeviceMemoryIsPulledIntoDeviceMemory) {
     control->guarded = true;
     return control;
   };
-  PeeredShards shards({{.hbm_bytes = 8 * kMiB, .hbm = guarded()},
-                       {.hbm_bytes = 8 * kMiB, .hbm = guarded()}});
+  PeeredShards shards(
+      {{.hbm_bytes = 8 * kMiB, .hbm = guarded()}, {.hbm_bytes = 8 * kMiB, .hbm = guarded()}});
   const auto keys = ChainNamed("chat", kBlocks);
   ASSERT_EQ(StoreChain(*shards[1].shard().Connect(), kSpec, keys).value_or(0), kBlocks);
   const auto run = shards[0].Pull(kSpec, keys);

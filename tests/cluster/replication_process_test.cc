@@ -89,8 +89,8 @@ TEST(ReplicationProcessTest, OneCopyIsOneShard) {
   EXPECT_EQ(cluster.ShardCounter("shard-0", "replication_blocks_copied_total"), 0u);
 }
 
-// A clean stop waits for the copies of what was committed last, and makes one more of them, since its
-// own goes.
+// A clean stop waits for the copies of what was committed last, and makes one more of them, since
+// its own goes.
 TEST(ReplicationProcessTest, AStoppingShardFinishesItsCopies) {
   RouterCluster cluster;
   cluster.Start(3);

@@ -49,8 +49,8 @@ MAY_INCLUDE_OUTSIDE = {
         "kernels/", "cluster/lanes/nccl/", "cluster/lanes/view/", "service/pool/hbm", "tests/"),
     r"nccl\.h": ("cluster/lanes/nccl/", "tests/"),
     r"grpcpp/|grpc/": (
-        "proto/wire/", "service/shard/shard_service", "service/shard/handlers/",
-        "service/shard/main",
+        "proto/wire/", "service/shard/shard_service", "service/shard/admin_service",
+        "service/shard/handlers/", "service/shard/main",
         "service/router/router_service", "service/router/handlers/", "service/router/shard_watcher",
         "service/router/router_process", "service/router/main", "cluster/peer/",
         "cluster/lanes/stream/", "cluster/lanes/nccl/",

@@ -34,9 +34,9 @@ grpc::ServerUnaryReactor* PullHandler::Open(grpc::CallbackServerContext* context
       std::min(absl::FromChrono(context->deadline()), absl::Now() + limits::kPullDeadline);
   workers_.Run([this, context, request, response, reactor, deadline,
                 ticket = *std::move(ticket)]() mutable {
-    const absl::Status status = context->IsCancelled()
-                                    ? absl::CancelledError("the caller is gone")
-                                    : Handle(wire::TenantOf(*context), *request, deadline, *response);
+    const absl::Status status =
+        context->IsCancelled() ? absl::CancelledError("the caller is gone")
+                               : Handle(wire::TenantOf(*context), *request, deadline, *response);
     ticket.reset();
     reactor->Finish(wire::ToGrpcStatus(status));
   });
@@ -49,10 +49,10 @@ absl::StatusOr<Admission::Ticket> PullHandler::Admit() {
   auto place = std::shared_ptr<const void>(
       nullptr, [ticket, count = under_way_](const void*) { count->fetch_sub(1); });
   if (under_way_->fetch_add(1) < limits::kPullsMax) return place;
-  return Refusal(absl::StatusCode::kResourceExhausted, "PULLS_MAX",
-                 absl::StrCat("kPullsMax = ", limits::kPullsMax,
-                              " pulls are under way: try again after ",
-                              absl::FormatDuration(limits::kRetryAfter), ", or compute the prefix"));
+  return Refusal(
+      absl::StatusCode::kResourceExhausted, "PULLS_MAX",
+      absl::StrCat("kPullsMax = ", limits::kPullsMax, " pulls are under way: try again after ",
+                   absl::FormatDuration(limits::kRetryAfter), ", or compute the prefix"));
 }
 
 absl::StatusOr<cluster::ReplicationJob> PullHandler::JobOf(const Tenant& tenant,
@@ -75,13 +75,12 @@ absl::Status PullHandler::Handle(const Tenant& tenant, const v1::PullRequest& re
     return Refusal(absl::StatusCode::kUnavailable, "DRAINING",
                    absl::StrCat("shard ", core_.id.name, " is about to stop: ask another one"));
   }
-  REPRISE_RETURN_IF_ERROR(
-      core_.attachments.Check(AttachmentId(request.attachment_id()), tenant));
+  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(AttachmentId(request.attachment_id()), tenant));
   REPRISE_ASSIGN_OR_RETURN(const cluster::ReplicationJob job, JobOf(tenant, request));
   if (core_.peers == nullptr) {
-    return Refusal(absl::StatusCode::kFailedPrecondition, "NO_MEMBERS",
-                   absl::StrCat("shard ", core_.id.name,
-                                " knows no other shards: start it with --members"));
+    return Refusal(
+        absl::StatusCode::kFailedPrecondition, "NO_MEMBERS",
+        absl::StrCat("shard ", core_.id.name, " knows no other shards: start it with --members"));
   }
   REPRISE_ASSIGN_OR_RETURN(
       const cluster::PulledRun run,

@@ -1,4 +1,4 @@
-"""Every shard is restarted in turn under load: no call fails, and what was stored is still there."""
+"""Every shard is restarted in turn under load: no call fails, and what was stored stays."""
 
 import json
 import signal
@@ -111,8 +111,8 @@ class Load:
         self.asked = self.found = 0
         self.failures: list[str] = []
         for number, keys in enumerate(self._keys):
-            stored = self._client.store(spec, keys, self._bytes(number, 0, BLOCKS), session=str(number))
-            assert stored.stored == BLOCKS
+            blocks = self._bytes(number, 0, BLOCKS)
+            assert self._client.store(spec, keys, blocks, session=str(number)).stored == BLOCKS
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()

@@ -90,8 +90,8 @@ TEST(MoveCostTest, IsTheTimeToMoveByTheTimeToCompute) {
 }
 
 TEST(MoveCostTest, WithoutAMeasureItIsThatOfComputing) {
-  for (const MoveCost& move :
-       {MoveCostOf(absl::ZeroDuration(), 1 << 20, 1 << 30), MoveCostOf(absl::Seconds(1), 1 << 20, 0)}) {
+  for (const MoveCost& move : {MoveCostOf(absl::ZeroDuration(), 1 << 20, 1 << 30),
+                               MoveCostOf(absl::Seconds(1), 1 << 20, 0)}) {
     EXPECT_EQ(move.per_block, 1);
     EXPECT_EQ(move.setup, 0);
   }

@@ -243,13 +243,12 @@ TEST_F(RouterEngineTest, WherePromptsAreMovedFasterThanComputedABusyHolderIsReli
   const auto keys = Chain(1, 14);
   voices_[0].Say(Stored(Chain(1, 12)), now_);
   const auto home = [&](std::optional<RecomputeCost> recompute) {
-    return NumberOf(engine_
-                        .RouteSession(kTenant,
-                                      {.fingerprint = kSpace.fingerprint,
-                                       .keys = keys,
-                                       .recompute = recompute},
-                                      now_)
-                        ->home);
+    return NumberOf(
+        engine_
+            .RouteSession(kTenant,
+                          {.fingerprint = kSpace.fingerprint, .keys = keys, .recompute = recompute},
+                          now_)
+            ->home);
   };
   for (int i = 0; i < 20; ++i) EXPECT_EQ(home(std::nullopt), 0) << "its blocks are all there is";
   // Ten blocks a second are computed, a hundred times as many are moved: once the shards know it.

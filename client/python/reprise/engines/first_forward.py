@@ -46,15 +46,15 @@ class FirstForward:
         if self._ended is None:
             return None
         if isinstance(self._ended, float):
-            return self._ended - self._begun
+            return self._ended - float(self._begun)
         self._ended.synchronize()
-        return self._begun.elapsed_time(self._ended) / 1e3
+        return float(self._begun.elapsed_time(self._ended)) / 1e3
 
     def _now(self) -> Any:
         device = next(self._model.parameters()).device
         if device.type != "cuda":
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(device))
         return event
 

@@ -120,7 +120,8 @@ TEST_F(ClientTest, AShardThatIsBackIsNoticedWhileOthersAreAsked) {
   ASSERT_NE(breaker(), Breaker::State::kClosed);
   home.trouble.hung = false;
   std::string other;
-  for (int i = 0; other.empty() || &cluster_.Home(other) == &home; ++i) other = absl::StrCat("s", i);
+  for (int i = 0; other.empty() || &cluster_.Home(other) == &home; ++i)
+    other = absl::StrCat("s", i);
   const absl::Time give_up = absl::Now() + absl::Seconds(30);
   while (breaker() != Breaker::State::kClosed && absl::Now() < give_up) {
     ASSERT_TRUE(

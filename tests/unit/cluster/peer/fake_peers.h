@@ -1,5 +1,5 @@
-// Peers, a source and a target that live in the test: every block that was taken from one of them is
-// compared with what it should be.
+// Peers, a source and a target that live in the test: every block that was taken from one of them
+// is compared with what it should be.
 //
 // Thread safety: as the interfaces that they stand for.
 #pragma once
@@ -63,11 +63,11 @@ struct FakePeer {
   bool draining ABSL_GUARDED_BY(mu) = false;
   size_t room_blocks ABSL_GUARDED_BY(mu) = ~size_t{0};
   size_t spare_blocks ABSL_GUARDED_BY(mu) = ~size_t{0};  // of them, what nothing has to go for
-  int pending_reserves ABSL_GUARDED_BY(mu) = 0;  // so many find another writer at work
+  int pending_reserves ABSL_GUARDED_BY(mu) = 0;          // so many find another writer at work
   int lookups ABSL_GUARDED_BY(mu) = 0;
-  int leases ABSL_GUARDED_BY(mu) = 0;            // that are held now
-  int die_at_block ABSL_GUARDED_BY(mu) = -1;     // of a read
-  int corrupt_block ABSL_GUARDED_BY(mu) = -1;    // of a read
+  int leases ABSL_GUARDED_BY(mu) = 0;                      // that are held now
+  int die_at_block ABSL_GUARDED_BY(mu) = -1;               // of a read
+  int corrupt_block ABSL_GUARDED_BY(mu) = -1;              // of a read
   absl::Notification* hold ABSL_GUARDED_BY(mu) = nullptr;  // Reserve waits for it
   absl::Notification* end ABSL_GUARDED_BY(mu) = nullptr;   // the end of a link waits for it
 
@@ -98,8 +98,7 @@ class FakeLink final : public ShardLink, public lanes::Lane {
   absl::StatusOr<OpenedSpec> OpenSpec(const CacheSpec&, absl::Time) override {
     return OpenedSpec{.handle = SpecHandle(1), .block_bytes = kFakeBlockBytes};
   }
-  absl::StatusOr<uint32_t> Lookup(SpecHandle, std::span<const BlockKey> keys,
-                                  absl::Time) override {
+  absl::StatusOr<uint32_t> Lookup(SpecHandle, std::span<const BlockKey> keys, absl::Time) override {
     absl::MutexLock lock(&peer_.mu);
     ++peer_.lookups;
     return Run(keys);
@@ -131,9 +130,8 @@ class FakeLink final : public ShardLink, public lanes::Lane {
     }
     if (hold != nullptr) hold->WaitForNotification();
     absl::MutexLock lock(&peer_.mu);
-    peer_.reserves.push_back({.number = ++reserves_of_all,
-                              .session = call.session_id,
-                              .spare_room = call.spare_room});
+    peer_.reserves.push_back(
+        {.number = ++reserves_of_all, .session = call.session_id, .spare_room = call.spare_room});
     ReservedRun reserved = {.reservation = ReservationId(reserved_.size() + 1)};
     const std::vector<BlockKey>& keys = reserved_.emplace_back(call.keys.begin(), call.keys.end());
     if (peer_.pending_reserves > 0) {

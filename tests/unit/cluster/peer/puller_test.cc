@@ -189,7 +189,8 @@ TEST_F(PullerTest, WithLessRoomThePrefixComes) {
 TEST_F(PullerTest, AShardThatIsAboutToStopIsReadFrom) {
   Give(order_[0], 8);
   At(order_[0], [](FakePeer& peer) ABSL_NO_THREAD_SAFETY_ANALYSIS { peer.draining = true; });
-  ASSERT_TRUE(peers_.Link(*peers_.Find({order_[0]}), PeerUse::kRead, "", absl::InfiniteFuture()).ok());
+  ASSERT_TRUE(
+      peers_.Link(*peers_.Find({order_[0]}), PeerUse::kRead, "", absl::InfiniteFuture()).ok());
   const auto run = Pull();
   ASSERT_TRUE(run.ok()) << run.status();
   EXPECT_EQ(run->run_blocks, 8u);

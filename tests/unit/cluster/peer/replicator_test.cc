@@ -32,8 +32,8 @@ class ReplicatorTest : public ::testing::Test {
                                 .membership = &membership_,
                                 .clock = &clock_,
                                 .connect = cluster_.Connect()});
-    replicator_ = Replicator::Create(
-        {.replication = replication, .peers = &*peers_, .source = &source_});
+    replicator_ =
+        Replicator::Create({.replication = replication, .peers = &*peers_, .source = &source_});
   }
   ReplicationJob Job(const std::string& session, size_t blocks) {
     return {.tenant = {kDefaultTenant},

@@ -43,8 +43,7 @@ TEST_F(Chains, AllOfAChainIsToldWithItsSessionAndTokens) {
   const auto keys = ChainNamed("a", 3);
   std::vector<uint32_t> tokens(3 * kSpec.block_tokens);
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<uint32_t>(i);
-  Store(me_, kSpec,
-        {.spec = spec_, .keys = keys, .session_id = "user-1", .token_ids = tokens});
+  Store(me_, kSpec, {.spec = spec_, .keys = keys, .session_id = "user-1", .token_ids = tokens});
   const auto chain = engine_->ChainTo(engine_->Chains().at(0));
   ASSERT_TRUE(chain.has_value());
   EXPECT_EQ(chain->tenant, Tenant{"default"});
@@ -87,8 +86,8 @@ TEST_F(Chains, SpareRoomIsTakenWithoutDroppingAnything) {
 
 TEST_F(Chains, WithoutSpareRoomItIsRefused) {
   StoreNamed("old", 62);
-  const auto refused = engine_->Reserve(
-      me_, {.spec = spec_, .keys = ChainNamed("new", 2), .spare_room = true});
+  const auto refused =
+      engine_->Reserve(me_, {.spec = spec_, .keys = ChainNamed("new", 2), .spare_room = true});
   EXPECT_EQ(CodeAndReason(refused.status()), "RESOURCE_EXHAUSTED NO_SPACE") << refused.status();
   EXPECT_EQ(Run(ChainNamed("old", 62)), 62u);
   EXPECT_TRUE(engine_->Reserve(me_, {.spec = spec_, .keys = ChainNamed("new", 4)}).ok());
