@@ -15,41 +15,42 @@ CopiesMade ChainCopier::Copy(const ReplicationJob& job, const CopyOrder& order) 
   for (const Member& peer : peers_.InOrder(job.session_id, job.keys)) {
     if (made.copies + made.pending >= order.copies) break;
     if (order.stopped && order.stopped()) break;
-    const absl::StatusOr<CopiedChain> copied =
-        CopyTo(peer, job, std::min(order.deadline, absl::Now() + options_.deadline));
-    if (RefusalReason(copied.status()) == kChainGone) {
+    const auto [copied, status] = CopyTo(peer, job, order.deadline);
+    made.blocks += copied.blocks;
+    made.bytes += copied.bytes;
+    if (RefusalReason(status) == kChainGone) {
       made.gone = true;
       break;
     }
     // A refusal is an answer too.
-    const bool silent =
-        absl::IsUnavailable(copied.status()) || absl::IsDeadlineExceeded(copied.status());
+    const bool silent = absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
     made.reached += silent ? 0 : 1;
-    if (!copied.ok()) continue;
-    made.copies += copied->pending == 0 ? 1 : 0;
-    made.pending += copied->pending == 0 ? 0 : 1;
-    made.blocks += copied->blocks;
-    made.bytes += copied->bytes;
+    if (!status.ok()) continue;
+    made.copies += copied.pending == 0 ? 1 : 0;
+    made.pending += copied.pending == 0 ? 0 : 1;
   }
   return made;
 }
 
-absl::StatusOr<CopiedChain> ChainCopier::CopyTo(const Member& peer, const ReplicationJob& job,
-                                                absl::Time deadline) {
-  REPRISE_ASSIGN_OR_RETURN(const std::shared_ptr<ShardLink> link,
-                           peers_.Link(peer, PeerUse::kWrite, options_.doing, deadline));
+CopyOutcome ChainCopier::CopyTo(const Member& peer, const ReplicationJob& job,
+                                absl::Time deadline) {
+  const absl::StatusOr<std::shared_ptr<ShardLink>> link = peers_.Link(
+      peer, PeerUse::kWrite, options_.doing, std::min(deadline, absl::Now() + options_.batch_time));
+  if (!link.ok()) return {.status = link.status()};
   const absl::Time started = peers_.clock().Now();
-  const absl::StatusOr<CopiedChain> copied =
-      CopyChain(*link, source_, job, {.deadline = deadline, .spare_room = !MayDisplaceAt(peer.id)});
-  if (copied.ok()) {
+  CopyOutcome outcome = CopyChain(**link, source_, job,
+                                  {.deadline = deadline,
+                                   .batch_time = options_.batch_time,
+                                   .spare_room = !MayDisplaceAt(peer.id)});
+  peers_.NoteMoved(outcome.copied.bytes, peers_.clock().Now() - started);
+  if (outcome.status.ok()) {
     peers_.CallSucceeded(peer);
-    peers_.NoteMoved(copied->bytes, peers_.clock().Now() - started);
-    absl::MutexLock lock(&mu_);
-    bytes_to_[peer.id] += copied->bytes;
-  } else if (RefusalReason(copied.status()) != kChainGone) {
-    peers_.CallFailed(peer, options_.doing, copied.status());
+  } else if (RefusalReason(outcome.status) != kChainGone) {
+    peers_.CallFailed(peer, options_.doing, outcome.status);
   }
-  return copied;
+  absl::MutexLock lock(&mu_);
+  bytes_to_[peer.id] += outcome.copied.bytes;
+  return outcome;
 }
 
 bool ChainCopier::MayDisplaceAt(const ShardId& peer) const {

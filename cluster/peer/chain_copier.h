@@ -15,7 +15,6 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -27,8 +26,8 @@
 namespace reprise::cluster {
 
 struct ChainCopierOptions {
-  absl::string_view doing = "replication to";              // for the log
-  absl::Duration deadline = limits::kReplicationDeadline;  // of one chain to one peer
+  absl::string_view doing = "replication to";                // for the log
+  absl::Duration batch_time = limits::kReplicationDeadline;  // of CopyOptions
   // Bytes for which one peer may have to drop others that are colder.
   uint64_t displaced_bytes_max = std::numeric_limits<uint64_t>::max();
 };
@@ -57,8 +56,7 @@ class ChainCopier {
   CopiesMade Copy(const ReplicationJob& job, const CopyOrder& order);
 
  private:
-  absl::StatusOr<CopiedChain> CopyTo(const Member& peer, const ReplicationJob& job,
-                                     absl::Time deadline);
+  CopyOutcome CopyTo(const Member& peer, const ReplicationJob& job, absl::Time deadline);
   bool MayDisplaceAt(const ShardId& peer) const;
 
   Peers& peers_;

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 
@@ -73,47 +75,85 @@ Granted GrantedIn(std::span<const ReserveOutcome> outcomes) {
           .no_space = std::any_of(outcomes.begin(), outcomes.end(), is(ReserveOutcome::kNoSpace))};
 }
 
-}  // namespace
+// One chain on its way to one peer.
+class Copy {
+ public:
+  Copy(ShardLink& peer, ReplicationSource& source, const ReplicationJob& job,
+       const CopyOptions& options)
+      : peer_(peer), source_(source), job_(job), options_(options) {}
 
-absl::StatusOr<CopiedChain> CopyChain(ShardLink& peer, ReplicationSource& source,
-                                      const ReplicationJob& job, const CopyOptions& options) {
-  const absl::Time deadline = options.deadline;
-  REPRISE_ASSIGN_OR_RETURN(const OpenedSpec spec, peer.OpenSpec(job.spec, deadline));
-  REPRISE_ASSIGN_OR_RETURN(const ReservedRun reserved,
-                           peer.Reserve({.spec = spec.handle,
-                                         .keys = job.keys,
-                                         .session_id = job.session_id,
-                                         .token_ids = job.token_ids,
-                                         .replica = true,
-                                         .spare_room = options.spare_room},
-                                        deadline));
-  const Granted granted = GrantedIn(reserved.outcomes);
-  CopiedChain copied{.pending = granted.pending};
-  if (granted.first < granted.end) {
+  absl::Status Run(CopiedChain& copied) {
+    REPRISE_ASSIGN_OR_RETURN(spec_, peer_.OpenSpec(job_.spec, Deadline()));
+    REPRISE_ASSIGN_OR_RETURN(const ReservedRun reserved,
+                             peer_.Reserve({.spec = spec_.handle,
+                                            .keys = job_.keys,
+                                            .session_id = job_.session_id,
+                                            .token_ids = job_.token_ids,
+                                            .replica = true,
+                                            .spare_room = options_.spare_room},
+                                           Deadline()));
+    const Granted granted = GrantedIn(reserved.outcomes);
+    copied.pending = granted.pending;
+    if (granted.first < granted.end) {
+      REPRISE_RETURN_IF_ERROR(CopyGranted(reserved.reservation, granted, copied));
+    }
+    if (!granted.no_space) return absl::OkStatus();
+    return Refusal(absl::StatusCode::kResourceExhausted, "PEER_FULL",
+                   absl::StrCat("the peer had room for ", copied.blocks,
+                                " of the blocks that it lacks: its copy is shorter"));
+  }
+
+ private:
+  absl::Status CopyGranted(ReservationId reservation, const Granted& granted, CopiedChain& copied) {
     REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<SourceChain> chain,
-                             source.Open(job, granted.first));
+                             source_.Open(job_, granted.first));
     const uint32_t end = std::min(granted.end, chain->run_blocks());
     if (end <= granted.first) {
       return Refusal(absl::StatusCode::kNotFound, kChainGone, "the chain was evicted meanwhile");
     }
-    std::vector<uint32_t> blocks(end - granted.first);
-    std::iota(blocks.begin(), blocks.end(), granted.first);
-    ChainBlocks bytes(*chain, granted.first, end);
-    REPRISE_RETURN_IF_ERROR(peer.lane().Write(
-        {.reservation = reserved.reservation, .blocks = blocks, .block_bytes = spec.block_bytes},
-        bytes, deadline));
-    std::vector<Checksum128> checksums;
-    for (uint32_t block : blocks) checksums.push_back(chain->checksum(block));
-    REPRISE_RETURN_IF_ERROR(
-        peer.Commit(reserved.reservation, blocks, checksums, deadline).status());
-    copied.blocks = end - granted.first;
-    copied.bytes = blocks.size() * spec.block_bytes;
+    const auto batch = static_cast<uint32_t>(
+        std::max<uint64_t>(1, limits::kDeviceStoreBatchBytes / spec_.block_bytes));
+    for (uint32_t first = granted.first; first < end; first += batch) {
+      const uint32_t blocks = std::min(batch, end - first);
+      REPRISE_RETURN_IF_ERROR(CopyBatch(reservation, *chain, first, blocks));
+      copied.blocks += blocks;
+      copied.bytes += blocks * spec_.block_bytes;
+    }
+    return absl::OkStatus();
   }
-  if (!granted.no_space) return copied;
-  return Refusal(absl::StatusCode::kResourceExhausted, "PEER_FULL",
-                 absl::StrCat("the peer had room for ", copied.blocks,
-                              " of the blocks that it "
-                              "lacks: its copy is shorter"));
+
+  absl::Status CopyBatch(ReservationId reservation, SourceChain& chain, uint32_t first,
+                         uint32_t count) {
+    const absl::Time deadline = Deadline();
+    std::vector<uint32_t> blocks(count);
+    std::iota(blocks.begin(), blocks.end(), first);
+    ChainBlocks bytes(chain, first, first + count);
+    REPRISE_RETURN_IF_ERROR(peer_.lane().Write(
+        {.reservation = reservation, .blocks = blocks, .block_bytes = spec_.block_bytes}, bytes,
+        deadline));
+    std::vector<Checksum128> checksums;
+    for (uint32_t block : blocks) checksums.push_back(chain.checksum(block));
+    return peer_.Commit(reservation, blocks, checksums, deadline).status();
+  }
+
+  absl::Time Deadline() const {
+    return std::min(options_.deadline, absl::Now() + options_.batch_time);
+  }
+
+  ShardLink& peer_;
+  ReplicationSource& source_;
+  const ReplicationJob& job_;
+  const CopyOptions& options_;
+  OpenedSpec spec_;
+};
+
+}  // namespace
+
+CopyOutcome CopyChain(ShardLink& peer, ReplicationSource& source, const ReplicationJob& job,
+                      const CopyOptions& options) {
+  CopyOutcome outcome;
+  outcome.status = Copy(peer, source, job, options).Run(outcome.copied);
+  return outcome;
 }
 
 }  // namespace reprise::cluster

@@ -6,10 +6,11 @@
 
 #include <cstdint>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "cluster/link/shard_link.h"
 #include "cluster/peer/replication_source.h"
+#include "proto/types/limits.h"
 
 namespace reprise::cluster {
 
@@ -17,21 +18,29 @@ namespace reprise::cluster {
 inline constexpr char kChainGone[] = "CHAIN_GONE";
 
 struct CopiedChain {
-  uint32_t blocks = 0;   // written now; what was present is not counted
+  uint32_t blocks = 0;   // stored there now; what was present is not counted
   uint32_t pending = 0;  // that another is writing there
   uint64_t bytes = 0;
 };
 
 struct CopyOptions {
   absl::Time deadline = absl::InfiniteFuture();  // by absl::Now()
-  bool spare_room = false;                       // nothing of the peer's has to go for the copy
+  // Of each call, and of each batch of blocks: a long chain takes as long as it takes, one that
+  // does not move does not.
+  absl::Duration batch_time = limits::kReplicationDeadline;
+  bool spare_room = false;  // nothing of the peer's has to go for the copy
 };
 
-// OK when all that is stored here of the chain is stored there too, or is being written there by
-// another. NOT_FOUND (reason CHAIN_GONE) when nothing of what the peer lacks is stored here any
-// more, RESOURCE_EXHAUSTED when the peer has no room for all of it, else what the peer or the way
-// to it said.
-absl::StatusOr<CopiedChain> CopyChain(ShardLink& peer, ReplicationSource& source,
-                                      const ReplicationJob& job, const CopyOptions& options);
+// Blocks are committed in batches, so that what a broken copy brought is kept. OK when all that is
+// stored here of the chain is stored there too, or is being written there by another. NOT_FOUND
+// (reason CHAIN_GONE) when nothing of what the peer lacks is stored here any more,
+// RESOURCE_EXHAUSTED when the peer has no room for all of it, else what the peer or the way to it
+// said.
+struct CopyOutcome {
+  CopiedChain copied;
+  absl::Status status;
+};
+CopyOutcome CopyChain(ShardLink& peer, ReplicationSource& source, const ReplicationJob& job,
+                      const CopyOptions& options);
 
 }  // namespace reprise::cluster

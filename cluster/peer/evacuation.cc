@@ -69,6 +69,7 @@ class EvacuationImpl final : public Evacuation {
     std::vector<std::atomic<uint32_t>> copies;
     std::atomic<bool> unsettled = false;  // somebody else was writing some of it
     std::atomic<bool> alone = false;      // no peer answers
+    std::atomic<int> silences = 0;        // chains in a row for which none did
     std::atomic<uint32_t> blocks = 0;
 
     explicit Round(std::unique_ptr<StoredChains> stored)
@@ -132,7 +133,8 @@ class EvacuationImpl final : public Evacuation {
     if (!job.has_value() || job->tenant.name != kDefaultTenant) return;
     const CopiesMade made = copier.Copy(
         *job, {.copies = copies, .deadline = deadline(), .stopped = [this] { return Stopped(); }});
-    if (made.reached == 0 && !Stopped()) round.alone = true;
+    round.silences = made.reached == 0 ? round.silences + 1 : 0;
+    if (made.reached == 0 && !Stopped()) AwaitPeers(round);
     if (made.pending > 0) round.unsettled = true;
     round.blocks += made.blocks;
     absl::MutexLock lock(&mu_);
@@ -142,6 +144,18 @@ class EvacuationImpl final : public Evacuation {
     if (round.copies[i] == 0) ++progress_.chains_safe;
     round.copies[i] = made.copies;
     safe_[NameOf(round, i)] = made.copies;
+  }
+
+  // Peers that are left alone for a while may be back after it. Those that stop are not.
+  void AwaitPeers(Round& round) {
+    round.unsettled = true;
+    const absl::Duration rest = options_.peers->NextAwake() - options_.peers->clock().Now();
+    if (rest == absl::InfiniteDuration() || round.silences >= limits::kBreakerFailuresMax) {
+      round.alone = true;
+      return;
+    }
+    absl::MutexLock lock(&mu_);
+    mu_.AwaitWithDeadline(absl::Condition(&stopping_), std::min(deadline_, absl::Now() + rest));
   }
 
   absl::Time deadline() const {

@@ -8,6 +8,7 @@
 //
 // Invariants: a chain counts as safe when a peer holds all of it; chains that grow meanwhile are
 // gone over again, kDrainRoundsMax times at most; it ends by its deadline and the time of one call.
+// When no peer answers it ends at once, or after a few of the whiles for which they are left alone.
 //
 // Thread safety: all methods may be called from any thread.
 #pragma once

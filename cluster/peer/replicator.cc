@@ -20,7 +20,7 @@ class ReplicatorImpl final : public Replicator {
       : options_(std::move(options)),
         peers_(*options_.peers),
         clock_(peers_.clock()),
-        copier_(peers_, *options_.source, {.deadline = options_.deadline}),
+        copier_(peers_, *options_.source, {.batch_time = options_.batch_time}),
         queue_(limits::kReplicationThreads, limits::kReplicationQueueBlocksMax),
         short_(/*lanes=*/1, limits::kReplicationQueueBlocksMax) {
     for (size_t lane = 0; lane < limits::kReplicationThreads; ++lane) {

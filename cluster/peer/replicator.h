@@ -28,8 +28,8 @@ namespace reprise::cluster {
 struct ReplicatorOptions {
   uint32_t replication = 2;  // copies of a chain, this shard's included; 1: none elsewhere
   Peers* peers = nullptr;    // REQUIRES: outlives the replicator
-  ReplicationSource* source = nullptr;                     // REQUIRES: outlives the replicator
-  absl::Duration deadline = limits::kReplicationDeadline;  // of one chain to one peer
+  ReplicationSource* source = nullptr;                       // REQUIRES: outlives the replicator
+  absl::Duration batch_time = limits::kReplicationDeadline;  // of CopyOptions
 };
 
 struct ReplicatorCounters {

@@ -350,11 +350,11 @@ class NcclCopyTest : public NcclLinkTest {
     const auto keys = ChainNamed("chain-" + std::to_string(++chains_), kBlocks);
     EXPECT_EQ(StoreChain(*here_link_, kSpec, keys).value_or(0), kBlocks);
     const uint64_t before = there_.end().use().blocks_written;
-    const auto copied =
+    const auto [copied, status] =
         cluster::CopyChain(to, chains, {.tenant = Tenant{"default"}, .spec = kSpec, .keys = keys},
                            {.deadline = Soon()});
-    EXPECT_TRUE(copied.ok()) << copied.status();
-    EXPECT_EQ(copied.ok() ? copied->blocks : 0, kBlocks);
+    EXPECT_EQ(status, absl::OkStatus());
+    EXPECT_EQ(copied.blocks, kBlocks);
     EXPECT_EQ(FetchChain(*there_link_, kSpec, keys).value_or(0), kBlocks);
     return there_.end().use().blocks_written - before;
   }

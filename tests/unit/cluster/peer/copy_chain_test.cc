@@ -9,7 +9,7 @@ namespace {
 
 class CopyChainTest : public ::testing::Test {
  protected:
-  absl::StatusOr<CopiedChain> Copy() {
+  CopyOutcome Copy() {
     FakeLink link(peer_, {"peer"});
     return CopyChain(link, source_, job_, {});
   }
@@ -34,10 +34,10 @@ class CopyChainTest : public ::testing::Test {
 };
 
 TEST_F(CopyChainTest, APeerThatLacksAllGetsAllWithTheClientsChecksums) {
-  const auto copied = Copy();
-  ASSERT_TRUE(copied.ok()) << copied.status();
-  EXPECT_EQ(copied->blocks, 8u);
-  EXPECT_EQ(copied->bytes, 8 * kFakeBlockBytes);
+  const auto [copied, status] = Copy();
+  ASSERT_EQ(status, absl::OkStatus());
+  EXPECT_EQ(copied.blocks, 8u);
+  EXPECT_EQ(copied.bytes, 8 * kFakeBlockBytes);
   EXPECT_EQ(peer_.Stored(), FirstKeys(8));
   absl::MutexLock lock(&peer_.mu);
   ASSERT_EQ(peer_.reserves.size(), 1u);
@@ -46,50 +46,50 @@ TEST_F(CopyChainTest, APeerThatLacksAllGetsAllWithTheClientsChecksums) {
 
 TEST_F(CopyChainTest, OnlyTheBlocksAfterWhatIsThereAreWritten) {
   GivePeer(5);
-  const auto copied = Copy();
-  ASSERT_TRUE(copied.ok()) << copied.status();
-  EXPECT_EQ(copied->blocks, 3u);
+  const auto [copied, status] = Copy();
+  ASSERT_EQ(status, absl::OkStatus());
+  EXPECT_EQ(copied.blocks, 3u);
   absl::MutexLock lock(&peer_.mu);
   EXPECT_EQ(peer_.written.size(), 3u);
 }
 
 TEST_F(CopyChainTest, APeerThatHasAllIsNotWrittenToAndNothingIsLeasedHere) {
   GivePeer(8);
-  const auto copied = Copy();
-  ASSERT_TRUE(copied.ok()) << copied.status();
-  EXPECT_EQ(copied->blocks, 0u);
+  const auto [copied, status] = Copy();
+  ASSERT_EQ(status, absl::OkStatus());
+  EXPECT_EQ(copied.blocks, 0u);
   EXPECT_EQ(source_.opened(), 0);
 }
 
 TEST_F(CopyChainTest, WhatIsLeftHereOfAShortenedChainIsCopied) {
   source_.KeepOnly(3);
-  const auto copied = Copy();
-  ASSERT_TRUE(copied.ok()) << copied.status();
-  EXPECT_EQ(copied->blocks, 3u);
+  const auto [copied, status] = Copy();
+  ASSERT_EQ(status, absl::OkStatus());
+  EXPECT_EQ(copied.blocks, 3u);
   EXPECT_EQ(peer_.Stored(), FirstKeys(3));
 }
 
 TEST_F(CopyChainTest, AChainThatIsGoneHereIsNotFound) {
   GivePeer(2);
   source_.KeepOnly(2);
-  const auto copied = Copy();
-  EXPECT_EQ(copied.status().code(), absl::StatusCode::kNotFound) << copied.status();
-  EXPECT_EQ(RefusalReason(copied.status()), kChainGone);
+  const auto [copied, status] = Copy();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound) << status;
+  EXPECT_EQ(RefusalReason(status), kChainGone);
   EXPECT_EQ(peer_.Stored(), FirstKeys(2));
 }
 
 TEST_F(CopyChainTest, APeerWithLessRoomKeepsAPrefixAndSaysSo) {
   GivePeer(2);
   LimitRoom(3);
-  const auto copied = Copy();
-  EXPECT_EQ(copied.status().code(), absl::StatusCode::kResourceExhausted) << copied.status();
-  EXPECT_EQ(RefusalReason(copied.status()), "PEER_FULL");
+  const auto [copied, status] = Copy();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_EQ(RefusalReason(status), "PEER_FULL");
   EXPECT_EQ(peer_.Stored(), FirstKeys(5)) << "a prefix, no hole";
 }
 
 TEST_F(CopyChainTest, AFullPeerIsNotWrittenToAtAll) {
   LimitRoom(0);
-  EXPECT_EQ(Copy().status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Copy().status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(peer_.Stored().empty());
   EXPECT_EQ(source_.opened(), 0);
 }
@@ -99,8 +99,25 @@ TEST_F(CopyChainTest, NothingIsCommittedAfterAWriteThatFailed) {
     absl::MutexLock lock(&peer_.mu);
     peer_.write = absl::UnavailableError("the stream broke");
   }
-  EXPECT_EQ(Copy().status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Copy().status.code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(peer_.Stored().empty());
+}
+
+// A batch is kDeviceStoreBatchBytes, so that the blocks of this spec are one each.
+TEST_F(CopyChainTest, WhatCameBeforeALinkBrokeIsKeptAndTheRestFollows) {
+  {
+    absl::MutexLock lock(&peer_.mu);
+    peer_.block_bytes = limits::kDeviceStoreBatchBytes;
+    peer_.writes_until_it_breaks = 3;
+  }
+  const auto [copied, status] = Copy();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  EXPECT_EQ(copied.blocks, 3u);
+  EXPECT_EQ(peer_.Stored(), FirstKeys(3));
+  const auto [rest, rest_status] = Copy();
+  EXPECT_EQ(rest_status, absl::OkStatus());
+  EXPECT_EQ(rest.blocks, 5u);
+  EXPECT_EQ(peer_.Stored(), FirstKeys(8));
 }
 
 }  // namespace

@@ -214,6 +214,19 @@ TEST_F(EvacuationTest, PeersThatAllStopOrAreGoneEndItAtOnce) {
   EXPECT_EQ(progress.chains_safe, 0u);
 }
 
+TEST_F(EvacuationTest, PeersThatDoNotAnswerForAWhileAreWaitedFor) {
+  Make(1);
+  source_.Lists(Branches(5));
+  OfEachPeer([](FakePeer& peer)
+                 ABSL_NO_THREAD_SAFETY_ANALYSIS { peer.writes_until_it_breaks = 0; });
+  evacuation_->Start(absl::InfiniteFuture());
+  // The clock by which peers are left alone is the test's.
+  while (!evacuation_->Await(absl::Now() + absl::Milliseconds(5)))
+    clock_.Advance(limits::kBreakerOpenMin);
+  const EvacuationProgress progress = evacuation_->progress();
+  EXPECT_EQ(progress.chains_safe, 5u);
+}
+
 TEST_F(EvacuationTest, AShardWithoutPeersIsDoneAtOnce) {
   membership_.Set({{.id = {"shard-0"}, .address = "127.0.0.1:7000"}});
   Make(2);

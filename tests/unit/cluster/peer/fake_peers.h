@@ -58,8 +58,10 @@ struct FakePeer {
   std::map<BlockKey, std::vector<uint8_t>> written ABSL_GUARDED_BY(mu);
   std::vector<FakeReserve> reserves ABSL_GUARDED_BY(mu);
   int connects ABSL_GUARDED_BY(mu) = 0;
-  absl::Status connect ABSL_GUARDED_BY(mu);  // not OK: what connecting says
-  absl::Status write ABSL_GUARDED_BY(mu);    // not OK: what writing says
+  absl::Status connect ABSL_GUARDED_BY(mu);                    // not OK: what connecting says
+  absl::Status write ABSL_GUARDED_BY(mu);                      // not OK: what writing says
+  int writes_until_it_breaks ABSL_GUARDED_BY(mu) = -1;         // once; -1: never
+  uint64_t block_bytes ABSL_GUARDED_BY(mu) = kFakeBlockBytes;  // as it tells
   bool draining ABSL_GUARDED_BY(mu) = false;
   size_t room_blocks ABSL_GUARDED_BY(mu) = ~size_t{0};
   size_t spare_blocks ABSL_GUARDED_BY(mu) = ~size_t{0};  // of them, what nothing has to go for
@@ -96,7 +98,8 @@ class FakeLink final : public ShardLink, public lanes::Lane {
   }
   const ShardId& shard_id() const override { return id_; }
   absl::StatusOr<OpenedSpec> OpenSpec(const CacheSpec&, absl::Time) override {
-    return OpenedSpec{.handle = SpecHandle(1), .block_bytes = kFakeBlockBytes};
+    absl::MutexLock lock(&peer_.mu);
+    return OpenedSpec{.handle = SpecHandle(1), .block_bytes = peer_.block_bytes};
   }
   absl::StatusOr<uint32_t> Lookup(SpecHandle, std::span<const BlockKey> keys, absl::Time) override {
     absl::MutexLock lock(&peer_.mu);
@@ -188,6 +191,11 @@ class FakeLink final : public ShardLink, public lanes::Lane {
   absl::Status Write(const lanes::WriteJob& job, lanes::BlockSource& source, absl::Time) override {
     absl::MutexLock lock(&peer_.mu);
     if (!peer_.write.ok()) return peer_.write;
+    if (peer_.writes_until_it_breaks == 0) {
+      peer_.writes_until_it_breaks = -1;
+      return absl::UnavailableError("the stream broke");
+    }
+    if (peer_.writes_until_it_breaks > 0) --peer_.writes_until_it_breaks;
     const std::vector<BlockKey>& keys = reserved_.at(job.reservation.value - 1);
     for (uint32_t i = 0; i < job.blocks.size(); ++i) {
       const auto bytes = source.Bytes(i);
