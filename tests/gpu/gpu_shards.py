@@ -159,6 +159,15 @@ class Worker:
         with self.client(shard, timeout=20) as client:
             return int(client.store(self.spec, chain[0], chain[1]).stored)
 
+    def go_on(self, shard: Shard, chain: tuple[Any, Any]) -> int:
+        """Stores one block more of the chain at a shard that may lack the others; those stored."""
+        keys, content = chain
+        tokens = list(range(self.spec.block_tokens))
+        more = self._reprise.block_keys(tokens, self.spec.block_tokens, parent=bytes(keys[-1]))
+        longer = self._numpy.concatenate([keys, more])
+        with self.client(shard, timeout=40) as client:
+            return int(client.store(self.spec, longer, content[:1], first=len(keys)).stored)
+
     def right(self, shard: Shard, chain: tuple[Any, Any]) -> int:
         """How many blocks of the chain the shard has, all of them right; -1: a wrong byte."""
         keys, content = chain
@@ -237,6 +246,35 @@ def gpu_worker(worker: Worker, shard: Shard, nccl: str) -> None:
     check(written_by_nccl >= BLOCKS, "a worker on the GPU stores by NCCL", written_by_nccl)
 
 
+def pulled(worker: Worker, home: Shard, peer: Shard, chains: list[tuple[Any, Any]]) -> None:
+    """`peer` brings chains from `home` whose next block it is to store."""
+    by_nccl = 0
+    for chain in chains:
+        before = home.counter("lane_nccl_blocks_read_total")
+        start = time.monotonic()
+        stored = worker.go_on(peer, chain)
+        seconds = time.monotonic() - start
+        by_nccl = max(by_nccl, home.counter("lane_nccl_blocks_read_total") - before)
+        right = worker.right(peer, chain)
+        check(stored == 1 and right == BLOCKS, "a shard pulls the chain that it is to go on with",
+              f"{right} blocks right, {seconds:.2f} s")
+    check(peer.counter("pulled_blocks_total") >= BLOCKS * len(chains), "and counts them",
+          f"{peer.counter('pulled_blocks_total')}, at best {by_nccl} of {BLOCKS} by NCCL")
+
+
+def drained(bundle: Path, home: Shard) -> None:
+    """`home` hands to its peer what that has room for, the half that it used last in any case."""
+    start = time.monotonic()
+    told = subprocess.run(
+        [bundle / "reprise", "drain", home.name, "--shard", home.address, "-o", "json"],
+        capture_output=True, text=True, timeout=120,
+    )
+    answer = json.loads(told.stdout) if told.stdout else {"stderr": told.stderr}
+    safe = answer.get("chains_safe", 0) >= max(1, answer.get("chains", 0) // 2)
+    check(safe, "a shard that is drained hands its chains over",
+          f"{answer}, {time.monotonic() - start:.1f} s")
+
+
 def disturbed(worker: Worker, home: Shard, peer: Shard, number: signal.Signals) -> None:
     """`peer` is hit while chains are copied to it: its home stays whole and quick."""
     chains = [worker.chain() for _ in range(3)]
@@ -275,10 +313,15 @@ def run(bundle: Path, out: Path, nccl: str) -> None:
             disturbed(worker, home, peer, signal.SIGSTOP)
             peer.send(signal.SIGCONT)
             replicate(worker, home, peer, "after SIGCONT", AGAIN_S)
+            alone = [worker.chain() for _ in range(3)]
+            for chain in alone:
+                worker.store(home, chain)
             disturbed(worker, home, peer, signal.SIGKILL)
             peer.kill()
             peer.start()
             replicate(worker, home, peer, "after SIGKILL and a new process", AGAIN_S)
+            pulled(worker, home, peer, alone)
+            drained(bundle, home)
         finally:
             home.kill()
             peer.kill()
