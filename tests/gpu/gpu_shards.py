@@ -313,9 +313,11 @@ def run(bundle: Path, out: Path, nccl: str) -> None:
             disturbed(worker, home, peer, signal.SIGSTOP)
             peer.send(signal.SIGCONT)
             replicate(worker, home, peer, "after SIGCONT", AGAIN_S)
+            # Copied already, so that nothing but a pull brings them to the peer's next process.
             alone = [worker.chain() for _ in range(3)]
             for chain in alone:
                 worker.store(home, chain)
+                eventually(lambda: worker.right(peer, chain) == BLOCKS, 15)
             disturbed(worker, home, peer, signal.SIGKILL)
             peer.kill()
             peer.start()
