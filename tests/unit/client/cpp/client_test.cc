@@ -231,6 +231,16 @@ TEST_F(ClientTest, APrefetchBringsTheRunToItsHome) {
   EXPECT_EQ(Fetch(acquired.run, keys).blocks, 6u);
 }
 
+TEST_F(ClientTest, RoutersAreToldWhatComputingABlockTakes) {
+  Acquire(ChainNamed("before", 2));
+  EXPECT_EQ(cluster_.compute_block_ns, 0) << "nobody measured it";
+  ASSERT_TRUE(client_->NotePrefill(*spec_, 1000, absl::Seconds(1)).ok());
+  Acquire(ChainNamed("after", 2));
+  EXPECT_EQ(cluster_.compute_block_ns, 1'000'000 * spec_->spec.block_tokens);
+  EXPECT_EQ(RefusalReason(client_->NotePrefill(*spec_, 1000, absl::ZeroDuration())),
+            "PREFILL_TIME");
+}
+
 TEST_F(ClientTest, NonBlockingFormsGiveTheSameAnswers) {
   const auto keys = ChainNamed("chain", 10);
   Blocks blocks(*spec_, keys, true);

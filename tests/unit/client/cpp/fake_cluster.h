@@ -268,6 +268,7 @@ class FakeCluster {
   std::atomic<bool> router_blind{false};            // answers, and knows of no block
   std::atomic<FakeShard*> router_errs_on{nullptr};  // says that this one holds every block
   std::atomic<int> router_calls{0};
+  std::atomic<int64_t> compute_block_ns{-1};  // as the last one said
 
   // In placement order, whether they live or not.
   FakeShard& Placed(const std::string& session, size_t rank) {
@@ -301,6 +302,7 @@ class FakeCluster {
     explicit Router(FakeCluster& cluster) : cluster_(cluster) {}
     absl::StatusOr<Route> RouteSession(const RouteCall& call, absl::Time) override {
       ++cluster_.router_calls;
+      cluster_.compute_block_ns = absl::ToInt64Nanoseconds(call.compute_block);
       if (cluster_.router_down) return absl::UnavailableError("connection refused");
       Route route;
       const std::string key = cluster::PlacementKey(call.session, call.keys);

@@ -7,6 +7,7 @@
 #include "client/cpp/caller_memory.h"
 #include "client/cpp/executor.h"
 #include "client/cpp/fetch_plan.h"
+#include "client/cpp/prefill_rates.h"
 #include "client/cpp/staging.h"
 #include "client/cpp/store_order.h"
 #include "gmock/gmock.h"
@@ -330,6 +331,19 @@ TEST(CallerMemoryTest, WhatDoesNotFitIsNamed) {
       "MEMORY_PAGES");
   EXPECT_EQ(RefusalReason(CallerMemory{.buffers = {}, .plan = plan, .pages = {1}}.Check(layout, 2)),
             "MEMORY_PAGES");
+}
+
+TEST(PrefillRatesTest, NewerTokensCountMoreAndFewTellNothing) {
+  const Fingerprint one = FingerprintOf(SmallSpec()), other = FingerprintOf(SmallSpec(64, 16));
+  PrefillRates rates;
+  rates.Add(one, limits::kPrefillTokensMin - 1, absl::Seconds(1));
+  EXPECT_EQ(rates.PerToken(one), absl::ZeroDuration());
+  rates.Add(one, 1000, absl::Seconds(1));
+  EXPECT_EQ(rates.PerToken(one), absl::Milliseconds(1));
+  EXPECT_EQ(rates.PerToken(other), absl::ZeroDuration());
+  for (int i = 0; i < 100; ++i) rates.Add(one, 1000, absl::Seconds(3));
+  EXPECT_GT(rates.PerToken(one), absl::Microseconds(2950));
+  EXPECT_LT(rates.PerToken(one), absl::Milliseconds(3));
 }
 
 }  // namespace
