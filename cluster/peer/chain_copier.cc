@@ -15,7 +15,7 @@ CopiesMade ChainCopier::Copy(const ReplicationJob& job, const CopyOrder& order) 
   for (const Member& peer : peers_.InOrder(job.session_id, job.keys)) {
     if (made.copies + made.pending >= order.copies) break;
     if (order.stopped && order.stopped()) break;
-    const auto [copied, status] = CopyTo(peer, job, order.deadline);
+    const auto [copied, status] = CopyTo(peer, job, order);
     made.blocks += copied.blocks;
     made.bytes += copied.bytes;
     if (RefusalReason(status) == kChainGone) {
@@ -33,19 +33,21 @@ CopiesMade ChainCopier::Copy(const ReplicationJob& job, const CopyOrder& order) 
 }
 
 CopyOutcome ChainCopier::CopyTo(const Member& peer, const ReplicationJob& job,
-                                absl::Time deadline) {
-  const absl::StatusOr<std::shared_ptr<ShardLink>> link = peers_.Link(
-      peer, PeerUse::kWrite, options_.doing, std::min(deadline, absl::Now() + options_.batch_time));
+                                const CopyOrder& order) {
+  const absl::StatusOr<std::shared_ptr<ShardLink>> link =
+      peers_.Link(peer, PeerUse::kWrite, options_.doing,
+                  std::min(order.deadline, absl::Now() + options_.batch_time));
   if (!link.ok()) return {.status = link.status()};
   const absl::Time started = peers_.clock().Now();
   CopyOutcome outcome = CopyChain(**link, source_, job,
-                                  {.deadline = deadline,
+                                  {.deadline = order.deadline,
                                    .batch_time = options_.batch_time,
-                                   .spare_room = !MayDisplaceAt(peer.id)});
+                                   .spare_room = !MayDisplaceAt(peer.id),
+                                   .stopped = order.stopped});
   peers_.NoteMoved(outcome.copied.bytes, peers_.clock().Now() - started);
   if (outcome.status.ok()) {
     peers_.CallSucceeded(peer);
-  } else if (RefusalReason(outcome.status) != kChainGone) {
+  } else if (RefusalReason(outcome.status) != kChainGone && !absl::IsCancelled(outcome.status)) {
     peers_.CallFailed(peer, options_.doing, outcome.status);
   }
   absl::MutexLock lock(&mu_);

@@ -35,7 +35,7 @@ struct ChainCopierOptions {
 struct CopyOrder {
   uint32_t copies = 1;  // on other shards
   absl::Time deadline = absl::InfiniteFuture();
-  std::function<bool()> stopped;  // asked between peers; empty: never
+  std::function<bool()> stopped;  // asked between peers, and between batches; empty: never
 };
 
 struct CopiesMade {
@@ -56,7 +56,7 @@ class ChainCopier {
   CopiesMade Copy(const ReplicationJob& job, const CopyOrder& order);
 
  private:
-  CopyOutcome CopyTo(const Member& peer, const ReplicationJob& job, absl::Time deadline);
+  CopyOutcome CopyTo(const Member& peer, const ReplicationJob& job, const CopyOrder& order);
   bool MayDisplaceAt(const ShardId& peer) const;
 
   Peers& peers_;

@@ -114,6 +114,9 @@ class Copy {
     const auto batch = static_cast<uint32_t>(
         std::max<uint64_t>(1, limits::kDeviceStoreBatchBytes / spec_.block_bytes));
     for (uint32_t first = granted.first; first < end; first += batch) {
+      if (options_.stopped && options_.stopped()) {
+        return absl::CancelledError("the copy was stopped before its end");
+      }
       const uint32_t blocks = std::min(batch, end - first);
       REPRISE_RETURN_IF_ERROR(CopyBatch(reservation, *chain, first, blocks));
       copied.blocks += blocks;

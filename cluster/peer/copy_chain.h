@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -28,14 +29,15 @@ struct CopyOptions {
   // Of each call, and of each batch of blocks: a long chain takes as long as it takes, one that
   // does not move does not.
   absl::Duration batch_time = limits::kReplicationDeadline;
-  bool spare_room = false;  // nothing of the peer's has to go for the copy
+  bool spare_room = false;        // nothing of the peer's has to go for the copy
+  std::function<bool()> stopped;  // asked between batches; empty: never
 };
 
 // Blocks are committed in batches, so that what a broken copy brought is kept. OK when all that is
 // stored here of the chain is stored there too, or is being written there by another. NOT_FOUND
 // (reason CHAIN_GONE) when nothing of what the peer lacks is stored here any more,
-// RESOURCE_EXHAUSTED when the peer has no room for all of it, else what the peer or the way to it
-// said.
+// RESOURCE_EXHAUSTED when the peer has no room for all of it, CANCELLED when it was stopped, else
+// what the peer or the way to it said.
 struct CopyOutcome {
   CopiedChain copied;
   absl::Status status;

@@ -91,6 +91,10 @@ void Peers::Note(const Member& peer, absl::string_view doing, const absl::Status
   {
     absl::MutexLock lock(&mu_);
     ++failures_;
+    const absl::Time now = clock_.Now();
+    const auto [told, fresh] = told_.try_emplace({peer.id, status.code()}, now);
+    if (!fresh && now - told->second < limits::kBreakerOpenMax) return;
+    told->second = now;
   }
   if (!options_.log) return;
   options_.log(absl::StrCat(doing, " ", peer.id.name, " at ", peer.address,

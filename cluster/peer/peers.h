@@ -13,9 +13,13 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -36,7 +40,8 @@ struct PeersOptions {
   PeerLinks::Connect connect;
   std::vector<LaneKind> lanes = {LaneKind::kStream};
   std::shared_ptr<const NcclContext> nccl;  // for kNccl among them
-  // Told what went wrong with a peer, one line. Empty: nobody is told.
+  // Told what went wrong with a peer, one line, the same once in kBreakerOpenMax. Empty: nobody is
+  // told.
   std::function<void(absl::string_view)> log;
 };
 
@@ -81,6 +86,8 @@ class Peers {
   double moved_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   double moved_seconds_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t failures_ ABSL_GUARDED_BY(mu_) = 0;
+  // When what went wrong with a peer was told.
+  absl::flat_hash_map<std::pair<ShardId, absl::StatusCode>, absl::Time> told_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace reprise::cluster

@@ -147,15 +147,15 @@ absl::StatusOr<std::unique_ptr<ShardPeers>> OpenPeers(const Flags& flags, ShardE
       engine);
 }
 
-// What was committed last gets its copies, and what a copy would be lost of goes to other shards.
+// What is stored goes to other shards, and so does what was being written when that began.
 void HandOver(ShardPeers& peers, absl::Time end) {
-  if (!peers.AwaitCopies(end - absl::Now())) {
-    Log("the grace period ended before every block had its copy");
-  }
   // Leaves time for what is in flight.
   peers.evacuation().Start(end - limits::kStopFlush);
   peers.evacuation().Await(end);
   Log(peers.evacuation().progress().Sentence());
+  if (!peers.AwaitCopies(end - absl::Now())) {
+    Log("the grace period ended before every block had its copy");
+  }
 }
 
 // nullptr without --hbm, and then no GPU is looked for.

@@ -257,6 +257,31 @@ TEST_F(EvacuationTest, ADeadlineThatComesEarlierHolds) {
   EXPECT_LE(Reserves().size(), 1u);
 }
 
+// A batch is kDeviceStoreBatchBytes, so that the blocks are one each.
+TEST_F(EvacuationTest, ALongChainIsLeftInTheMiddleWhenTheTimeIsOver) {
+  Make(1);
+  source_.Lists({Job("chat", 50)});
+  FakePeer& next = cluster_.peer(PeersOf("chat")[0]);
+  absl::Notification reached, go_on;
+  {
+    absl::MutexLock lock(&next.mu);
+    next.block_bytes = limits::kDeviceStoreBatchBytes;
+    next.before_commit = [&, commits = 0]() mutable {
+      if (++commits != 3) return;
+      reached.Notify();
+      go_on.WaitForNotification();
+    };
+  }
+  evacuation_->Start(absl::InfiniteFuture());
+  reached.WaitForNotification();
+  evacuation_->Start(absl::Now());
+  go_on.Notify();
+  ASSERT_TRUE(evacuation_->Await(absl::Now() + kPatience));
+  EXPECT_EQ(next.Stored().size(), 3u);
+  EXPECT_EQ(evacuation_->progress().chains_safe, 0u);
+  EXPECT_EQ(peers_->failures(), 0u) << "the peer is not at fault";
+}
+
 TEST_F(EvacuationTest, StartedAgainItAsksOnlyForWhatIsNotSafeYet) {
   Make(1);
   std::vector<ReplicationJob> jobs = Branches(3);

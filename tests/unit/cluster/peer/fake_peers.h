@@ -67,11 +67,12 @@ struct FakePeer {
   size_t spare_blocks ABSL_GUARDED_BY(mu) = ~size_t{0};  // of them, what nothing has to go for
   int pending_reserves ABSL_GUARDED_BY(mu) = 0;          // so many find another writer at work
   int lookups ABSL_GUARDED_BY(mu) = 0;
-  int leases ABSL_GUARDED_BY(mu) = 0;                      // that are held now
-  int die_at_block ABSL_GUARDED_BY(mu) = -1;               // of a read
-  int corrupt_block ABSL_GUARDED_BY(mu) = -1;              // of a read
-  absl::Notification* hold ABSL_GUARDED_BY(mu) = nullptr;  // Reserve waits for it
-  absl::Notification* end ABSL_GUARDED_BY(mu) = nullptr;   // the end of a link waits for it
+  int leases ABSL_GUARDED_BY(mu) = 0;                       // that are held now
+  int die_at_block ABSL_GUARDED_BY(mu) = -1;                // of a read
+  int corrupt_block ABSL_GUARDED_BY(mu) = -1;               // of a read
+  std::function<void()> before_commit ABSL_GUARDED_BY(mu);  // called without the lock
+  absl::Notification* hold ABSL_GUARDED_BY(mu) = nullptr;   // Reserve waits for it
+  absl::Notification* end ABSL_GUARDED_BY(mu) = nullptr;    // the end of a link waits for it
 
   std::set<BlockKey> Stored() {
     absl::MutexLock lock(&mu);
@@ -158,6 +159,12 @@ class FakeLink final : public ShardLink, public lanes::Lane {
   }
   absl::StatusOr<CommittedRun> Commit(ReservationId reservation, std::span<const uint32_t> blocks,
                                       std::span<const Checksum128> checksums, absl::Time) override {
+    std::function<void()>* before = nullptr;
+    {
+      absl::MutexLock lock(&peer_.mu);
+      if (peer_.before_commit) before = &peer_.before_commit;
+    }
+    if (before != nullptr) (*before)();
     absl::MutexLock lock(&peer_.mu);
     EXPECT_EQ(blocks.size(), checksums.size());
     const std::vector<BlockKey>& keys = reserved_.at(reservation.value - 1);
