@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/cluster/router_cluster.h"
+#include "tests/support/command.h"
 
 namespace reprise::testing {
 namespace {
@@ -11,21 +12,8 @@ const CacheSpec kSpec = SpecOf(16 << 10);
 constexpr uint32_t kBlocks = 20;
 constexpr int kExitNotFound = 3;
 
-struct Answer {
-  nlohmann::json json;  // null when it printed none
-  int exit_code = -1;
-};
-
 Answer Drain(const RouterCluster& cluster, const std::string& shard) {
-  Process process({BinFolder() + "/reprise", "drain", shard, "--router", cluster.router_address(),
-                   "-o", "json"});
-  Answer answer;
-  if (const auto line = process.ReadLine(kPatience)) {
-    answer.json = nlohmann::json::parse(*line, nullptr, /*allow_exceptions=*/false);
-  }
-  const auto status = process.Wait(kPatience);
-  if (status.has_value() && WIFEXITED(*status)) answer.exit_code = WEXITSTATUS(*status);
-  return answer;
+  return Reprise({"drain", shard, "--router", cluster.router_address()});
 }
 
 class HandoverProcessTest : public ::testing::Test {

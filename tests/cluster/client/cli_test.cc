@@ -4,38 +4,19 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/cluster/client/local_cluster.h"
+#include "tests/support/command.h"
 
 namespace reprise::client {
 namespace {
 
+using reprise::testing::Answer;
 using reprise::testing::BinFolder;
-using reprise::testing::Process;
+using reprise::testing::Reprise;
+using reprise::testing::Run;
 using ::testing::HasSubstr;
 using testing::LocalCluster;
 
 constexpr absl::Duration kPatience = absl::Seconds(60);
-
-struct Answer {
-  nlohmann::json json;  // null when it printed no JSON
-  int exit_code = -1;
-};
-
-Answer Run(std::vector<std::string> arguments) {
-  arguments.insert(arguments.end(), {"-o", "json"});
-  Process process(arguments);
-  Answer answer;
-  if (const auto line = process.ReadLine(kPatience)) {
-    answer.json = nlohmann::json::parse(*line, nullptr, /*allow_exceptions=*/false);
-  }
-  const auto status = process.Wait(kPatience);
-  if (status.has_value() && WIFEXITED(*status)) answer.exit_code = WEXITSTATUS(*status);
-  return answer;
-}
-
-Answer Reprise(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), BinFolder() + "/reprise");
-  return Run(std::move(arguments));
-}
 
 // What `reprise doctor` finds, by name, with variables of the environment such as "A=b".
 std::map<std::string, nlohmann::json> Doctor(const std::string& program,

@@ -5,10 +5,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
-#include "cluster/membership/in_memory_membership.h"
-#include "cluster/placement/placement.h"
 #include "proto/types/limits.h"
-#include "tests/support/manual_clock.h"
 #include "tests/unit/cluster/peer/fake_peers.h"
 
 namespace reprise::cluster {
@@ -16,25 +13,12 @@ namespace {
 
 constexpr absl::Duration kPatience = absl::Seconds(30);
 
-class EvacuationTest : public ::testing::Test {
+class EvacuationTest : public PeeredTest {
  protected:
-  EvacuationTest() {
-    std::vector<Member> members;
-    for (int i = 0; i < 4; ++i) {
-      const std::string id = absl::StrCat("shard-", i);
-      members.push_back({.id = {id}, .address = absl::StrCat("127.0.0.1:", 7000 + i)});
-      ids_.push_back({id});
-      cluster_.peer(id);
-    }
-    membership_.Set(members);
-    peers_.emplace(PeersOptions{.self = {"shard-0"},
-                                .membership = &membership_,
-                                .clock = &clock_,
-                                .connect = cluster_.Connect()});
-  }
+  EvacuationTest() : PeeredTest(/*shards=*/4) {}
 
   void Make(uint32_t replication, uint64_t capacity_bytes = 1 << 20) {
-    evacuation_ = Evacuation::Create({.peers = &*peers_,
+    evacuation_ = Evacuation::Create({.peers = &peers_,
                                       .source = &source_,
                                       .replication = replication,
                                       .capacity_bytes = capacity_bytes});
@@ -44,12 +28,6 @@ class EvacuationTest : public ::testing::Test {
     EXPECT_TRUE(evacuation_->Await(absl::Now() + kPatience));
     return evacuation_->progress();
   }
-  ReplicationJob Job(const std::string& session, size_t blocks) {
-    return {.tenant = {kDefaultTenant},
-            .spec = testing::SmallSpec(),
-            .session_id = session,
-            .keys = testing::ChainNamed(session, blocks)};
-  }
   // Conversations that begin alike, so that they are handed over one after the other.
   std::vector<ReplicationJob> Branches(int count, size_t blocks = 4) {
     std::vector<ReplicationJob> jobs;
@@ -58,13 +36,6 @@ class EvacuationTest : public ::testing::Test {
       jobs.back().keys.front() = testing::KeyNamed("the beginning of all");
     }
     return jobs;
-  }
-  std::vector<std::string> PeersOf(const std::string& session) {
-    std::vector<std::string> peers;
-    for (const ShardId& id : PlacementOrder(session, ids_)) {
-      if (id.name != "shard-0") peers.push_back(id.name);
-    }
-    return peers;
   }
   bool Has(const std::string& peer, const ReplicationJob& job) {
     const std::set<BlockKey> stored = cluster_.peer(peer).Stored();
@@ -90,12 +61,7 @@ class EvacuationTest : public ::testing::Test {
     return all;
   }
 
-  FakeCluster cluster_;
   FakeSource source_;
-  testing::ManualClock clock_;
-  InMemoryMembership membership_;
-  std::optional<Peers> peers_;
-  std::vector<ShardId> ids_;
   std::unique_ptr<Evacuation> evacuation_;
 };
 
@@ -209,7 +175,7 @@ TEST_F(EvacuationTest, PeersThatAllStopOrAreGoneEndItAtOnce) {
   EXPECT_EQ(progress.chains_safe, 0u);
   EXPECT_TRUE(Reserves().empty());
 
-  peers_->Close();
+  peers_.Close();
   progress = Run();
   EXPECT_EQ(progress.chains_safe, 0u);
 }
@@ -279,7 +245,7 @@ TEST_F(EvacuationTest, ALongChainIsLeftInTheMiddleWhenTheTimeIsOver) {
   ASSERT_TRUE(evacuation_->Await(absl::Now() + kPatience));
   EXPECT_EQ(next.Stored().size(), 3u);
   EXPECT_EQ(evacuation_->progress().chains_safe, 0u);
-  EXPECT_EQ(peers_->failures(), 0u) << "the peer is not at fault";
+  EXPECT_EQ(peers_.failures(), 0u) << "the peer is not at fault";
 }
 
 TEST_F(EvacuationTest, StartedAgainItAsksOnlyForWhatIsNotSafeYet) {

@@ -23,13 +23,16 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "cluster/link/shard_link.h"
-#include "cluster/membership/membership.h"
+#include "cluster/membership/in_memory_membership.h"
 #include "cluster/peer/copy_chain.h"
+#include "cluster/peer/peers.h"
 #include "cluster/peer/pull_target.h"
 #include "cluster/peer/replication_source.h"
+#include "cluster/placement/placement.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 #include "tests/support/block_content.h"
+#include "tests/support/manual_clock.h"
 
 namespace reprise::cluster {
 
@@ -379,6 +382,44 @@ class FakeCluster {
 
  private:
   std::map<std::string, FakePeer> peers_;  // all there before the first Connect
+};
+
+// What tests of "shard-0" among others share: its peers, and chains of its own.
+class PeeredTest : public ::testing::Test {
+ protected:
+  explicit PeeredTest(int shards) {
+    std::vector<Member> members;
+    for (int i = 0; i < shards; ++i) {
+      const std::string id = absl::StrCat("shard-", i);
+      members.push_back({.id = {id}, .address = absl::StrCat("127.0.0.1:", 7000 + i)});
+      ids_.push_back({id});
+      cluster_.peer(id);
+    }
+    membership_.Set(members);
+  }
+  static ReplicationJob Job(const std::string& session, size_t blocks) {
+    return {.tenant = {kDefaultTenant},
+            .spec = testing::SmallSpec(),
+            .session_id = session,
+            .keys = testing::ChainNamed(session, blocks)};
+  }
+  // The peers of a session, the next one first.
+  std::vector<std::string> PeersOf(const std::string& session) {
+    std::vector<std::string> peers;
+    for (const ShardId& id : PlacementOrder(session, ids_)) {
+      if (id.name != "shard-0") peers.push_back(id.name);
+    }
+    return peers;
+  }
+
+  FakeCluster cluster_;
+  testing::ManualClock clock_;
+  InMemoryMembership membership_;
+  std::vector<ShardId> ids_;
+  Peers peers_{{.self = {"shard-0"},
+                .membership = &membership_,
+                .clock = &clock_,
+                .connect = cluster_.Connect()}};
 };
 
 }  // namespace reprise::cluster

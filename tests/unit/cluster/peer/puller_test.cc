@@ -3,30 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "cluster/membership/in_memory_membership.h"
-#include "cluster/placement/placement.h"
-#include "tests/support/manual_clock.h"
 #include "tests/unit/cluster/peer/fake_peers.h"
 
 namespace reprise::cluster {
 namespace {
 
-class PullerTest : public ::testing::Test {
+class PullerTest : public PeeredTest {
  protected:
-  PullerTest() {
-    std::vector<Member> members;
-    std::vector<ShardId> ids;
-    for (int i = 0; i < 6; ++i) {
-      const std::string id = absl::StrCat("shard-", i);
-      members.push_back({.id = {id}, .address = absl::StrCat("127.0.0.1:", 7000 + i)});
-      ids.push_back({id});
-      cluster_.peer(id);
-    }
-    membership_.Set(members);
-    for (const ShardId& id : PlacementOrder("chat", ids)) {
-      if (id.name != "shard-0") order_.push_back(id.name);
-    }
-  }
+  PullerTest() : PeeredTest(/*shards=*/6) {}
 
   void Give(const std::string& peer, size_t blocks) {
     absl::MutexLock lock(&cluster_.peer(peer).mu);
@@ -50,20 +34,10 @@ class PullerTest : public ::testing::Test {
     return held;
   }
 
-  const ReplicationJob job_ = {.tenant = {kDefaultTenant},
-                               .spec = testing::SmallSpec(),
-                               .session_id = "chat",
-                               .keys = testing::ChainNamed("chat", 8)};
-  FakeCluster cluster_;
+  const ReplicationJob job_ = Job("chat", 8);
   FakeTarget target_;
-  testing::ManualClock clock_;
-  InMemoryMembership membership_;
-  Peers peers_{{.self = {"shard-0"},
-                .membership = &membership_,
-                .clock = &clock_,
-                .connect = cluster_.Connect()}};
   Puller puller_{peers_, target_};
-  std::vector<std::string> order_;  // the peers of the chain, the next one first
+  const std::vector<std::string> order_ = PeersOf("chat");
 };
 
 TEST_F(PullerTest, WhatIsMissingComesFromTheNamedShardWithTheClientsChecksums) {

@@ -4,9 +4,6 @@
 #include <gtest/gtest.h>
 
 #include "absl/synchronization/notification.h"
-#include "cluster/membership/in_memory_membership.h"
-#include "cluster/placement/placement.h"
-#include "tests/support/manual_clock.h"
 #include "tests/unit/cluster/peer/fake_peers.h"
 
 namespace reprise::cluster {
@@ -14,40 +11,13 @@ namespace {
 
 constexpr absl::Duration kPatience = absl::Seconds(30);
 
-class ReplicatorTest : public ::testing::Test {
+class ReplicatorTest : public PeeredTest {
  protected:
-  ReplicatorTest() {
-    std::vector<Member> members;
-    for (int i = 0; i < 4; ++i) {
-      const std::string id = absl::StrCat("shard-", i);
-      members.push_back({.id = {id}, .address = absl::StrCat("127.0.0.1:", 7000 + i)});
-      ids_.push_back({id});
-      cluster_.peer(id);
-    }
-    membership_.Set(members);
-  }
+  ReplicatorTest() : PeeredTest(/*shards=*/4) {}
 
   void Start(uint32_t replication = 2) {
-    peers_.emplace(PeersOptions{.self = {"shard-0"},
-                                .membership = &membership_,
-                                .clock = &clock_,
-                                .connect = cluster_.Connect()});
     replicator_ =
-        Replicator::Create({.replication = replication, .peers = &*peers_, .source = &source_});
-  }
-  ReplicationJob Job(const std::string& session, size_t blocks) {
-    return {.tenant = {kDefaultTenant},
-            .spec = testing::SmallSpec(),
-            .session_id = session,
-            .keys = testing::ChainNamed(session, blocks)};
-  }
-  // The peers of a session, the next one first.
-  std::vector<std::string> PeersOf(const std::string& session) {
-    std::vector<std::string> peers;
-    for (const ShardId& id : PlacementOrder(session, ids_)) {
-      if (id.name != "shard-0") peers.push_back(id.name);
-    }
-    return peers;
+        Replicator::Create({.replication = replication, .peers = &peers_, .source = &source_});
   }
   std::set<BlockKey> KeysOf(const ReplicationJob& job) {
     return {job.keys.begin(), job.keys.end()};
@@ -57,12 +27,7 @@ class ReplicatorTest : public ::testing::Test {
     ASSERT_TRUE(replicator_->WaitIdle(kPatience));
   }
 
-  FakeCluster cluster_;
   FakeSource source_;
-  testing::ManualClock clock_;
-  InMemoryMembership membership_;
-  std::optional<Peers> peers_;
-  std::vector<ShardId> ids_;
   std::unique_ptr<Replicator> replicator_;
 };
 
@@ -115,7 +80,7 @@ TEST_F(ReplicatorTest, APeerThatDoesNotAnswerIsSkippedAndLeftAloneForAWhile) {
   const ReplicationJob job = Job("chat", 3);
   Replicate(job);
   EXPECT_EQ(cluster_.peer(peers[1]).Stored(), KeysOf(job));
-  EXPECT_EQ(peers_->failures(), 1u);
+  EXPECT_EQ(peers_.failures(), 1u);
   Replicate(Job("chat", 4));
   {
     absl::MutexLock lock(&cluster_.peer(peers[0]).mu);
@@ -173,7 +138,7 @@ TEST_F(ReplicatorTest, ADrainingPeerGetsNothingNew) {
   Replicate(Job("chat", 4));
   EXPECT_EQ(cluster_.peer(peers[0]).Stored().size(), 2u);
   EXPECT_EQ(cluster_.peer(peers[1]).Stored().size(), 4u);
-  EXPECT_EQ(peers_->failures(), 0u);
+  EXPECT_EQ(peers_.failures(), 0u);
 }
 
 TEST_F(ReplicatorTest, AChainEvictedMeanwhileIsCountedAndBlamedOnNobody) {
@@ -181,7 +146,7 @@ TEST_F(ReplicatorTest, AChainEvictedMeanwhileIsCountedAndBlamedOnNobody) {
   source_.KeepOnly(0);
   Replicate(Job("chat", 4));
   EXPECT_EQ(replicator_->counters().chains_gone, 1u);
-  EXPECT_EQ(peers_->failures(), 0u);
+  EXPECT_EQ(peers_.failures(), 0u);
   EXPECT_EQ(source_.opened(), 1) << "the next peer would find the same";
   source_.KeepOnly(2);
   Replicate(Job("chat", 4));
