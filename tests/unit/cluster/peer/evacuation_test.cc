@@ -6,7 +6,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "proto/types/limits.h"
-#include "tests/unit/cluster/peer/fake_peers.h"
+#include "tests/unit/cluster/peer/peered_test.h"
 
 namespace reprise::cluster {
 namespace {

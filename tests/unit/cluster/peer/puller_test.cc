@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/unit/cluster/peer/fake_peers.h"
+#include "tests/unit/cluster/peer/peered_test.h"
 
 namespace reprise::cluster {
 namespace {

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/synchronization/notification.h"
-#include "tests/unit/cluster/peer/fake_peers.h"
+#include "tests/unit/cluster/peer/peered_test.h"
 
 namespace reprise::cluster {
 namespace {
