@@ -1,5 +1,6 @@
 // `reprise drain SHARD`: a shard hands its blocks to the others and takes no more, before it is
 // stopped.
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 
@@ -16,8 +17,6 @@
 
 namespace reprise::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr absl::Duration kAskAgain = absl::Milliseconds(200);
 

@@ -1,5 +1,5 @@
 // One attached connection to one shard: the control verbs over gRPC and the bytes over the best
-// lane that both ends share. Clients hold one per shard; a shard's replicator holds one per peer.
+// lane that both ends share. Clients hold one per shard; a shard holds one per peer.
 //
 // Invariants: keep-alives run while the link lives; when the attach stream ends, alive() turns
 // false for good and every later call is UNAVAILABLE: make a new link.

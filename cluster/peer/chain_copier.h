@@ -1,5 +1,5 @@
 // Copies one chain to as many of the next shards of its placement order as are asked for: what the
-// replicator and an evacuation have in common.
+// replicator and a drain have in common.
 //
 // Invariants: a peer that is left alone, or has no room, is passed over for the next one; what one
 // copier has peers drop for its copies stays under a bound for each, beyond which it takes only

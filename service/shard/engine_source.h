@@ -26,7 +26,7 @@ class EngineSource final : public cluster::ReplicationSource {
   ShardEngine& engine_;
 };
 
-// A committed run as the replicator wants it.
+// A committed chain as it is copied to other shards.
 cluster::ReplicationJob ToReplicationJob(CommittedChain chain);
 
 }  // namespace reprise::shard

@@ -150,9 +150,9 @@ absl::StatusOr<std::unique_ptr<ShardPeers>> OpenPeers(const Flags& flags, ShardE
 // What is stored goes to other shards, and so does what was being written when that began.
 void HandOver(ShardPeers& peers, absl::Time end) {
   // Leaves time for what is in flight.
-  peers.evacuation().Start(end - limits::kStopFlush);
-  peers.evacuation().Await(end);
-  Log(peers.evacuation().progress().Sentence());
+  peers.drain().Start(end - limits::kStopFlush);
+  peers.drain().Await(end);
+  Log(peers.drain().progress().Sentence());
   if (!peers.AwaitCopies(end - absl::Now())) {
     Log("the grace period ended before every block had its copy");
   }

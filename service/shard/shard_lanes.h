@@ -45,7 +45,7 @@ class ShardLanes {
   // REQUIRES: this outlives the server that is started with them.
   void AddTo(ShardServerOptions& options);
 
-  // The caller's end of NCCL, for the replicator; nullptr: there is none.
+  // The caller's end of NCCL, for links to other shards; nullptr: there is none.
   const std::shared_ptr<const cluster::NcclContext>& nccl() const { return nccl_; }
   const std::vector<AbsentLane>& absent() const { return absent_; }
   // "view, nccl, stream (no nccl: why)": one line for the log.

@@ -29,10 +29,10 @@ ShardPeers::ShardPeers(std::unique_ptr<cluster::Membership> membership, ShardPee
       puller_(peers_, target_),
       replicator_(cluster::Replicator::Create(
           {.replication = options.replication, .peers = &peers_, .source = &source_})),
-      evacuation_(cluster::Evacuation::Create({.peers = &peers_,
-                                               .source = &source_,
-                                               .replication = options.replication,
-                                               .capacity_bytes = CapacityOf(engine)})) {
+      drain_(cluster::Drain::Create({.peers = &peers_,
+                                     .source = &source_,
+                                     .replication = options.replication,
+                                     .capacity_bytes = CapacityOf(engine)})) {
   engine_.OnCommitted(
       [this](CommittedChain chain) { replicator_->Submit(ToReplicationJob(std::move(chain))); });
 }
@@ -44,7 +44,7 @@ ShardPeers::~ShardPeers() {
 std::vector<std::pair<std::string, uint64_t>> ShardPeers::Counters() const {
   std::vector<std::pair<std::string, uint64_t>> counters = replicator_->counters().Named();
   for (auto& counter : puller_.counters().Named()) counters.push_back(std::move(counter));
-  for (auto& counter : evacuation_->progress().Named()) counters.push_back(std::move(counter));
+  for (auto& counter : drain_->progress().Named()) counters.push_back(std::move(counter));
   counters.emplace_back("peer_failures_total", peers_.failures());
   counters.emplace_back("peer_bytes_per_second", peers_.bytes_per_second());
   return counters;

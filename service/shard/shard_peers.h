@@ -14,7 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "cluster/membership/membership.h"
-#include "cluster/peer/evacuation.h"
+#include "cluster/peer/drain.h"
 #include "cluster/peer/peers.h"
 #include "cluster/peer/puller.h"
 #include "cluster/peer/replicator.h"
@@ -38,7 +38,7 @@ class ShardPeers {
   ~ShardPeers();
 
   cluster::Puller& puller() { return puller_; }
-  cluster::Evacuation& evacuation() { return *evacuation_; }
+  cluster::Drain& drain() { return *drain_; }
   const cluster::Peers& peers() const { return peers_; }
 
   // Waits for the copies of what was committed last.
@@ -57,7 +57,7 @@ class ShardPeers {
   EngineTarget target_;
   cluster::Puller puller_;
   std::unique_ptr<cluster::Replicator> replicator_;
-  std::unique_ptr<cluster::Evacuation> evacuation_;
+  std::unique_ptr<cluster::Drain> drain_;
 };
 
 }  // namespace reprise::shard

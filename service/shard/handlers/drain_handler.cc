@@ -17,15 +17,15 @@ absl::Status DrainHandler::Handle(const v1::DrainRequest& request, v1::DrainResp
                                 " knows no other shards to hand its blocks to: start it with "
                                 "--members, or stop it"));
   }
-  cluster::Evacuation& evacuation = core_.peers->evacuation();
-  if (!evacuation.progress().begun || request.again()) {
+  cluster::Drain& drain = core_.peers->drain();
+  if (!drain.progress().begun || request.again()) {
     const absl::Duration time = request.deadline_ms() == 0
                                     ? limits::kDrainDeadline
                                     : absl::Milliseconds(request.deadline_ms());
     if (core_.start_draining) core_.start_draining();
-    evacuation.Start(absl::Now() + std::min(time, limits::kDrainDeadlineMax));
+    drain.Start(absl::Now() + std::min(time, limits::kDrainDeadlineMax));
   }
-  const cluster::EvacuationProgress progress = evacuation.progress();
+  const cluster::DrainProgress progress = drain.progress();
   response.set_done(progress.done);
   response.set_chains(progress.chains);
   response.set_chains_safe(progress.chains_safe);

@@ -25,14 +25,14 @@
 
 namespace reprise::cluster {
 
-struct EvacuationOptions {
-  Peers* peers = nullptr;               // REQUIRES: outlives the evacuation
-  ReplicationSource* source = nullptr;  // REQUIRES: outlives the evacuation
+struct DrainOptions {
+  Peers* peers = nullptr;               // REQUIRES: outlives the drain
+  ReplicationSource* source = nullptr;  // REQUIRES: outlives the drain
   uint32_t replication = 2;             // copies that a chain should have when this shard is gone
   uint64_t capacity_bytes = 0;          // of this shard's memory
 };
 
-struct EvacuationProgress {
+struct DrainProgress {
   bool begun = false;
   bool done = false;
   uint64_t chains = 0;       // stored here
@@ -46,16 +46,16 @@ struct EvacuationProgress {
   std::string Sentence() const;
 };
 
-class Evacuation {
+class Drain {
  public:
-  static std::unique_ptr<Evacuation> Create(EvacuationOptions options);
-  virtual ~Evacuation() = default;  // stops; waits for the calls under way
+  static std::unique_ptr<Drain> Create(DrainOptions options);
+  virtual ~Drain() = default;  // stops; waits for the calls under way
 
   // Begins it, to end by `deadline` (by absl::Now()). While it runs: the earlier deadline holds.
   // When it is done and some chains are not safe, or there are new ones: goes over all once more.
   // REQUIRES: the shard takes no more writes.
   virtual void Start(absl::Time deadline) = 0;
-  virtual EvacuationProgress progress() const = 0;
+  virtual DrainProgress progress() const = 0;
   // True once it is done.
   virtual bool Await(absl::Time deadline) = 0;
 };

@@ -1,4 +1,4 @@
-#include "cluster/peer/evacuation.h"
+#include "cluster/peer/drain.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -13,20 +13,20 @@ namespace {
 
 constexpr absl::Duration kPatience = absl::Seconds(30);
 
-class EvacuationTest : public PeeredTest {
+class DrainTest : public PeeredTest {
  protected:
-  EvacuationTest() : PeeredTest(/*shards=*/4) {}
+  DrainTest() : PeeredTest(/*shards=*/4) {}
 
   void Make(uint32_t replication, uint64_t capacity_bytes = 1 << 20) {
-    evacuation_ = Evacuation::Create({.peers = &peers_,
-                                      .source = &source_,
-                                      .replication = replication,
-                                      .capacity_bytes = capacity_bytes});
+    drain_ = Drain::Create({.peers = &peers_,
+                            .source = &source_,
+                            .replication = replication,
+                            .capacity_bytes = capacity_bytes});
   }
-  EvacuationProgress Run(absl::Time deadline = absl::InfiniteFuture()) {
-    evacuation_->Start(deadline);
-    EXPECT_TRUE(evacuation_->Await(absl::Now() + kPatience));
-    return evacuation_->progress();
+  DrainProgress Run(absl::Time deadline = absl::InfiniteFuture()) {
+    drain_->Start(deadline);
+    EXPECT_TRUE(drain_->Await(absl::Now() + kPatience));
+    return drain_->progress();
   }
   // Conversations that begin alike, so that they are handed over one after the other.
   std::vector<ReplicationJob> Branches(int count, size_t blocks = 4) {
@@ -62,15 +62,15 @@ class EvacuationTest : public PeeredTest {
   }
 
   FakeSource source_;
-  std::unique_ptr<Evacuation> evacuation_;
+  std::unique_ptr<Drain> drain_;
 };
 
-TEST_F(EvacuationTest, EveryChainGoesToAsManyOthersAsItShouldHaveCopies) {
+TEST_F(DrainTest, EveryChainGoesToAsManyOthersAsItShouldHaveCopies) {
   Make(/*replication=*/2);
   std::vector<ReplicationJob> jobs;
   for (int i = 0; i < 12; ++i) jobs.push_back(Job(absl::StrCat("s", i), 5));
   source_.Lists(jobs);
-  const EvacuationProgress progress = Run();
+  const DrainProgress progress = Run();
   EXPECT_EQ(progress.chains, 12u);
   EXPECT_EQ(progress.chains_safe, 12u);
   EXPECT_EQ(progress.blocks_copied, 2u * 12 * 5);
@@ -83,7 +83,7 @@ TEST_F(EvacuationTest, EveryChainGoesToAsManyOthersAsItShouldHaveCopies) {
   }
 }
 
-TEST_F(EvacuationTest, TheOneUsedLastGoesFirstAndAllHaveOneCopyBeforeAnyHasTwo) {
+TEST_F(DrainTest, TheOneUsedLastGoesFirstAndAllHaveOneCopyBeforeAnyHasTwo) {
   Make(2);
   const auto jobs = Branches(5);
   source_.Lists(jobs);
@@ -93,7 +93,7 @@ TEST_F(EvacuationTest, TheOneUsedLastGoesFirstAndAllHaveOneCopyBeforeAnyHasTwo) 
   for (int i = 0; i < 5; ++i) EXPECT_EQ(reserves[i].session, absl::StrCat("chat-", i));
 }
 
-TEST_F(EvacuationTest, WhatAReplicaHasAlreadyIsSafeAndIsNotSentAgain) {
+TEST_F(DrainTest, WhatAReplicaHasAlreadyIsSafeAndIsNotSentAgain) {
   Make(1);
   const ReplicationJob job = Job("chat", 6);
   FakePeer& next = cluster_.peer(PeersOf("chat")[0]);
@@ -102,12 +102,12 @@ TEST_F(EvacuationTest, WhatAReplicaHasAlreadyIsSafeAndIsNotSentAgain) {
     next.stored.insert(job.keys.begin(), job.keys.end());
   }
   source_.Lists({job});
-  const EvacuationProgress progress = Run();
+  const DrainProgress progress = Run();
   EXPECT_EQ(progress.chains_safe, 1u);
   EXPECT_EQ(progress.blocks_copied, 0u);
 }
 
-TEST_F(EvacuationTest, BeyondItsShareOfAPeerOnlySpareRoomIsTaken) {
+TEST_F(DrainTest, BeyondItsShareOfAPeerOnlySpareRoomIsTaken) {
   // Four shards: this one's memory divided by four is two chains.
   Make(1, 4 * 2 * 4 * kFakeBlockBytes);
   std::vector<ReplicationJob> jobs = Branches(5);
@@ -118,7 +118,7 @@ TEST_F(EvacuationTest, BeyondItsShareOfAPeerOnlySpareRoomIsTaken) {
     absl::MutexLock lock(&cluster_.peer(next).mu);
     cluster_.peer(next).spare_blocks = 0;
   }
-  const EvacuationProgress progress = Run();
+  const DrainProgress progress = Run();
   EXPECT_EQ(progress.chains_safe, 5u) << "the next peers of the order take the others";
   absl::MutexLock lock(&cluster_.peer(next).mu);
   int spare = 0;
@@ -129,7 +129,7 @@ TEST_F(EvacuationTest, BeyondItsShareOfAPeerOnlySpareRoomIsTaken) {
   EXPECT_LT(cluster_.peer(next).stored.size(), 5u * 4);
 }
 
-TEST_F(EvacuationTest, AFullPeerIsPassedOver) {
+TEST_F(DrainTest, AFullPeerIsPassedOver) {
   Make(1);
   const ReplicationJob job = Job("chat", 4);
   const auto order = PeersOf("chat");
@@ -142,16 +142,16 @@ TEST_F(EvacuationTest, AFullPeerIsPassedOver) {
   EXPECT_TRUE(Has(order[1], job));
 }
 
-TEST_F(EvacuationTest, WithoutRoomAnywhereItEndsAndSaysWhatIsLeft) {
+TEST_F(DrainTest, WithoutRoomAnywhereItEndsAndSaysWhatIsLeft) {
   Make(2);
   OfEachPeer([](FakePeer& peer) ABSL_NO_THREAD_SAFETY_ANALYSIS { peer.room_blocks = 0; });
   source_.Lists({Job("a", 3), Job("b", 3)});
-  const EvacuationProgress progress = Run();
+  const DrainProgress progress = Run();
   EXPECT_EQ(progress.chains, 2u);
   EXPECT_EQ(progress.chains_safe, 0u);
 }
 
-TEST_F(EvacuationTest, WhatAnotherIsWritingThereIsLookedAtAgain) {
+TEST_F(DrainTest, WhatAnotherIsWritingThereIsLookedAtAgain) {
   Make(1);
   const ReplicationJob job = Job("chat", 4);
   FakePeer& next = cluster_.peer(PeersOf("chat")[0]);
@@ -164,13 +164,13 @@ TEST_F(EvacuationTest, WhatAnotherIsWritingThereIsLookedAtAgain) {
   EXPECT_TRUE(Has(PeersOf("chat")[0], job)) << "the other writer never came back";
 }
 
-TEST_F(EvacuationTest, PeersThatAllStopOrAreGoneEndItAtOnce) {
+TEST_F(DrainTest, PeersThatAllStopOrAreGoneEndItAtOnce) {
   Make(2);
   std::vector<ReplicationJob> jobs;
   for (int i = 0; i < 100; ++i) jobs.push_back(Job(absl::StrCat("s", i), 2));
   source_.Lists(jobs);
   OfEachPeer([](FakePeer& peer) ABSL_NO_THREAD_SAFETY_ANALYSIS { peer.draining = true; });
-  EvacuationProgress progress = Run();
+  DrainProgress progress = Run();
   EXPECT_EQ(progress.chains, 100u);
   EXPECT_EQ(progress.chains_safe, 0u);
   EXPECT_TRUE(Reserves().empty());
@@ -180,51 +180,51 @@ TEST_F(EvacuationTest, PeersThatAllStopOrAreGoneEndItAtOnce) {
   EXPECT_EQ(progress.chains_safe, 0u);
 }
 
-TEST_F(EvacuationTest, PeersThatDoNotAnswerForAWhileAreWaitedFor) {
+TEST_F(DrainTest, PeersThatDoNotAnswerForAWhileAreWaitedFor) {
   Make(1);
   source_.Lists(Branches(5));
   OfEachPeer([](FakePeer& peer)
                  ABSL_NO_THREAD_SAFETY_ANALYSIS { peer.writes_until_it_breaks = 0; });
-  evacuation_->Start(absl::InfiniteFuture());
+  drain_->Start(absl::InfiniteFuture());
   // The clock by which peers are left alone is the test's.
-  while (!evacuation_->Await(absl::Now() + absl::Milliseconds(5)))
+  while (!drain_->Await(absl::Now() + absl::Milliseconds(5)))
     clock_.Advance(limits::kBreakerOpenMin);
-  const EvacuationProgress progress = evacuation_->progress();
+  const DrainProgress progress = drain_->progress();
   EXPECT_EQ(progress.chains_safe, 5u);
 }
 
-TEST_F(EvacuationTest, AShardWithoutPeersIsDoneAtOnce) {
+TEST_F(DrainTest, AShardWithoutPeersIsDoneAtOnce) {
   membership_.Set({{.id = {"shard-0"}, .address = "127.0.0.1:7000"}});
   Make(2);
   source_.Lists({Job("chat", 3)});
-  const EvacuationProgress progress = Run();
+  const DrainProgress progress = Run();
   EXPECT_EQ(progress.chains, 1u);
   EXPECT_EQ(progress.chains_safe, 0u);
 }
 
-TEST_F(EvacuationTest, AtItsDeadlineItIsOver) {
+TEST_F(DrainTest, AtItsDeadlineItIsOver) {
   Make(1);
   source_.Lists(Branches(3));
-  const EvacuationProgress progress = Run(absl::Now());
+  const DrainProgress progress = Run(absl::Now());
   EXPECT_TRUE(progress.done);
   EXPECT_EQ(progress.blocks_copied, 0u);
   EXPECT_EQ(Run().chains_safe, 3u) << "and goes on when there is time again";
 }
 
-TEST_F(EvacuationTest, ADeadlineThatComesEarlierHolds) {
+TEST_F(DrainTest, ADeadlineThatComesEarlierHolds) {
   Make(1);
   source_.Lists(Branches(3));
   absl::Notification hold;
   OfEachPeer([&](FakePeer& peer) ABSL_NO_THREAD_SAFETY_ANALYSIS { peer.hold = &hold; });
-  evacuation_->Start(absl::InfiniteFuture());
-  evacuation_->Start(absl::Now());
+  drain_->Start(absl::InfiniteFuture());
+  drain_->Start(absl::Now());
   hold.Notify();
-  ASSERT_TRUE(evacuation_->Await(absl::Now() + kPatience));
+  ASSERT_TRUE(drain_->Await(absl::Now() + kPatience));
   EXPECT_LE(Reserves().size(), 1u);
 }
 
 // A batch is kDeviceStoreBatchBytes, so that the blocks are one each.
-TEST_F(EvacuationTest, ALongChainIsLeftInTheMiddleWhenTheTimeIsOver) {
+TEST_F(DrainTest, ALongChainIsLeftInTheMiddleWhenTheTimeIsOver) {
   Make(1);
   source_.Lists({Job("chat", 50)});
   FakePeer& next = cluster_.peer(PeersOf("chat")[0]);
@@ -238,17 +238,17 @@ TEST_F(EvacuationTest, ALongChainIsLeftInTheMiddleWhenTheTimeIsOver) {
       go_on.WaitForNotification();
     };
   }
-  evacuation_->Start(absl::InfiniteFuture());
+  drain_->Start(absl::InfiniteFuture());
   reached.WaitForNotification();
-  evacuation_->Start(absl::Now());
+  drain_->Start(absl::Now());
   go_on.Notify();
-  ASSERT_TRUE(evacuation_->Await(absl::Now() + kPatience));
+  ASSERT_TRUE(drain_->Await(absl::Now() + kPatience));
   EXPECT_EQ(next.Stored().size(), 3u);
-  EXPECT_EQ(evacuation_->progress().chains_safe, 0u);
+  EXPECT_EQ(drain_->progress().chains_safe, 0u);
   EXPECT_EQ(peers_.failures(), 0u) << "the peer is not at fault";
 }
 
-TEST_F(EvacuationTest, StartedAgainItAsksOnlyForWhatIsNotSafeYet) {
+TEST_F(DrainTest, StartedAgainItAsksOnlyForWhatIsNotSafeYet) {
   Make(1);
   std::vector<ReplicationJob> jobs = Branches(3);
   source_.Lists(jobs);
@@ -256,13 +256,13 @@ TEST_F(EvacuationTest, StartedAgainItAsksOnlyForWhatIsNotSafeYet) {
   const size_t before = Reserves().size();
   jobs.push_back(Job("late", 4));
   source_.Lists(jobs);
-  const EvacuationProgress progress = Run();
+  const DrainProgress progress = Run();
   EXPECT_EQ(progress.chains, 4u);
   EXPECT_EQ(progress.chains_safe, 4u);
   EXPECT_EQ(Reserves().size(), before + 1);
 }
 
-TEST_F(EvacuationTest, OneKeyUnderTwoSpecsIsTwoChains) {
+TEST_F(DrainTest, OneKeyUnderTwoSpecsIsTwoChains) {
   Make(1);
   ReplicationJob one = Job("chat", 3), other = Job("chat", 3);
   other.spec.model = "another";
@@ -274,12 +274,12 @@ TEST_F(EvacuationTest, OneKeyUnderTwoSpecsIsTwoChains) {
   EXPECT_EQ(Reserves().size(), before + 1);
 }
 
-TEST_F(EvacuationTest, AnotherTenantsChainsAreNotSpokenFor) {
+TEST_F(DrainTest, AnotherTenantsChainsAreNotSpokenFor) {
   Make(1);
   ReplicationJob job = Job("chat", 3);
   job.tenant = {"acme"};
   source_.Lists({job});
-  const EvacuationProgress progress = Run();
+  const DrainProgress progress = Run();
   EXPECT_EQ(progress.chains, 1u);
   EXPECT_EQ(progress.chains_safe, 0u);
   EXPECT_TRUE(Reserves().empty());

@@ -1,4 +1,4 @@
-#include "cluster/peer/evacuation.h"
+#include "cluster/peer/drain.h"
 
 #include <algorithm>
 #include <atomic>
@@ -19,11 +19,11 @@
 namespace reprise::cluster {
 namespace {
 
-class EvacuationImpl final : public Evacuation {
+class DrainImpl final : public Drain {
  public:
-  explicit EvacuationImpl(EvacuationOptions options) : options_(std::move(options)) {}
+  explicit DrainImpl(DrainOptions options) : options_(std::move(options)) {}
 
-  ~EvacuationImpl() override {
+  ~DrainImpl() override {
     {
       absl::MutexLock lock(&mu_);
       stopping_ = true;
@@ -49,7 +49,7 @@ class EvacuationImpl final : public Evacuation {
     if (over.joinable()) over.join();
   }
 
-  EvacuationProgress progress() const override {
+  DrainProgress progress() const override {
     absl::MutexLock lock(&mu_);
     return progress_;
   }
@@ -167,9 +167,9 @@ class EvacuationImpl final : public Evacuation {
     return stopping_ || absl::Now() >= deadline_;
   }
 
-  const EvacuationOptions options_;
+  const DrainOptions options_;
   mutable absl::Mutex mu_;
-  EvacuationProgress progress_ ABSL_GUARDED_BY(mu_);
+  DrainProgress progress_ ABSL_GUARDED_BY(mu_);
   // The copies that a chain has elsewhere.
   absl::flat_hash_map<ChainName, uint32_t> safe_ ABSL_GUARDED_BY(mu_);
   absl::Time deadline_ ABSL_GUARDED_BY(mu_);
@@ -179,21 +179,21 @@ class EvacuationImpl final : public Evacuation {
 
 }  // namespace
 
-std::vector<std::pair<std::string, uint64_t>> EvacuationProgress::Named() const {
+std::vector<std::pair<std::string, uint64_t>> DrainProgress::Named() const {
   return {{"drain_chains", chains},
           {"drain_chains_safe", chains_safe},
           {"drain_blocks_copied_total", blocks_copied},
           {"drain_bytes_copied_total", bytes_copied}};
 }
 
-std::string EvacuationProgress::Sentence() const {
+std::string DrainProgress::Sentence() const {
   return absl::StrCat(chains_safe, " of ", chains, " chains are on other shards, ", blocks_copied,
                       " blocks were copied");
 }
 
-std::unique_ptr<Evacuation> Evacuation::Create(EvacuationOptions options) {
+std::unique_ptr<Drain> Drain::Create(DrainOptions options) {
   REPRISE_CHECK(options.peers != nullptr && options.source != nullptr);
-  return std::make_unique<EvacuationImpl>(std::move(options));
+  return std::make_unique<DrainImpl>(std::move(options));
 }
 
 }  // namespace reprise::cluster
