@@ -128,7 +128,11 @@ absl::StatusOr<ClientOptions> ClientOptionsFromJson(absl::string_view text) {
                                             {"threads", Count(options.threads)},
                                             {"lanes", Texts(lanes)},
                                             {"gpu", Count(gpu)},
-                                            {"nccl_library", Text(options.nccl_library)}}));
+                                            {"nccl_library", Text(options.nccl_library)},
+                                            {"tls_ca", Text(options.tls.ca_file)},
+                                            {"tls_cert", Text(options.tls.certificate_file)},
+                                            {"tls_key", Text(options.tls.key_file)},
+                                            {"tls_server_id", Texts(options.tls.servers)}}));
   if (timeout_ms == 0)
     return Misuse("OPTION_TIMEOUT", "timeout_ms is 0: give a time in milliseconds");
   options.timeout = absl::Milliseconds(timeout_ms);

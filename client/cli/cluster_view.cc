@@ -30,47 +30,49 @@ absl::Status Naming(absl::string_view what, const std::string& address,
 
 }  // namespace
 
-absl::StatusOr<v1::RouterServiceDescribeResponse> DescribeRouter(const std::string& address,
+absl::StatusOr<v1::RouterServiceDescribeResponse> DescribeRouter(const Server& server,
                                                                  absl::Time deadline) {
-  auto stub = v1::RouterService::NewStub(wire::MakeChannel(address));
+  auto stub = v1::RouterService::NewStub(wire::MakeChannel(server.address, server.credentials));
   grpc::ClientContext context;
   context.set_deadline(wire::ToGprDeadline(deadline));
   v1::RouterServiceDescribeResponse response;
-  REPRISE_RETURN_IF_ERROR(
-      Naming("router", address, wire::FromGrpcStatus(stub->Describe(&context, {}, &response))));
+  REPRISE_RETURN_IF_ERROR(Naming("router", server.address,
+                                 wire::FromGrpcStatus(stub->Describe(&context, {}, &response))));
   return response;
 }
 
-absl::StatusOr<v1::ShardServiceDescribeResponse> DescribeShard(const std::string& address,
+absl::StatusOr<v1::ShardServiceDescribeResponse> DescribeShard(const Server& server,
                                                                absl::Time deadline) {
-  auto stub = v1::ShardService::NewStub(wire::MakeChannel(address));
+  auto stub = v1::ShardService::NewStub(wire::MakeChannel(server.address, server.credentials));
   grpc::ClientContext context;
   context.set_deadline(wire::ToGprDeadline(deadline));
   v1::ShardServiceDescribeResponse response;
-  REPRISE_RETURN_IF_ERROR(
-      Naming("shard", address, wire::FromGrpcStatus(stub->Describe(&context, {}, &response))));
+  REPRISE_RETURN_IF_ERROR(Naming("shard", server.address,
+                                 wire::FromGrpcStatus(stub->Describe(&context, {}, &response))));
   return response;
 }
 
-absl::StatusOr<v1::DrainResponse> DrainShard(const std::string& address,
-                                             const v1::DrainRequest& request, absl::Time deadline) {
-  auto stub = v1::AdminService::NewStub(wire::MakeChannel(address));
+absl::StatusOr<v1::DrainResponse> DrainShard(const Server& server, const v1::DrainRequest& request,
+                                             absl::Time deadline) {
+  auto stub = v1::AdminService::NewStub(wire::MakeChannel(server.address, server.credentials));
   grpc::ClientContext context;
   context.set_deadline(wire::ToGprDeadline(deadline));
   v1::DrainResponse response;
   const absl::Status status = wire::FromGrpcStatus(stub->Drain(&context, request, &response));
   if (!status.ok() && !RefusalReason(status).empty()) return status;
-  REPRISE_RETURN_IF_ERROR(Naming("shard", address, status));
+  REPRISE_RETURN_IF_ERROR(Naming("shard", server.address, status));
   return response;
 }
 
 absl::StatusOr<ClusterReport> DescribeCluster(const Where& where) {
   REPRISE_RETURN_IF_ERROR(CheckWhere(where));
   ClusterReport report;
+  REPRISE_ASSIGN_OR_RETURN(report.credentials, wire::Credentials::Load(where.tls));
   if (where.shards.empty()) {
     absl::Status last;
     for (const std::string& router : where.routers) {
-      auto description = DescribeRouter(router, absl::Now() + absl::Seconds(where.timeout_s));
+      auto description = DescribeRouter({router, report.credentials},
+                                        absl::Now() + absl::Seconds(where.timeout_s));
       last = description.status();
       if (!description.ok()) continue;
       report.router = router;
@@ -96,7 +98,7 @@ absl::StatusOr<ClusterReport> DescribeCluster(const Where& where) {
     // A shard that the router calls dead gets a short try: it may have come back.
     const absl::Duration patience =
         absl::Seconds(shard.state == "dead" ? std::min(where.timeout_s, 0.5) : where.timeout_s);
-    auto description = DescribeShard(shard.address, absl::Now() + patience);
+    auto description = DescribeShard({shard.address, report.credentials}, absl::Now() + patience);
     shard.status = description.status();
     if (!description.ok()) continue;
     shard.description = *std::move(description);
@@ -108,9 +110,9 @@ absl::StatusOr<ClusterReport> DescribeCluster(const Where& where) {
 }
 
 absl::Status ReadSnapshot(
-    const std::string& address, absl::Time deadline,
+    const Server& server, absl::Time deadline,
     const std::function<bool(const v1::WatchBlocksResponse::Stored&)>& on_stored) {
-  auto stub = v1::ShardService::NewStub(wire::MakeChannel(address));
+  auto stub = v1::ShardService::NewStub(wire::MakeChannel(server.address, server.credentials));
   grpc::ClientContext context;
   context.set_deadline(wire::ToGprDeadline(deadline));
   auto reader = stub->WatchBlocks(&context, {});
@@ -121,7 +123,7 @@ absl::Status ReadSnapshot(
   }
   context.TryCancel();
   const absl::Status status = wire::FromGrpcStatus(reader->Finish());
-  return complete ? absl::OkStatus() : Naming("shard", address, status);
+  return complete ? absl::OkStatus() : Naming("shard", server.address, status);
 }
 
 std::string HexOf(const std::string& bytes) {

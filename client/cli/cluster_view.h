@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "client/cli/command.h"
+#include "proto/wire/credentials.h"
 #include "reprise/v1/admin.pb.h"
 #include "reprise/v1/router.pb.h"
 #include "reprise/v1/shard.pb.h"
@@ -29,22 +31,31 @@ struct ClusterReport {
   std::string router;  // address; empty: shards were named
   v1::RouterServiceDescribeResponse router_description;
   std::vector<ShardReport> shards;  // by id
+  // With which all of them were asked; nullptr: plaintext.
+  std::shared_ptr<const wire::Credentials> credentials;
 };
 
-absl::StatusOr<v1::RouterServiceDescribeResponse> DescribeRouter(const std::string& address,
-                                                                 absl::Time deadline);
-absl::StatusOr<v1::ShardServiceDescribeResponse> DescribeShard(const std::string& address,
-                                                               absl::Time deadline);
-absl::StatusOr<v1::DrainResponse> DrainShard(const std::string& address,
-                                             const v1::DrainRequest& request, absl::Time deadline);
+// One server, and how it is spoken to.
+struct Server {
+  std::string address;
+  std::shared_ptr<const wire::Credentials> credentials;  // nullptr: plaintext
+};
 
-// Asks the first router that answers, then every shard. UNAVAILABLE when no router answered.
+absl::StatusOr<v1::RouterServiceDescribeResponse> DescribeRouter(const Server& server,
+                                                                 absl::Time deadline);
+absl::StatusOr<v1::ShardServiceDescribeResponse> DescribeShard(const Server& server,
+                                                               absl::Time deadline);
+absl::StatusOr<v1::DrainResponse> DrainShard(const Server& server, const v1::DrainRequest& request,
+                                             absl::Time deadline);
+
+// Asks the first router that answers, then every shard. UNAVAILABLE when no router answered,
+// INVALID_ARGUMENT naming what is wrong with an address or a certificate file.
 absl::StatusOr<ClusterReport> DescribeCluster(const Where& where);
 
 // The blocks that a shard holds now: its feed up to the snapshot's end. `on_stored` returns false
 // to stop.
 absl::Status ReadSnapshot(
-    const std::string& address, absl::Time deadline,
+    const Server& server, absl::Time deadline,
     const std::function<bool(const v1::WatchBlocksResponse::Stored&)>& on_stored);
 
 std::string HexOf(const std::string& bytes);

@@ -45,6 +45,20 @@ void AddCommon(CLI::App& app, Common& common) {
       ->capture_default_str();
 }
 
+void AddTls(CLI::App& app, TlsOptions& tls) {
+  app.add_option("--tls-ca", tls.ca_file,
+                 "PEM file of the authorities that are believed; this and the next two: mTLS")
+      ->envname("REPRISE_TLS_CA");
+  app.add_option("--tls-cert", tls.certificate_file, "PEM file of your certificate")
+      ->envname("REPRISE_TLS_CERT");
+  app.add_option("--tls-key", tls.key_file, "PEM file of its private key")
+      ->envname("REPRISE_TLS_KEY");
+  app.add_option("--tls-server-id", tls.servers,
+                 "SPIFFE id that servers have; again for more; default: their certificates name "
+                 "the host")
+      ->envname("REPRISE_TLS_SERVER_ID");
+}
+
 void AddWhere(CLI::App& app, Where& where) {
   app.add_option("--router", where.routers, "router as HOST:PORT; again for more")
       ->envname("REPRISE_ROUTER");
@@ -53,6 +67,7 @@ void AddWhere(CLI::App& app, Where& where) {
   app.add_option("--timeout", where.timeout_s, "seconds to wait for answers")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  AddTls(app, where.tls);
 }
 
 absl::Status CheckWhere(const Where& where) {

@@ -12,6 +12,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "nlohmann/json_fwd.hpp"
+#include "proto/types/tls_options.h"
 
 namespace reprise::cli {
 
@@ -39,14 +40,17 @@ struct Common {
   bool json() const { return output == "json"; }
 };
 
-// Where the cluster is: --router, or $REPRISE_ROUTER; or --shard, once or more.
+// Where the cluster is, --router, or $REPRISE_ROUTER; or --shard, once or more; and how it is spoken
+// to.
 struct Where {
   std::vector<std::string> routers;
   std::vector<std::string> shards;
   double timeout_s = 5;
+  TlsOptions tls;  // none(): plaintext
 };
 
 void AddCommon(CLI::App& app, Common& common);
+void AddTls(CLI::App& app, TlsOptions& tls);
 void AddWhere(CLI::App& app, Where& where);
 // INVALID_ARGUMENT with what to do when neither was given.
 absl::Status CheckWhere(const Where& where);

@@ -190,7 +190,8 @@ absl::StatusOr<std::string> RoundTrip(const Where& where) {
   REPRISE_ASSIGN_OR_RETURN(auto one, Client::Create({.routers = where.routers,
                                                      .shards = where.shards,
                                                      .name = "reprise doctor",
-                                                     .timeout = absl::Seconds(where.timeout_s)}));
+                                                     .timeout = absl::Seconds(where.timeout_s),
+                                                     .tls = where.tls}));
   CacheSpec spec;
   spec.model = "reprise-doctor";
   spec.attention = AttentionKind::kGqa;

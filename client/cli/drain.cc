@@ -28,11 +28,13 @@ struct DrainOptions {
 };
 
 // By its id, as the router or the shards themselves say, or by its address.
-absl::StatusOr<std::string> AddressOf(const DrainOptions& options) {
+absl::StatusOr<Server> Find(const DrainOptions& options) {
   REPRISE_ASSIGN_OR_RETURN(const ClusterReport report, DescribeCluster(options.where));
   std::string known;
   for (const ShardReport& shard : report.shards) {
-    if (shard.shard_id == options.shard || shard.address == options.shard) return shard.address;
+    if (shard.shard_id == options.shard || shard.address == options.shard) {
+      return Server{shard.address, report.credentials};
+    }
     absl::StrAppend(&known, known.empty() ? "" : ", ", shard.shard_id);
   }
   return Refusal(absl::StatusCode::kNotFound, "SHARD_UNKNOWN",
@@ -41,8 +43,7 @@ absl::StatusOr<std::string> AddressOf(const DrainOptions& options) {
 }
 
 // Asks until it is done. The shard goes on when this is interrupted.
-absl::StatusOr<v1::DrainResponse> AwaitDrained(const DrainOptions& options,
-                                               const std::string& address) {
+absl::StatusOr<v1::DrainResponse> AwaitDrained(const DrainOptions& options, const Server& shard) {
   Progress progress(absl::StrCat("draining ", options.shard));
   v1::DrainRequest request;
   request.set_deadline_ms(static_cast<uint32_t>(options.deadline_s * 1000));
@@ -50,7 +51,7 @@ absl::StatusOr<v1::DrainResponse> AwaitDrained(const DrainOptions& options,
   while (true) {
     REPRISE_ASSIGN_OR_RETURN(
         const v1::DrainResponse response,
-        DrainShard(address, request, absl::Now() + absl::Seconds(options.where.timeout_s)));
+        DrainShard(shard, request, absl::Now() + absl::Seconds(options.where.timeout_s)));
     if (response.done()) return response;
     progress.Tick(absl::StrCat(response.chains_safe(), " of ", response.chains(), " chains, ",
                                HumanBytes(response.bytes_copied())));
@@ -60,14 +61,14 @@ absl::StatusOr<v1::DrainResponse> AwaitDrained(const DrainOptions& options,
 }
 
 ExitCode Drain(const DrainOptions& options) {
-  const absl::StatusOr<std::string> address = AddressOf(options);
-  if (!address.ok()) return Complain(address.status());
-  const absl::StatusOr<v1::DrainResponse> drained = AwaitDrained(options, *address);
+  const absl::StatusOr<Server> shard = Find(options);
+  if (!shard.ok()) return Complain(shard.status());
+  const absl::StatusOr<v1::DrainResponse> drained = AwaitDrained(options, *shard);
   if (!drained.ok()) return Complain(drained.status());
   const uint64_t left = drained->chains() - std::min(drained->chains(), drained->chains_safe());
   if (options.common.json()) {
     PrintJson({{"shard", drained->shard_id()},
-               {"address", *address},
+               {"address", shard->address},
                {"chains", drained->chains()},
                {"chains_safe", drained->chains_safe()},
                {"blocks_copied", drained->blocks_copied()},

@@ -217,7 +217,8 @@ absl::StatusOr<std::vector<client::ShardExplanation>> Ask(const ExplainOptions& 
       auto asking, client::Client::Create({.routers = options.where.routers,
                                            .shards = options.where.shards,
                                            .name = "reprise explain",
-                                           .timeout = absl::Seconds(options.where.timeout_s)}));
+                                           .timeout = absl::Seconds(options.where.timeout_s),
+                                           .tls = options.where.tls}));
   return asking->Explain(call);
 }
 

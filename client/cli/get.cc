@@ -101,9 +101,9 @@ absl::Status ForEachStored(const GetOptions& options, const ClusterReport& repor
   for (const ShardReport& shard : report.shards) {
     if (!shard.status.ok()) continue;
     const absl::Time deadline = absl::Now() + absl::Seconds(options.where.timeout_s);
-    const absl::Status status = ReadSnapshot(shard.address, deadline, [&](const auto& stored) {
-      return !Wanted(options, stored) || on_stored(shard, stored);
-    });
+    const absl::Status status = ReadSnapshot(
+        {shard.address, report.credentials}, deadline,
+        [&](const auto& stored) { return !Wanted(options, stored) || on_stored(shard, stored); });
     any = any || status.ok();
     if (!status.ok()) last = status;
   }

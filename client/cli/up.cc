@@ -18,6 +18,7 @@
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/certificate.h"
 
 namespace reprise::cli {
 namespace {
@@ -40,6 +41,7 @@ struct UpOptions {
   uint16_t router_port = 0;
   uint16_t port_base = 0;
   std::string folder;
+  TlsOptions tls;  // of the servers, and of `up` itself; none(): plaintext
 };
 
 // Signals that end `up`, and SIGCHLD, are blocked for good and asked for where it suits.
@@ -118,6 +120,7 @@ class Up {
     REPRISE_ASSIGN_OR_RETURN(const std::string shard_path, FindExecutable("reprise-shard"));
     REPRISE_ASSIGN_OR_RETURN(const std::string router_path, FindExecutable("reprise-router"));
     REPRISE_RETURN_IF_ERROR(ParseBytes(options_.dram, "--dram").status());
+    REPRISE_RETURN_IF_ERROR(LoadCredentials());
     REPRISE_ASSIGN_OR_RETURN(folder_, Folder::Create(options_.folder));
     members_ = folder_->File("members.yaml");
     Progress progress(absl::StrCat("starting ", options_.shards, " shards"));
@@ -136,6 +139,23 @@ class Up {
     return AwaitAllAlive(deadline, progress);
   }
 
+  // The servers have the certificate that `up` has.
+  absl::Status LoadCredentials() {
+    if (options_.tls.none()) return absl::OkStatus();
+    TlsOptions tls = options_.tls;
+    REPRISE_ASSIGN_OR_RETURN(const wire::Identity identity, wire::ReadIdentity(tls));
+    tls.servers = {identity.spiffe_id};
+    REPRISE_ASSIGN_OR_RETURN(credentials_, wire::Credentials::Load(tls));
+    return absl::OkStatus();
+  }
+
+  void AddTlsTo(std::vector<std::string>& arguments) const {
+    if (options_.tls.none()) return;
+    arguments.insert(arguments.end(),
+                     {"--tls-ca", options_.tls.ca_file, "--tls-cert", options_.tls.certificate_file,
+                      "--tls-key", options_.tls.key_file});
+  }
+
   absl::Status StartShard(const std::string& executable, uint32_t index) {
     Shard shard{.id = absl::StrCat("shard-", index), .address = "", .pid = 0};
     const int port = options_.port_base == 0 ? 0 : options_.port_base + static_cast<int>(index);
@@ -151,6 +171,7 @@ class Up {
       if (options_.gpu >= 0)
         child.arguments.insert(child.arguments.end(), {"--gpu", absl::StrCat(options_.gpu)});
     }
+    AddTlsTo(child.arguments);
     REPRISE_ASSIGN_OR_RETURN(ChildProcess started, ChildProcess::Start(child));
     shard.pid = started.pid();
     children_.push_back(std::move(started));
@@ -159,14 +180,13 @@ class Up {
   }
 
   absl::Status StartRouter(const std::string& executable, absl::Time deadline, Progress& progress) {
-    REPRISE_ASSIGN_OR_RETURN(
-        ChildProcess started,
-        ChildProcess::Start(
-            {.name = "router",
-             .executable = executable,
-             .arguments = {"--listen", absl::StrCat(kHost, ":", options_.router_port), "--members",
-                           members_, "-o", "json"},
-             .log_path = folder_->File("router.log")}));
+    ChildOptions child{.name = "router",
+                       .executable = executable,
+                       .arguments = {"--listen", absl::StrCat(kHost, ":", options_.router_port),
+                                     "--members", members_, "-o", "json"},
+                       .log_path = folder_->File("router.log")};
+    AddTlsTo(child.arguments);
+    REPRISE_ASSIGN_OR_RETURN(ChildProcess started, ChildProcess::Start(child));
     router_pid_ = started.pid();
     children_.push_back(std::move(started));
     REPRISE_ASSIGN_OR_RETURN(const std::string line, children_.back().FirstLine(deadline, [&] {
@@ -204,7 +224,7 @@ class Up {
     while (absl::Now() < deadline) {
       if (Interrupted()) return absl::CancelledError("stopped");
       progress.Tick("waiting for the router to see every shard");
-      auto description = DescribeRouter(router_, absl::Now() + absl::Seconds(1));
+      auto description = DescribeRouter({router_, credentials_}, absl::Now() + absl::Seconds(1));
       if (description.ok()) {
         uint32_t alive = 0;
         for (const auto& shard : description->shards())
@@ -293,6 +313,7 @@ class Up {
   }
 
   const UpOptions options_;
+  std::shared_ptr<const wire::Credentials> credentials_;
   std::unique_ptr<Folder> folder_;
   std::string members_;
   std::vector<Shard> shards_;
@@ -326,6 +347,7 @@ Registered AddUp(CLI::App& app) {
                    "shard i listens on this port + i; 0: any free ones")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
+  AddTls(*command, options->tls);
   command->add_option("--folder", options->folder,
                       "keep members file and logs here; default: a private one, removed");
   return {command, [options] { return Up(*options).Run(); }};

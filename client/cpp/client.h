@@ -29,6 +29,7 @@
 #include "client/cpp/shard_queries.h"
 #include "client/cpp/shard_set.h"
 #include "proto/types/limits.h"
+#include "proto/types/tls_options.h"
 
 namespace reprise::client {
 
@@ -43,6 +44,7 @@ struct ClientOptions {
   // The GPU whose memory blocks move from and to by NCCL; nullopt: no NCCL lane.
   std::optional<int> gpu;
   std::string nccl_library;  // path of libnccl.so.2; empty: what the loader finds
+  TlsOptions tls;            // none(): plaintext
 };
 
 // What a test puts in place of the network.
@@ -114,7 +116,8 @@ struct ClientCore;
 
 class Client {
  public:
-  // Opens no connection. INVALID_ARGUMENT naming the option that is missing or wrong.
+  // Opens no connection. INVALID_ARGUMENT naming the option, or the certificate file, that is missing
+  // or wrong.
   static absl::StatusOr<std::unique_ptr<Client>> Create(ClientOptions options);
   static absl::StatusOr<std::unique_ptr<Client>> CreateWith(ClientOptions options,
                                                             ClientSeams seams);

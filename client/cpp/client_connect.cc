@@ -5,6 +5,8 @@
 #include "client/cpp/client.h"
 #include "cluster/link/nccl_context.h"
 #include "cluster/link/shard_link.h"
+#include "proto/types/status_macros.h"
+#include "proto/wire/credentials.h"
 
 namespace reprise::client {
 namespace {
@@ -23,13 +25,19 @@ std::shared_ptr<const cluster::NcclContext> OpenNccl(const ClientOptions& option
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(ClientOptions options) {
+  REPRISE_ASSIGN_OR_RETURN(const std::shared_ptr<const wire::Credentials> credentials,
+                           wire::Credentials::Load(options.tls));
   ClientSeams seams;
-  seams.connect = [nccl = OpenNccl(options)](cluster::ShardLinkOptions link, absl::Time deadline) {
+  seams.connect = [nccl = OpenNccl(options), credentials](cluster::ShardLinkOptions link,
+                                                          absl::Time deadline) {
     link.nccl = nccl;
+    link.credentials = credentials;
     return cluster::ShardLink::Connect(std::move(link), deadline);
   };
-  if (!options.routers.empty()) seams.router = MakeGrpcRouterClient(options.routers);
-  seams.queries = MakeGrpcShardQueries();
+  if (!options.routers.empty()) {
+    seams.router = MakeGrpcRouterClient(options.routers, credentials);
+  }
+  seams.queries = MakeGrpcShardQueries(credentials);
   return CreateWith(std::move(options), std::move(seams));
 }
 

@@ -29,9 +29,10 @@ ShardTarget FromMessage(const v1::ShardAddress& message) {
 
 class GrpcRouterClient final : public RouterClient {
  public:
-  explicit GrpcRouterClient(std::vector<std::string> addresses) {
+  GrpcRouterClient(std::vector<std::string> addresses,
+                   const std::shared_ptr<const wire::Credentials>& credentials) {
     for (std::string& address : addresses) {
-      auto channel = wire::MakeChannel(address);
+      auto channel = wire::MakeChannel(address, credentials);
       routers_.push_back({std::move(address), v1::RouterService::NewStub(channel), Breaker()});
     }
   }
@@ -127,9 +128,11 @@ class GrpcRouterClient final : public RouterClient {
 
 }  // namespace
 
-std::unique_ptr<RouterClient> MakeGrpcRouterClient(std::vector<std::string> addresses) {
+std::unique_ptr<RouterClient> MakeGrpcRouterClient(
+    std::vector<std::string> addresses,
+    const std::shared_ptr<const wire::Credentials>& credentials) {
   REPRISE_CHECK(!addresses.empty());
-  return std::make_unique<GrpcRouterClient>(std::move(addresses));
+  return std::make_unique<GrpcRouterClient>(std::move(addresses), credentials);
 }
 
 }  // namespace reprise::client

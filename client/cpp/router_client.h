@@ -15,6 +15,10 @@
 #include "proto/types/block_key.h"
 #include "proto/types/ids.h"
 
+namespace reprise::wire {
+class Credentials;
+}
+
 namespace reprise::client {
 
 struct ShardTarget {
@@ -54,7 +58,9 @@ class RouterClient {
 };
 
 // Over gRPC to any of `addresses`: the one that answered last is asked first, the others when it
-// fails. REQUIRES: at least one address.
-std::unique_ptr<RouterClient> MakeGrpcRouterClient(std::vector<std::string> addresses);
+// fails. Without credentials in plaintext. REQUIRES: at least one address.
+std::unique_ptr<RouterClient> MakeGrpcRouterClient(
+    std::vector<std::string> addresses,
+    const std::shared_ptr<const wire::Credentials>& credentials);
 
 }  // namespace reprise::client

@@ -2,6 +2,8 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <utility>
+
 #include "proto/types/status_macros.h"
 #include "proto/wire/channel.h"
 #include "proto/wire/deadline.h"
@@ -14,6 +16,9 @@ namespace {
 
 class GrpcShardQueries final : public ShardQueries {
  public:
+  explicit GrpcShardQueries(std::shared_ptr<const wire::Credentials> credentials)
+      : credentials_(std::move(credentials)) {}
+
   absl::StatusOr<Explanation> Explain(const std::string& address, const ExplainQuery& query,
                                       absl::Time deadline) override {
     v1::ExplainRequest request;
@@ -21,19 +26,23 @@ class GrpcShardQueries final : public ShardQueries {
     request.set_keys(PackKeys(query.keys));
     request.mutable_token_ids()->Assign(query.tokens.begin(), query.tokens.end());
     // Asked by people, seldom: a channel for each question costs less than keeping one.
-    auto stub = v1::ShardService::NewStub(wire::MakeChannel(address));
+    auto stub = v1::ShardService::NewStub(wire::MakeChannel(address, credentials_));
     grpc::ClientContext context;
     context.set_deadline(wire::ToGprDeadline(deadline));
     v1::ExplainResponse response;
     REPRISE_RETURN_IF_ERROR(wire::FromGrpcStatus(stub->Explain(&context, request, &response)));
     return wire::FromMessage(response);
   }
+
+ private:
+  const std::shared_ptr<const wire::Credentials> credentials_;
 };
 
 }  // namespace
 
-std::unique_ptr<ShardQueries> MakeGrpcShardQueries() {
-  return std::make_unique<GrpcShardQueries>();
+std::unique_ptr<ShardQueries> MakeGrpcShardQueries(
+    std::shared_ptr<const wire::Credentials> credentials) {
+  return std::make_unique<GrpcShardQueries>(std::move(credentials));
 }
 
 }  // namespace reprise::client

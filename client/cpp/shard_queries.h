@@ -13,6 +13,10 @@
 #include "proto/types/block_key.h"
 #include "proto/types/verbs.h"
 
+namespace reprise::wire {
+class Credentials;
+}
+
 namespace reprise::client {
 
 struct ExplainQuery {
@@ -29,6 +33,8 @@ class ShardQueries {
                                               absl::Time deadline) = 0;
 };
 
-std::unique_ptr<ShardQueries> MakeGrpcShardQueries();
+// Without credentials in plaintext.
+std::unique_ptr<ShardQueries> MakeGrpcShardQueries(
+    std::shared_ptr<const wire::Credentials> credentials);
 
 }  // namespace reprise::client

@@ -208,7 +208,8 @@ absl::StatusOr<std::unique_ptr<ShardLink>> ShardLink::Connect(ShardLinkOptions o
     if (kind == LaneKind::kNccl && options.nccl == nullptr) continue;
     if (kind != LaneKind::kInProcess) hello.add_lanes(wire::ToMessage(kind));
   }
-  std::shared_ptr<grpc::Channel> channel = wire::MakeChannel(options.address);
+  hello.set_tenant(options.tenant.name);
+  std::shared_ptr<grpc::Channel> channel = wire::MakeChannel(options.address, options.credentials);
   std::shared_ptr<AttachStream> attach = AttachStream::Start(channel, hello);
   REPRISE_ASSIGN_OR_RETURN(const v1::AttachResponse::Welcome welcome,
                            attach->AwaitWelcome(deadline));

@@ -25,13 +25,20 @@
 #include "proto/types/ids.h"
 #include "proto/types/verbs.h"
 
+namespace reprise::wire {
+class Credentials;
+}
+
 namespace reprise::cluster {
 
 struct ShardLinkOptions {
   std::string address;  // host:port
   std::string client_name = "unnamed";
-  std::vector<LaneKind> lanes = {LaneKind::kStream};  // lanes that the caller is able to use
-  std::shared_ptr<const NcclContext> nccl;            // for kNccl among them; nullptr: without
+  std::vector<LaneKind> lanes = {LaneKind::kStream};     // lanes that the caller is able to use
+  std::shared_ptr<const NcclContext> nccl;               // for kNccl among them; nullptr: without
+  std::shared_ptr<const wire::Credentials> credentials;  // nullptr: plaintext
+  // Whose blocks are read and written, for a caller of the cluster's own; no name: the caller's.
+  Tenant tenant;
 };
 
 struct OpenedSpec {
@@ -89,7 +96,7 @@ struct PulledRun {
 class ShardLink {
  public:
   // Dials, attaches and waits for the welcome. UNAVAILABLE or DEADLINE_EXCEEDED when the shard does
-  // not answer.
+  // not answer, PERMISSION_DENIED when it does not serve this caller, or not as that tenant.
   static absl::StatusOr<std::unique_ptr<ShardLink>> Connect(ShardLinkOptions options,
                                                             absl::Time deadline);
   // May take its time: where links are dropped by those who have none, see link_reaper.h.

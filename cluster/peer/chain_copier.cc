@@ -35,7 +35,7 @@ CopiesMade ChainCopier::Copy(const ReplicationJob& job, const CopyOrder& order) 
 CopyOutcome ChainCopier::CopyTo(const Member& peer, const ReplicationJob& job,
                                 const CopyOrder& order) {
   const absl::StatusOr<std::shared_ptr<ShardLink>> link =
-      peers_.Link(peer, PeerUse::kWrite, options_.doing,
+      peers_.Link(peer, job.tenant, PeerUse::kWrite, options_.doing,
                   std::min(order.deadline, absl::Now() + options_.batch_time));
   if (!link.ok()) return {.status = link.status()};
   const absl::Time started = peers_.clock().Now();

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <optional>
 #include <thread>
+#include <tuple>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -76,9 +77,9 @@ class DrainImpl final : public Drain {
         : chains(std::move(stored)), copies(chains->size()) {}
   };
 
-  using ChainName = std::pair<Fingerprint, BlockKey>;
+  using ChainName = std::tuple<Tenant, Fingerprint, BlockKey>;
   static ChainName NameOf(const Round& round, size_t i) {
-    return {round.chains->fingerprint(i), round.chains->last(i)};
+    return {round.chains->tenant(i), round.chains->fingerprint(i), round.chains->last(i)};
   }
 
   void Run() {
@@ -129,8 +130,7 @@ class DrainImpl final : public Drain {
 
   void Copy(ChainCopier& copier, Round& round, size_t i, uint32_t copies) {
     const std::optional<ReplicationJob> job = round.chains->Job(i);
-    // A peer takes the tenant from the connection's identity, which is this shard's.
-    if (!job.has_value() || job->tenant.name != kDefaultTenant) return;
+    if (!job.has_value()) return;
     const CopiesMade made = copier.Copy(
         *job, {.copies = copies, .deadline = deadline(), .stopped = [this] { return Stopped(); }});
     round.silences = made.reached == 0 ? round.silences + 1 : 0;

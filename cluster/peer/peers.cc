@@ -15,12 +15,17 @@ namespace {
 
 PeerLinks::Connect ConnectOver(const PeersOptions& options) {
   if (options.connect) return options.connect;
-  return
-      [lanes = options.lanes, nccl = options.nccl,
-       name = absl::StrCat("shard ", options.self.name)](const Member& peer, absl::Time deadline) {
-        return ShardLink::Connect(
-            {.address = peer.address, .client_name = name, .lanes = lanes, .nccl = nccl}, deadline);
-      };
+  return [lanes = options.lanes, nccl = options.nccl, credentials = options.credentials,
+          name = absl::StrCat("shard ", options.self.name)](
+             const Member& peer, const Tenant& tenant, absl::Time deadline) {
+    return ShardLink::Connect({.address = peer.address,
+                               .client_name = name,
+                               .lanes = lanes,
+                               .nccl = nccl,
+                               .credentials = credentials,
+                               .tenant = tenant},
+                              deadline);
+  };
 }
 
 }  // namespace
@@ -72,10 +77,10 @@ uint64_t Peers::bytes_per_second() const {
   return moved_seconds_ > 0 ? static_cast<uint64_t>(moved_bytes_ / moved_seconds_) : 0;
 }
 
-absl::StatusOr<std::shared_ptr<ShardLink>> Peers::Link(const Member& peer, PeerUse use,
-                                                       absl::string_view doing,
+absl::StatusOr<std::shared_ptr<ShardLink>> Peers::Link(const Member& peer, const Tenant& tenant,
+                                                       PeerUse use, absl::string_view doing,
                                                        absl::Time deadline) {
-  absl::StatusOr<std::shared_ptr<ShardLink>> link = links_.Get(peer, use, deadline);
+  absl::StatusOr<std::shared_ptr<ShardLink>> link = links_.Get(peer, tenant, use, deadline);
   if (!link.ok() && RefusalReason(link.status()) != "PEER_RESTING") {
     Note(peer, doing, link.status());
   }

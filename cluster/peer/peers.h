@@ -2,7 +2,7 @@
 // them, the links to them, and how fast blocks move between them and this one. What copies, pulls
 // and hands over blocks shares one of these.
 //
-// Invariants: a shard is never its own peer; one link per peer.
+// Invariants: a shard is never its own peer; one link per peer and tenant.
 //
 // Thread safety: all methods may be called from any thread.
 #pragma once
@@ -40,6 +40,8 @@ struct PeersOptions {
   PeerLinks::Connect connect;
   std::vector<LaneKind> lanes = {LaneKind::kStream};
   std::shared_ptr<const NcclContext> nccl;  // for kNccl among them
+  // This shard's own, which lets it speak for every tenant; nullptr: plaintext, and one tenant.
+  std::shared_ptr<const wire::Credentials> credentials;
   // Told what went wrong with a peer, one line, the same once in kBreakerOpenMax. Empty: nobody is
   // told.
   std::function<void(absl::string_view)> log;
@@ -56,8 +58,9 @@ class Peers {
 
   // As PeerLinks::Get. What goes wrong is logged and counted; `doing` is for the log, as in
   // "replication to".
-  absl::StatusOr<std::shared_ptr<ShardLink>> Link(const Member& peer, PeerUse use,
-                                                  absl::string_view doing, absl::Time deadline);
+  absl::StatusOr<std::shared_ptr<ShardLink>> Link(const Member& peer, const Tenant& tenant,
+                                                  PeerUse use, absl::string_view doing,
+                                                  absl::Time deadline);
   void CallSucceeded(const Member& peer) { links_.Succeeded(peer); }
   // Without an answer in time the peer is left alone for a while; a refusal is an answer.
   void CallFailed(const Member& peer, absl::string_view doing, const absl::Status& status);

@@ -33,11 +33,6 @@ absl::StatusOr<PulledRun> Puller::Pull(const ReplicationJob& job, const ShardId&
 
 absl::StatusOr<PulledRun> Puller::TryAll(const ReplicationJob& job, const ShardId& from,
                                          absl::Time deadline) {
-  if (job.tenant.name != kDefaultTenant) {
-    return Refusal(absl::StatusCode::kFailedPrecondition, "TENANT_LINKS",
-                   "shards read from each other as the default tenant alone: store the chain from "
-                   "its start instead");
-  }
   PulledRun run;
   REPRISE_ASSIGN_OR_RETURN(run.run_blocks, target_.Stored(job));
   if (run.run_blocks >= job.keys.size()) return run;
@@ -81,7 +76,7 @@ absl::StatusOr<std::vector<Member>> Puller::Sources(const ReplicationJob& job, c
 absl::StatusOr<uint32_t> Puller::AskHowMuch(const Member& peer, const ReplicationJob& job,
                                             absl::Time deadline) {
   REPRISE_ASSIGN_OR_RETURN(const std::shared_ptr<ShardLink> link,
-                           peers_.Link(peer, PeerUse::kRead, kDoing, deadline));
+                           peers_.Link(peer, job.tenant, PeerUse::kRead, kDoing, deadline));
   absl::StatusOr<OpenedSpec> spec = link->OpenSpec(job.spec, deadline);
   absl::StatusOr<uint32_t> run =
       spec.ok() ? link->Lookup(spec->handle, job.keys, deadline) : spec.status();
@@ -92,7 +87,7 @@ absl::StatusOr<uint32_t> Puller::AskHowMuch(const Member& peer, const Replicatio
 absl::Status Puller::PullFrom(const Member& peer, const ReplicationJob& job, absl::Time deadline,
                               PulledRun& run) {
   REPRISE_ASSIGN_OR_RETURN(const std::shared_ptr<ShardLink> link,
-                           peers_.Link(peer, PeerUse::kRead, kDoing, deadline));
+                           peers_.Link(peer, job.tenant, PeerUse::kRead, kDoing, deadline));
   const absl::Time started = peers_.clock().Now();
   const PullOutcome outcome = PullChain(*link, target_, job, deadline);
   const PulledChain& pulled = outcome.pulled;

@@ -39,9 +39,8 @@ class Puller {
 
   // Tries until this shard stores as much of `job.keys` as a peer does. `from` without a name: the
   // first kPullPeersMax of the placement order are asked how much they have. NOT_FOUND (reason
-  // PEER_UNKNOWN) when `from` is no other member, FAILED_PRECONDITION for a tenant that a peer link
-  // cannot speak for, RESOURCE_EXHAUSTED without room; else what the peer said, or OK. `deadline`
-  // is a point of absl::Now().
+  // PEER_UNKNOWN) when `from` is no other member, RESOURCE_EXHAUSTED without room; else what the
+  // peer said, or OK. `deadline` is a point of absl::Now().
   absl::StatusOr<PulledRun> Pull(const ReplicationJob& job, const ShardId& from,
                                  absl::Time deadline);
   PullerCounters counters() const;

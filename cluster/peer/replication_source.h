@@ -56,7 +56,8 @@ class StoredChains {
  public:
   virtual ~StoredChains() = default;
   virtual size_t size() const = 0;
-  // Of chain `i`. No other chain of the fingerprint has its last block.
+  // Of chain `i`. No other chain of the tenant and fingerprint has its last block.
+  virtual const Tenant& tenant(size_t i) const = 0;
   virtual const Fingerprint& fingerprint(size_t i) const = 0;
   virtual const BlockKey& first(size_t i) const = 0;
   virtual const BlockKey& last(size_t i) const = 0;

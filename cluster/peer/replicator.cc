@@ -44,9 +44,6 @@ class ReplicatorImpl final : public Replicator {
     const uint32_t copies = job.replication != 0 ? job.replication : options_.replication;
     if (copies <= 1 || job.keys.empty()) {
       ++counters_.chains_done;
-    } else if (job.tenant.name != kDefaultTenant) {
-      // A peer takes the tenant from the connection's identity, which is this shard's.
-      ++counters_.chains_refused;
     } else {
       counters_.chains_dropped += queue_.Push(std::move(job));
     }
@@ -156,7 +153,6 @@ std::vector<std::pair<std::string, uint64_t>> ReplicatorCounters::Named() const 
           {"replication_chains_short_total", chains_short},
           {"replication_chains_dropped_total", chains_dropped},
           {"replication_chains_gone_total", chains_gone},
-          {"replication_chains_refused_total", chains_refused},
           {"replication_blocks_copied_total", blocks_copied},
           {"replication_bytes_copied_total", bytes_copied},
           {"replication_queued_blocks", blocks_queued}};

@@ -38,7 +38,6 @@ struct ReplicatorCounters {
   uint64_t chains_short = 0;    // times that a chain got fewer copies than asked, and waits
   uint64_t chains_dropped = 0;  // pushed out of the queue
   uint64_t chains_gone = 0;     // evicted here before they were copied
-  uint64_t chains_refused = 0;  // of a tenant that a peer link cannot speak for
   uint64_t blocks_copied = 0;
   uint64_t bytes_copied = 0;
   uint64_t blocks_queued = 0;  // now

@@ -19,6 +19,7 @@ inline constexpr size_t kMessageBytesMax =               // largest gRPC message
 inline constexpr size_t kMetadataBytesMax = 16 << 10;
 inline constexpr size_t kNameBytesMax = 128;      // client, shard and session names
 inline constexpr size_t kSpecTextBytesMax = 512;  // each text field of a cache spec
+inline constexpr size_t kTenantBytesMax = 2048;   // what SPIFFE allows an id
 
 // ---- Blocks
 inline constexpr uint64_t kBlockBytesMin =
@@ -123,6 +124,8 @@ inline constexpr size_t kReplicationQueueBlocksMax = 16'384;
 inline constexpr absl::Duration kReplicationDeadline = absl::Seconds(10);
 inline constexpr size_t kReplicationThreads = 2;  // a peer that hangs holds up half of the chains
 inline constexpr absl::Duration kPeerConnectTimeout = absl::Seconds(1);
+inline constexpr size_t kPeerTenantsMax = 64;  // links of a shard to one peer, one for each tenant
+inline constexpr absl::Duration kTlsReloadInterval = absl::Seconds(10);  // of certificate files
 inline constexpr absl::Duration kDrainDeadline =
     absl::Minutes(10);                     // to hand blocks over, of a Drain that names none
 inline constexpr int kDrainRoundsMax = 3;  // over all that is stored, for what came meanwhile

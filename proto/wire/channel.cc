@@ -37,7 +37,8 @@ void KeepGrpcRunning() {
 
 }  // namespace
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
+                                           const std::shared_ptr<const Credentials>& credentials) {
   KeepGrpcRunning();
   const auto milliseconds = [](absl::Duration time) {
     return static_cast<int>(absl::ToInt64Milliseconds(time));
@@ -58,7 +59,9 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(
+      address, credentials != nullptr ? credentials->channel() : grpc::InsecureChannelCredentials(),
+      arguments);
 }
 
 }  // namespace reprise::wire

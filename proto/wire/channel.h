@@ -13,9 +13,12 @@
 #include <memory>
 #include <string>
 
+#include "proto/wire/credentials.h"
+
 namespace reprise::wire {
 
-// Dials when it is first used. `address` is host:port.
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address);
+// Dials when it is first used. `address` is host:port; without credentials in plaintext.
+std::shared_ptr<grpc::Channel> MakeChannel(
+    const std::string& address, const std::shared_ptr<const Credentials>& credentials = nullptr);
 
 }  // namespace reprise::wire

@@ -53,7 +53,8 @@ void SetHealth(grpc::Server& server, const std::string& name, bool serving) {
 
 }  // namespace
 
-absl::Status CheckListenAddress(const std::string& listen, bool insecure) {
+absl::Status CheckListenAddress(const std::string& listen, bool insecure,
+                                const std::shared_ptr<const Credentials>& credentials) {
   const size_t colon = listen.rfind(':');
   int port = 0;
   if (colon == std::string::npos || colon == 0 ||
@@ -64,21 +65,25 @@ absl::Status CheckListenAddress(const std::string& listen, bool insecure) {
   }
   const std::string host = listen.substr(0, colon);
   const bool loopback = host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127.");
-  if (loopback || insecure) return absl::OkStatus();
+  if (loopback || insecure || credentials != nullptr) return absl::OkStatus();
   return Refusal(absl::StatusCode::kFailedPrecondition, "LISTEN_NOT_LOOPBACK",
                  absl::StrCat("--listen ", listen,
                               " is reachable from other machines, and this connection is "
-                              "plaintext: listen on 127.0.0.1, or add --insecure on a network "
-                              "that you trust"));
+                              "plaintext: give it a certificate (--tls-ca, --tls-cert, --tls-key), "
+                              "listen on 127.0.0.1, or add --insecure on a network that you "
+                              "trust"));
 }
 
 absl::StatusOr<Listening> Listen(const std::string& listen,
                                  const std::vector<grpc::Service*>& services,
-                                 const std::string& name) {
+                                 const std::string& name,
+                                 const std::shared_ptr<const Credentials>& credentials) {
   InitPlugins();
   grpc::ServerBuilder builder;
   int port = 0;
-  builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(
+      listen, credentials != nullptr ? credentials->server() : grpc::InsecureServerCredentials(),
+      &port);
   for (grpc::Service* service : services) builder.RegisterService(service);
   SetLimits(builder);
   Listening listening = {.server = builder.BuildAndStart()};

@@ -1,5 +1,5 @@
 // How every server of ours listens: bounded messages, pings that find a dead peer, health,
-// reflection and channelz; plaintext on loopback alone unless told otherwise.
+// reflection and channelz; mTLS, or plaintext, which is for loopback unless told otherwise.
 //
 // Thread safety: free functions; no shared state.
 #pragma once
@@ -13,12 +13,14 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "proto/wire/credentials.h"
 
 namespace reprise::wire {
 
-// OK when `listen` is host:port and its host is loopback, or `insecure`. INVALID_ARGUMENT (reason
-// LISTEN_ADDRESS), FAILED_PRECONDITION (reason LISTEN_NOT_LOOPBACK).
-absl::Status CheckListenAddress(const std::string& listen, bool insecure);
+// OK when `listen` is host:port and its host is loopback, or there are credentials, or `insecure`.
+// INVALID_ARGUMENT (reason LISTEN_ADDRESS), FAILED_PRECONDITION (reason LISTEN_NOT_LOOPBACK).
+absl::Status CheckListenAddress(const std::string& listen, bool insecure,
+                                const std::shared_ptr<const Credentials>& credentials);
 
 struct Listening {
   std::unique_ptr<grpc::Server> server;
@@ -29,11 +31,13 @@ struct Listening {
 // it drains. Whether to send it calls is told by "" and by the main service's own name.
 inline constexpr char kLivenessName[] = "liveness";
 
-// Serves `services` in plaintext; `name` is the main one's full name in the proto. UNAVAILABLE
-// (reason LISTEN_FAILED) when it cannot be bound. REQUIRES: CheckListenAddress was OK.
+// Serves `services`, without credentials in plaintext; `name` is the main one's full name in the
+// proto. UNAVAILABLE (reason LISTEN_FAILED) when it cannot be bound. REQUIRES: CheckListenAddress
+// was OK.
 absl::StatusOr<Listening> Listen(const std::string& listen,
                                  const std::vector<grpc::Service*>& services,
-                                 const std::string& name);
+                                 const std::string& name,
+                                 const std::shared_ptr<const Credentials>& credentials);
 
 // Health says from now on that no calls are to be sent. Those that come are answered all the same.
 void SetNotServing(grpc::Server& server, const std::string& name);

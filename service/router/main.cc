@@ -18,6 +18,7 @@
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 #include "service/process/server_process.h"
+#include "service/process/tls_flags.h"
 #include "service/router/router_process.h"
 
 namespace reprise::router {
@@ -32,6 +33,7 @@ struct Flags {
   std::string output = "text";
   bool insecure = false;
   double grace_seconds = absl::ToDoubleSeconds(limits::kStopGrace);
+  process::TlsFlags tls;
 };
 
 constexpr char kFooter[] =
@@ -50,6 +52,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--grace", flags.grace_seconds, "Seconds for what is in flight when stopped")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
+  flags.tls.AddTo(app);
   app.add_flag("--insecure", flags.insecure, "Serve plaintext on an address that is not loopback");
   app.add_option("-o,--output", flags.output, "What to print when serving")
       ->check(CLI::IsMember({"text", "json"}))
@@ -100,11 +103,15 @@ absl::StatusOr<std::unique_ptr<cluster::Membership>> MembershipOf(const Flags& f
 }
 
 absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
+  REPRISE_ASSIGN_OR_RETURN(const process::Security security, flags.tls.Open());
+  Log(security.summary);
   REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<cluster::Membership> membership,
                            MembershipOf(flags));
   REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<RouterProcess> process,
                            RouterProcess::Start({.listen = flags.listen,
                                                  .insecure = flags.insecure,
+                                                 .credentials = security.credentials,
+                                                 .access = security.access,
                                                  .membership = membership.get(),
                                                  .log = Log}));
   PrintServing(flags, process->address());

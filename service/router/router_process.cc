@@ -16,18 +16,20 @@ RouterProcess::RouterProcess(RouterProcessOptions options)
     : options_(std::move(options)),
       // Begins above what an earlier router on this machine reached.
       engine_({.first_epoch = Epoch(static_cast<uint64_t>(absl::ToUnixMillis(absl::Now())))}),
-      service_(engine_, MonotonicClock()) {}
+      service_(engine_, MonotonicClock(), options_.access) {}
 
 absl::StatusOr<std::unique_ptr<RouterProcess>> RouterProcess::Start(RouterProcessOptions options) {
   REPRISE_CHECK(options.membership != nullptr);
-  REPRISE_RETURN_IF_ERROR(wire::CheckListenAddress(options.listen, options.insecure));
+  REPRISE_RETURN_IF_ERROR(
+      wire::CheckListenAddress(options.listen, options.insecure, options.credentials));
   std::unique_ptr<RouterProcess> process(new RouterProcess(std::move(options)));
   // Members first: whoever is answered is answered with them.
   process->watch_ = process->options_.membership->Watch(
       [process = process.get()](const auto& members) { process->OnMembers(members); });
-  REPRISE_ASSIGN_OR_RETURN(wire::Listening listening,
-                           wire::Listen(process->options_.listen, {&process->service_},
-                                        v1::RouterService::service_full_name()));
+  REPRISE_ASSIGN_OR_RETURN(
+      wire::Listening listening,
+      wire::Listen(process->options_.listen, {&process->service_},
+                   v1::RouterService::service_full_name(), process->options_.credentials));
   process->server_ = std::move(listening.server);
   process->address_ = std::move(listening.address);
   process->ticker_ = std::thread([process = process.get()] { process->TickLoop(); });
@@ -83,7 +85,9 @@ void RouterProcess::FitWatchers() {
       continue;
     }
     watchers_.erase(member.id);  // its feed ends before the next one begins
-    watcher = std::make_unique<ShardWatcher>(engine_, MonotonicClock(), member, options_.log);
+    watcher = std::make_unique<ShardWatcher>(
+        engine_, MonotonicClock(), member,
+        ShardWatcherOptions{.credentials = options_.credentials, .log = options_.log});
   }
   watchers_ = std::move(fitting);
   if (options_.log) options_.log(absl::StrCat("watching ", watchers_.size(), " shards"));

@@ -19,6 +19,8 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "cluster/membership/membership.h"
+#include "proto/wire/caller.h"
+#include "proto/wire/credentials.h"
 #include "service/router/router_engine.h"
 #include "service/router/router_service.h"
 #include "service/router/shard_watcher.h"
@@ -28,6 +30,8 @@ namespace reprise::router {
 struct RouterProcessOptions {
   std::string listen = "127.0.0.1:0";  // host:port; port 0: a free one
   bool insecure = false;               // listen on another address than loopback, in plaintext
+  std::shared_ptr<const wire::Credentials> credentials;  // nullptr: plaintext
+  wire::AccessPolicy access;
   cluster::Membership* membership = nullptr;   // REQUIRES: outlives the process
   std::function<void(absl::string_view)> log;  // empty: nobody is told
 };

@@ -1,21 +1,23 @@
 #include "service/router/router_service.h"
 
+#include "proto/types/status_macros.h"
 #include "proto/wire/caller.h"
 #include "proto/wire/status.h"
 
 namespace reprise::router {
-namespace {
 
 template <typename Handler, typename Request, typename Response>
-grpc::ServerUnaryReactor* Serve(Handler& handler, grpc::CallbackServerContext* context,
-                                const Request* request, Response* response) {
+grpc::ServerUnaryReactor* RouterService::Serve(Handler& handler,
+                                               grpc::CallbackServerContext* context,
+                                               const Request* request, Response* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(
-      wire::ToGrpcStatus(handler.Handle(wire::TenantOf(*context), *request, *response)));
+  const auto handle = [&]() -> absl::Status {
+    REPRISE_ASSIGN_OR_RETURN(const wire::Caller caller, wire::CallerOf(*context, access_));
+    return handler.Handle(caller.tenant, *request, *response);
+  };
+  reactor->Finish(wire::ToGrpcStatus(handle()));
   return reactor;
 }
-
-}  // namespace
 
 grpc::ServerUnaryReactor* RouterService::Locate(grpc::CallbackServerContext* context,
                                                 const v1::LocateRequest* request,
@@ -30,8 +32,8 @@ grpc::ServerUnaryReactor* RouterService::RouteSession(grpc::CallbackServerContex
 }
 
 grpc::ServerWriteReactor<v1::WatchTopologyResponse>* RouterService::WatchTopology(
-    grpc::CallbackServerContext*, const v1::WatchTopologyRequest*) {
-  return watch_topology_.Open();
+    grpc::CallbackServerContext* context, const v1::WatchTopologyRequest*) {
+  return watch_topology_.Open(wire::CallerOf(*context, access_).status());
 }
 
 grpc::ServerUnaryReactor* RouterService::Describe(grpc::CallbackServerContext* context,

@@ -6,8 +6,11 @@
 
 #include <grpcpp/support/server_callback.h>
 
+#include <utility>
+
 #include "absl/status/status.h"
 #include "proto/types/clock.h"
+#include "proto/wire/caller.h"
 #include "reprise/v1/router.grpc.pb.h"
 #include "service/router/handlers/describe_handler.h"
 #include "service/router/handlers/locate_handler.h"
@@ -19,9 +22,10 @@ namespace reprise::router {
 
 class RouterService final : public v1::RouterService::CallbackService {
  public:
-  // REQUIRES: both outlive the server that this is registered with.
-  RouterService(RouterEngine& engine, const Clock& clock)
-      : locate_(engine, clock),
+  // REQUIRES: engine and clock outlive the server that this is registered with.
+  RouterService(RouterEngine& engine, const Clock& clock, wire::AccessPolicy access)
+      : access_(std::move(access)),
+        locate_(engine, clock),
         route_session_(engine, clock),
         watch_topology_(engine, clock),
         describe_(engine, clock) {}
@@ -44,6 +48,11 @@ class RouterService final : public v1::RouterService::CallbackService {
                                      v1::RouterServiceDescribeResponse* response) override;
 
  private:
+  template <typename Handler, typename Request, typename Response>
+  grpc::ServerUnaryReactor* Serve(Handler& handler, grpc::CallbackServerContext* context,
+                                  const Request* request, Response* response);
+
+  const wire::AccessPolicy access_;
   LocateHandler locate_;
   RouteSessionHandler route_session_;
   WatchTopologyHandler watch_topology_;

@@ -63,12 +63,12 @@ class ShardWatcher::Feed final : public grpc::ClientReadReactor<v1::WatchBlocksR
 };
 
 ShardWatcher::ShardWatcher(RouterEngine& engine, const Clock& clock, cluster::Member member,
-                           Log log)
+                           ShardWatcherOptions options)
     : engine_(engine),
       clock_(clock),
       member_(std::move(member)),
-      log_(std::move(log)),
-      stub_(v1::ShardService::NewStub(wire::MakeChannel(member_.address))),
+      options_(std::move(options)),
+      stub_(v1::ShardService::NewStub(wire::MakeChannel(member_.address, options_.credentials))),
       retry_(limits::kWatchRetryMin) {}
 
 ShardWatcher::~ShardWatcher() {
@@ -113,7 +113,7 @@ void ShardWatcher::Ended(const grpc::Status& status, bool heard) {
     }
     retry_ = std::min(2 * retry_, limits::kWatchRetryMax);
   }
-  if (!line.empty() && log_) log_(line);
+  if (!line.empty() && options_.log) options_.log(line);
   absl::MutexLock lock(&mu_);
   feed_.reset();
 }

@@ -18,17 +18,22 @@
 #include "absl/time/time.h"
 #include "cluster/membership/membership.h"
 #include "proto/types/clock.h"
+#include "proto/wire/credentials.h"
 #include "reprise/v1/shard.grpc.pb.h"
 #include "service/router/router_engine.h"
 
 namespace reprise::router {
 
+struct ShardWatcherOptions {
+  std::shared_ptr<const wire::Credentials> credentials;  // nullptr: plaintext
+  std::function<void(absl::string_view)> log;            // empty: nobody is told
+};
+
 class ShardWatcher {
  public:
-  using Log = std::function<void(absl::string_view)>;
-
   // REQUIRES: engine and clock outlive this.
-  ShardWatcher(RouterEngine& engine, const Clock& clock, cluster::Member member, Log log);
+  ShardWatcher(RouterEngine& engine, const Clock& clock, cluster::Member member,
+               ShardWatcherOptions options);
   ~ShardWatcher();
   ShardWatcher(const ShardWatcher&) = delete;
   ShardWatcher& operator=(const ShardWatcher&) = delete;
@@ -46,7 +51,7 @@ class ShardWatcher {
   RouterEngine& engine_;
   const Clock& clock_;
   const cluster::Member member_;
-  const Log log_;
+  const ShardWatcherOptions options_;
   const std::unique_ptr<v1::ShardService::Stub> stub_;
 
   absl::Mutex mu_;

@@ -1,4 +1,5 @@
-// The shard's AdminService: what people who run it ask of it.
+// The shard's AdminService: what people who run it ask of it. For operators and the
+// cluster's own servers alone, where callers prove who they are.
 //
 // Thread safety: all methods may be called from any thread.
 #pragma once
@@ -14,13 +15,14 @@ namespace reprise::shard {
 class AdminService final : public v1::AdminService::CallbackService {
  public:
   // REQUIRES: `core` outlives the server that this is registered with.
-  explicit AdminService(ShardCore& core) : drain_(core) {}
+  explicit AdminService(ShardCore& core) : core_(core), drain_(core) {}
 
   grpc::ServerUnaryReactor* Drain(grpc::CallbackServerContext* context,
                                   const v1::DrainRequest* request,
                                   v1::DrainResponse* response) override;
 
  private:
+  const ShardCore& core_;
   DrainHandler drain_;
 };
 

@@ -82,6 +82,7 @@ class EngineChains final : public cluster::StoredChains {
  public:
   explicit EngineChains(const ShardEngine& engine) : engine_(engine), ends_(engine.Chains()) {}
   size_t size() const override { return ends_.size(); }
+  const Tenant& tenant(size_t i) const override { return ends_[i].tenant; }
   const Fingerprint& fingerprint(size_t i) const override { return ends_[i].fingerprint; }
   const BlockKey& first(size_t i) const override { return ends_[i].first; }
   const BlockKey& last(size_t i) const override { return ends_[i].last; }

@@ -21,6 +21,7 @@
 #include "proto/wire/serving.h"
 #include "service/pool/hbm_device.h"
 #include "service/process/server_process.h"
+#include "service/process/tls_flags.h"
 #include "service/shard/shard_engine.h"
 #include "service/shard/shard_lanes.h"
 #include "service/shard/shard_peers.h"
@@ -45,6 +46,7 @@ struct Flags {
   NcclUse nccl = NcclUse::kAuto;
   std::string nccl_library;
   double grace_seconds = absl::ToDoubleSeconds(limits::kStopGrace);
+  process::TlsFlags tls;
 };
 
 constexpr char kFooter[] =
@@ -54,7 +56,7 @@ constexpr char kFooter[] =
     "the hottest first, finish what is in flight, exit 0. SIGINT: the same, and hand over "
     "nothing.\n"
     "NCCL reads its own environment: NCCL_SOCKET_IFNAME names its network interface. Its traffic\n"
-    "is plaintext.";
+    "is plaintext, also with TLS.";
 
 void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--id", flags.id, "Stable name of this shard, the same after a restart")
@@ -93,6 +95,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "Seconds for handing over and for what is in flight when stopped")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
+  flags.tls.AddTo(app);
   app.add_flag("--insecure", flags.insecure, "Serve plaintext on an address that is not loopback");
   app.add_flag("--no-view", flags.no_view, "Offer no shared memory to clients on this machine");
   app.add_option(
@@ -131,7 +134,8 @@ void PrintServing(const Flags& flags, const std::string& address) {
 
 // nullptr without --members: this shard is alone.
 absl::StatusOr<std::unique_ptr<ShardPeers>> OpenPeers(const Flags& flags, ShardEngine& engine,
-                                                      const ShardLanes& lanes) {
+                                                      const ShardLanes& lanes,
+                                                      const process::Security& security) {
   if (flags.members.empty()) return nullptr;
   REPRISE_ASSIGN_OR_RETURN(
       std::unique_ptr<cluster::Membership> membership,
@@ -141,6 +145,7 @@ absl::StatusOr<std::unique_ptr<ShardPeers>> OpenPeers(const Flags& flags, ShardE
       ShardPeersOptions{.peers = {.self = ShardId{flags.id},
                                   .lanes = {LaneKind::kNccl, LaneKind::kStream},
                                   .nccl = lanes.nccl(),
+                                  .credentials = security.credentials,
                                   .log = Log},
                         .replication = flags.replication,
                         .gpu = flags.gpu},
@@ -179,7 +184,9 @@ absl::Status CheckTier(absl::string_view flag, uint64_t bytes) {
 }
 
 absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
-  REPRISE_RETURN_IF_ERROR(wire::CheckListenAddress(flags.listen, flags.insecure));
+  REPRISE_ASSIGN_OR_RETURN(const process::Security security, flags.tls.Open());
+  REPRISE_RETURN_IF_ERROR(
+      wire::CheckListenAddress(flags.listen, flags.insecure, security.credentials));
   REPRISE_RETURN_IF_ERROR(CheckTier("--dram", flags.dram_bytes));
   REPRISE_RETURN_IF_ERROR(CheckTier("--hbm", flags.hbm_bytes));
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<HbmDevice> gpu, OpenGpu(flags));
@@ -197,12 +204,15 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
                         .gpu = flags.hbm_bytes > 0 ? std::optional<int>(flags.gpu) : std::nullopt},
                        *engine));
   Log(lanes->Summary());
+  Log(security.summary);
   REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<ShardPeers> peers,
-                           OpenPeers(flags, *engine, *lanes));
+                           OpenPeers(flags, *engine, *lanes, security));
 
   ShardServerOptions options{.id = ShardId{flags.id},
                              .listen = flags.listen,
                              .insecure = flags.insecure,
+                             .credentials = security.credentials,
+                             .access = security.access,
                              .replication = flags.replication,
                              .peers = peers.get()};
   lanes->AddTo(options);

@@ -4,6 +4,7 @@
 
 #include "proto/types/clock.h"
 #include "proto/types/limits.h"
+#include "proto/types/status_macros.h"
 #include "proto/wire/caller.h"
 #include "proto/wire/status.h"
 
@@ -60,11 +61,14 @@ grpc::ServerUnaryReactor* ShardService::Serve(WorkKind kind, Weight weight, Hand
     reactor->Finish(wire::ToGrpcStatus(ticket.status()));
     return reactor;
   }
-  auto work = [&handler, context, request, response, reactor,
+  auto work = [this, &handler, context, request, response, reactor,
                ticket = *std::move(ticket)]() mutable {
-    const absl::Status status = context->IsCancelled()
-                                    ? absl::CancelledError("the caller is gone")
-                                    : handler.Handle(wire::TenantOf(*context), *request, *response);
+    const auto handle = [&]() -> absl::Status {
+      if (context->IsCancelled()) return absl::CancelledError("the caller is gone");
+      REPRISE_ASSIGN_OR_RETURN(const wire::Caller caller, wire::CallerOf(*context, core_.access));
+      return handler.Handle(caller.tenant, *request, *response);
+    };
+    const absl::Status status = handle();
     ticket.reset();
     reactor->Finish(wire::ToGrpcStatus(status));
   };

@@ -28,6 +28,7 @@ ShardServer::ShardServer(ShardServerOptions options, ShardEngine& engine)
     : core_{.engine = engine,
             .id = std::move(options.id),
             .replication = options.replication,
+            .access = std::move(options.access),
             .incarnation = RandomId(),
             .started = MonotonicClock().Now(),
             .lanes = std::move(options.lanes),
@@ -44,7 +45,8 @@ ShardServer::ShardServer(ShardServerOptions options, ShardEngine& engine)
 
 absl::StatusOr<std::unique_ptr<ShardServer>> ShardServer::Start(ShardServerOptions options,
                                                                 ShardEngine& engine) {
-  REPRISE_RETURN_IF_ERROR(wire::CheckListenAddress(options.listen, options.insecure));
+  REPRISE_RETURN_IF_ERROR(
+      wire::CheckListenAddress(options.listen, options.insecure, options.credentials));
   const ShardServerOptions as_asked = options;
   std::unique_ptr<ShardServer> server(new ShardServer(std::move(options), engine));
   REPRISE_RETURN_IF_ERROR(server->Listen(as_asked));
@@ -54,15 +56,17 @@ absl::StatusOr<std::unique_ptr<ShardServer>> ShardServer::Start(ShardServerOptio
 absl::Status ShardServer::Listen(const ShardServerOptions& options) {
   std::vector<grpc::Service*> services = {&service_, &admin_};
   if (options.services) {
-    more_services_ =
-        options.services([this](const grpc::ServerContextBase& context, AttachmentId attachment) {
-          return core_.attachments.Check(attachment, wire::TenantOf(context));
-        });
+    more_services_ = options.services([this](const grpc::ServerContextBase& context,
+                                             AttachmentId attachment) -> absl::Status {
+      REPRISE_ASSIGN_OR_RETURN(const wire::Caller caller, wire::CallerOf(context, core_.access));
+      return core_.attachments.Check(attachment, caller.tenant);
+    });
   }
   for (const auto& service : more_services_) services.push_back(service.get());
   REPRISE_ASSIGN_OR_RETURN(
       wire::Listening listening,
-      wire::Listen(options.listen, services, v1::ShardService::service_full_name()));
+      wire::Listen(options.listen, services, v1::ShardService::service_full_name(),
+                   options.credentials));
   server_ = std::move(listening.server);
   address_ = std::move(listening.address);
   ticker_ = std::thread([this] { TickLoop(); });

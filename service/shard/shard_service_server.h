@@ -22,6 +22,8 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "cluster/peer/nccl_shard_end.h"
+#include "proto/wire/caller.h"
+#include "proto/wire/credentials.h"
 #include "service/shard/admin_service.h"
 #include "service/shard/handlers/shard_core.h"
 #include "service/shard/shard_engine.h"
@@ -33,7 +35,9 @@ struct ShardServerOptions {
   ShardId id;
   std::string listen = "127.0.0.1:0";  // host:port; port 0: a free one
   bool insecure = false;               // listen on another address than loopback, in plaintext
-  uint32_t replication = 1;            // told to clients by OpenSpec
+  std::shared_ptr<const wire::Credentials> credentials;  // nullptr: plaintext
+  wire::AccessPolicy access;
+  uint32_t replication = 1;                           // told to clients by OpenSpec
   std::vector<LaneKind> lanes = {LaneKind::kStream};  // best first
   std::vector<AbsentLane> absent_lanes;               // shown by Describe
   std::string view_socket;                            // empty: no view lane

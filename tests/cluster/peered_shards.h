@@ -26,6 +26,8 @@ class PeeredShard {
     uint64_t dram_bytes = 16 << 20;
     uint64_t hbm_bytes = 0;
     std::shared_ptr<HostHbmControl> hbm = {};
+    std::shared_ptr<const wire::Credentials> credentials = {};  // nullptr: plaintext
+    wire::AccessPolicy access = {};
   };
   explicit PeeredShard(const Options& options)
       : shard_({.id = options.id,
@@ -37,10 +39,13 @@ class PeeredShard {
                   membership_ = membership.get();
                   peers_ = std::make_unique<shard::ShardPeers>(
                       std::move(membership),
-                      shard::ShardPeersOptions{.peers = {.self = ShardId{options.id}},
+                      shard::ShardPeersOptions{.peers = {.self = ShardId{options.id},
+                                                         .credentials = options.credentials},
                                                .replication = options.replication},
                       engine);
                   serving.peers = peers_.get();
+                  serving.credentials = options.credentials;
+                  serving.access = options.access;
                 }}) {}
   ~PeeredShard() {
     shard_.server().Stop(absl::ZeroDuration());

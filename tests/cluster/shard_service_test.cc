@@ -240,14 +240,16 @@ TEST(ShardLinkTest, AListenerThatSaysNothingCostsTheDeadlineOnce) {
 }
 
 TEST(ShardServerTest, PlaintextIsForLoopbackUnlessAskedFor) {
-  EXPECT_TRUE(wire::CheckListenAddress("127.0.0.1:0", false).ok());
-  EXPECT_TRUE(wire::CheckListenAddress("localhost:7001", false).ok());
-  EXPECT_TRUE(wire::CheckListenAddress("[::1]:7001", false).ok());
-  EXPECT_TRUE(wire::CheckListenAddress("0.0.0.0:7001", true).ok());
-  EXPECT_EQ(RefusalReason(wire::CheckListenAddress("0.0.0.0:7001", false)), "LISTEN_NOT_LOOPBACK");
-  EXPECT_EQ(RefusalReason(wire::CheckListenAddress("10.0.0.7:7001", false)), "LISTEN_NOT_LOOPBACK");
+  EXPECT_TRUE(wire::CheckListenAddress("127.0.0.1:0", false, nullptr).ok());
+  EXPECT_TRUE(wire::CheckListenAddress("localhost:7001", false, nullptr).ok());
+  EXPECT_TRUE(wire::CheckListenAddress("[::1]:7001", false, nullptr).ok());
+  EXPECT_TRUE(wire::CheckListenAddress("0.0.0.0:7001", true, nullptr).ok());
+  EXPECT_EQ(RefusalReason(wire::CheckListenAddress("0.0.0.0:7001", false, nullptr)),
+            "LISTEN_NOT_LOOPBACK");
+  EXPECT_EQ(RefusalReason(wire::CheckListenAddress("10.0.0.7:7001", false, nullptr)),
+            "LISTEN_NOT_LOOPBACK");
   for (const char* bad : {"", "7001", ":7001", "host:", "host:x", "host:70000", "host:-1"}) {
-    EXPECT_EQ(RefusalReason(wire::CheckListenAddress(bad, true)), "LISTEN_ADDRESS") << bad;
+    EXPECT_EQ(RefusalReason(wire::CheckListenAddress(bad, true, nullptr)), "LISTEN_ADDRESS") << bad;
   }
 }
 

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,11 +39,15 @@ class Cluster:
         hbm: str | None = None,
         replication: int = 2,
         log: Path | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
-        """Starts it and waits until everything serves; logs to `log`. Raises RuntimeError."""
+        """Starts it and waits until everything serves; logs to `log`. Raises RuntimeError.
+
+        `arguments` are further ones of `reprise up`.
+        """
         command = [
             str(binaries / "reprise"), "up", "--shards", str(shards), "--dram", dram,
-            "--replication", str(replication), "-o", "json",
+            "--replication", str(replication), "-o", "json", *arguments,
         ]  # fmt: skip
         if hbm:
             command += ["--hbm", hbm]

@@ -19,6 +19,7 @@ from reprise.memory import PagedPlan, Plane, plane
 from reprise.operation import Operation
 from reprise.run import FetchResult, Run
 from reprise.spec import CacheSpec
+from reprise.tls import Tls
 from reprise.usage import Usage, usage_details
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "RepriseError",
     "Run",
     "StoreResult",
+    "Tls",
     "Usage",
     "block_keys",
     "checksum",

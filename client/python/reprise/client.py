@@ -29,6 +29,7 @@ from reprise.memory import BlockBuffers, BuffersLike, Loan, PagedPlan, PagesLike
 from reprise.operation import Operation
 from reprise.run import Run
 from reprise.spec import CacheSpec
+from reprise.tls import Tls
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,15 @@ class Client:
         threads: int | None = None,
         gpu: int | None = None,
         nccl_library: str | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """`router`: "host:port" or several; or `shards` instead, their addresses, without a router.
 
         `name` is for people (logs, `reprise describe`); `timeout` is the default deadline in
         seconds; `lanes` are those to use ("view", "nccl", "stream"; None: all); `threads` carry
         operations. `gpu` is the device whose memory blocks move from and to by NCCL (None: no
-        NCCL), and `nccl_library` the path of libnccl.so.2 (None: what the loader finds).
+        NCCL), and `nccl_library` the path of libnccl.so.2 (None: what the loader finds). `tls` says
+        who this client is (None: plaintext).
         Raises RepriseError for options that the library refuses.
         """
         options: dict[str, Any] = {"timeout_ms": max(1, _abi.microseconds(timeout) // 1000)}
@@ -91,6 +94,8 @@ class Client:
             options["gpu"] = gpu
         if nccl_library is not None:
             options["nccl_library"] = nccl_library
+        if tls is not None:
+            options.update(tls.options())
         self._handle = 0
         self._pid = os.getpid()
         self._lock = threading.Lock()

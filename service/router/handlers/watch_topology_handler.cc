@@ -76,12 +76,13 @@ v1::WatchTopologyResponse WatchTopologyHandler::Newest() const {
   return ToMessage(engine_.Topology(clock_.Now()));
 }
 
-grpc::ServerWriteReactor<v1::WatchTopologyResponse>* WatchTopologyHandler::Open() {
+grpc::ServerWriteReactor<v1::WatchTopologyResponse>* WatchTopologyHandler::Open(
+    const absl::Status& caller) {
   auto* stream = new TopologyStream(*this);
   absl::MutexLock lock(&mu_);
   streams_.insert(stream);
-  if (!end_.ok()) {
-    stream->End(end_);
+  if (!caller.ok() || !end_.ok()) {
+    stream->End(caller.ok() ? end_ : caller);
   } else if (streams_.size() > limits::kTopologyWatchersMax) {
     stream->End(Refusal(absl::StatusCode::kResourceExhausted, "TOPOLOGY_WATCHERS",
                         absl::StrCat("kTopologyWatchersMax = ", limits::kTopologyWatchersMax,

@@ -25,8 +25,8 @@ class WatchTopologyHandler {
   WatchTopologyHandler(const RouterEngine& engine, const Clock& clock)
       : engine_(engine), clock_(clock) {}
 
-  // RESOURCE_EXHAUSTED beyond kTopologyWatchersMax.
-  grpc::ServerWriteReactor<v1::WatchTopologyResponse>* Open();
+  // `caller` not OK: the stream ends with that. RESOURCE_EXHAUSTED beyond kTopologyWatchersMax.
+  grpc::ServerWriteReactor<v1::WatchTopologyResponse>* Open(const absl::Status& caller);
   // Tells every watcher of the newest topology if its epoch is new. Called every
   // kRouterTickInterval.
   void Tick();

@@ -31,12 +31,15 @@ absl::Status CheckText(absl::string_view field, const std::string& text) {
 class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>,
                             public AttachedStream {
  public:
-  AttachReactor(ShardCore& core, Tenant tenant)
-      : core_(core), tenant_(std::move(tenant)), last_heard_(MonotonicClock().Now()) {
-    if (const absl::Status ended = core_.attachments.AddStream(this); !ended.ok()) {
-      End(ended);
+  AttachReactor(ShardCore& core, absl::StatusOr<wire::Caller> caller)
+      : core_(core), last_heard_(MonotonicClock().Now()) {
+    absl::Status refused = core_.attachments.AddStream(this);
+    if (refused.ok()) refused = caller.status();
+    if (!refused.ok()) {
+      End(refused);
       return;
     }
+    caller_ = *std::move(caller);
     StartRead(&request_);
   }
 
@@ -135,11 +138,12 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
     REPRISE_RETURN_IF_ERROR(CheckText("hello.client_name", hello.client_name()));
     REPRISE_RETURN_IF_ERROR(CheckText("hello.host_id", hello.host_id()));
     REPRISE_ASSIGN_OR_RETURN(const std::vector<LaneKind> lanes, SharedLanes(hello));
+    REPRISE_ASSIGN_OR_RETURN(const Tenant tenant, TenantFor(hello));
     REPRISE_ASSIGN_OR_RETURN(
         attachment_,
-        core_.engine.Attach(tenant_, hello.client_name().empty() ? absl::string_view("unnamed")
-                                                                 : hello.client_name()));
-    core_.attachments.Own(attachment_, tenant_);
+        core_.engine.Attach(tenant, hello.client_name().empty() ? absl::string_view("unnamed")
+                                                                : hello.client_name()));
+    core_.attachments.Own(attachment_, {.caller = caller_.tenant, .tenant = tenant});
     absl::MutexLock lock(&mu_);
     welcome_due_ = true;
     if (core_.draining.load(std::memory_order_acquire)) OweNotice();
@@ -154,6 +158,20 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
     welcome_.set_incarnation(core_.incarnation);
     SendNext();
     return absl::OkStatus();
+  }
+
+  absl::StatusOr<Tenant> TenantFor(const v1::AttachRequest::Hello& hello) const {
+    if (hello.tenant().empty() || hello.tenant() == caller_.tenant.name) return caller_.tenant;
+    if (!caller_.speaks_for_others) {
+      return Refusal(
+          absl::StatusCode::kPermissionDenied, "TENANT_OF_OTHERS",
+          absl::StrCat("hello.tenant is for the cluster's own servers, and ", caller_.tenant.name,
+                       " is none: leave it out, your tenant is who you are"));
+    }
+    if (hello.tenant().size() <= limits::kTenantBytesMax) return Tenant{hello.tenant()};
+    return Invalid("NAME_TOO_LONG",
+                   absl::StrCat("hello.tenant has ", hello.tenant().size(),
+                                " bytes, more than kTenantBytesMax = ", limits::kTenantBytesMax));
   }
 
   absl::StatusOr<std::vector<LaneKind>> SharedLanes(const v1::AttachRequest::Hello& hello) const {
@@ -216,7 +234,7 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
   }
 
   ShardCore& core_;
-  const Tenant tenant_;
+  wire::Caller caller_;  // set before the first read
   AttachmentId attachment_;
   v1::AttachRequest request_;    // gRPC's while a read is under way
   v1::AttachResponse response_;  // gRPC's while writing_
@@ -239,7 +257,7 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
 
 grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* AttachHandler::Open(
     grpc::CallbackServerContext* context) {
-  return new AttachReactor(core_, wire::TenantOf(*context));
+  return new AttachReactor(core_, wire::CallerOf(*context, core_.access));
 }
 
 }  // namespace reprise::shard

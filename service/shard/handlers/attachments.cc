@@ -1,5 +1,7 @@
 #include "service/shard/handlers/attachments.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "proto/types/refusal.h"
 
@@ -16,9 +18,9 @@ void Attachments::RemoveStream(AttachedStream* stream) {
   streams_.erase(stream);
 }
 
-void Attachments::Own(AttachmentId id, const Tenant& tenant) {
+void Attachments::Own(AttachmentId id, AttachmentOwner owner) {
   absl::MutexLock lock(&owners_mu_);
-  owners_[id] = tenant;
+  owners_[id] = std::move(owner);
 }
 
 void Attachments::Disown(AttachmentId id) {
@@ -26,11 +28,15 @@ void Attachments::Disown(AttachmentId id) {
   owners_.erase(id);
 }
 
-absl::Status Attachments::Check(AttachmentId id, const Tenant& tenant) const {
+absl::Status Attachments::Check(AttachmentId id, const Tenant& caller) const {
+  return TenantOf(id, caller).status();
+}
+
+absl::StatusOr<Tenant> Attachments::TenantOf(AttachmentId id, const Tenant& caller) const {
   {
     absl::MutexLock lock(&owners_mu_);
     const auto it = owners_.find(id);
-    if (it != owners_.end() && it->second == tenant) return absl::OkStatus();
+    if (it != owners_.end() && it->second.caller == caller) return it->second.tenant;
   }
   return Refusal(absl::StatusCode::kNotFound, "ATTACHMENT_UNKNOWN",
                  absl::StrCat("attachment_id = ", id.value,

@@ -14,6 +14,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "proto/types/ids.h"
@@ -34,17 +35,26 @@ class AttachedStream {
   virtual void EndStopping(const absl::Status& why) = 0;
 };
 
+// Who opened an attachment, and whose blocks it is about: another tenant's when the caller is one
+// of the cluster's own shards.
+struct AttachmentOwner {
+  Tenant caller;
+  Tenant tenant;
+};
+
 class Attachments {
  public:
   // Not OK: the shard's streams have ended, and this one is to end with that.
   absl::Status AddStream(AttachedStream* stream);
   void RemoveStream(AttachedStream* stream);
 
-  void Own(AttachmentId id, const Tenant& tenant);
+  void Own(AttachmentId id, AttachmentOwner owner);
   void Disown(AttachmentId id);
-  // NOT_FOUND (ATTACHMENT_UNKNOWN) unless `id` is attached and `tenant`'s: another tenant's
-  // attachment looks exactly like none.
-  absl::Status Check(AttachmentId id, const Tenant& tenant) const;
+  // NOT_FOUND (ATTACHMENT_UNKNOWN) unless `id` is attached and `caller`'s: another one's attachment
+  // looks exactly like none.
+  absl::Status Check(AttachmentId id, const Tenant& caller) const;
+  // Whose blocks it is about. As Check.
+  absl::StatusOr<Tenant> TenantOf(AttachmentId id, const Tenant& caller) const;
 
   void ForEach(absl::FunctionRef<void(AttachedStream&)> visit);
   // EndStopping of every stream, those that are not there yet included.
@@ -61,7 +71,7 @@ class Attachments {
   absl::flat_hash_set<AttachedStream*> streams_ ABSL_GUARDED_BY(mu_);
   absl::Status ended_ ABSL_GUARDED_BY(mu_);  // not OK: all have
   mutable absl::Mutex owners_mu_;
-  absl::flat_hash_map<AttachmentId, Tenant> owners_ ABSL_GUARDED_BY(owners_mu_);
+  absl::flat_hash_map<AttachmentId, AttachmentOwner> owners_ ABSL_GUARDED_BY(owners_mu_);
   absl::Mutex notices_mu_;  // taken after a stream's lock
   size_t notices_owed_ ABSL_GUARDED_BY(notices_mu_) = 0;
 };

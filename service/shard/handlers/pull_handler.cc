@@ -34,9 +34,12 @@ grpc::ServerUnaryReactor* PullHandler::Open(grpc::CallbackServerContext* context
       std::min(absl::FromChrono(context->deadline()), absl::Now() + limits::kPullDeadline);
   workers_.Run([this, context, request, response, reactor, deadline,
                 ticket = *std::move(ticket)]() mutable {
-    const absl::Status status =
-        context->IsCancelled() ? absl::CancelledError("the caller is gone")
-                               : Handle(wire::TenantOf(*context), *request, deadline, *response);
+    const auto handle = [&]() -> absl::Status {
+      if (context->IsCancelled()) return absl::CancelledError("the caller is gone");
+      REPRISE_ASSIGN_OR_RETURN(const wire::Caller caller, wire::CallerOf(*context, core_.access));
+      return Handle(caller.tenant, *request, deadline, *response);
+    };
+    const absl::Status status = handle();
     ticket.reset();
     reactor->Finish(wire::ToGrpcStatus(status));
   });
@@ -55,9 +58,9 @@ absl::StatusOr<Admission::Ticket> PullHandler::Admit() {
                    absl::FormatDuration(limits::kRetryAfter), ", or compute the prefix"));
 }
 
-absl::StatusOr<cluster::ReplicationJob> PullHandler::JobOf(const Tenant& tenant,
+absl::StatusOr<cluster::ReplicationJob> PullHandler::JobOf(Tenant tenant,
                                                            const v1::PullRequest& request) {
-  cluster::ReplicationJob job{.tenant = tenant, .session_id = request.session_id()};
+  cluster::ReplicationJob job{.tenant = std::move(tenant), .session_id = request.session_id()};
   REPRISE_ASSIGN_OR_RETURN(job.keys, UnpackKeys(request.keys(), "keys"));
   job.token_ids = {request.token_ids().begin(), request.token_ids().end()};
   REPRISE_ASSIGN_OR_RETURN(job.spec,
@@ -69,14 +72,15 @@ absl::StatusOr<cluster::ReplicationJob> PullHandler::JobOf(const Tenant& tenant,
   return job;
 }
 
-absl::Status PullHandler::Handle(const Tenant& tenant, const v1::PullRequest& request,
+absl::Status PullHandler::Handle(const Tenant& caller, const v1::PullRequest& request,
                                  absl::Time deadline, v1::PullResponse& response) {
   if (core_.draining.load(std::memory_order_acquire)) {
     return Refusal(absl::StatusCode::kUnavailable, "DRAINING",
                    absl::StrCat("shard ", core_.id.name, " is about to stop: ask another one"));
   }
-  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(AttachmentId(request.attachment_id()), tenant));
-  REPRISE_ASSIGN_OR_RETURN(const cluster::ReplicationJob job, JobOf(tenant, request));
+  REPRISE_ASSIGN_OR_RETURN(
+      Tenant tenant, core_.attachments.TenantOf(AttachmentId(request.attachment_id()), caller));
+  REPRISE_ASSIGN_OR_RETURN(const cluster::ReplicationJob job, JobOf(std::move(tenant), request));
   if (core_.peers == nullptr) {
     return Refusal(
         absl::StatusCode::kFailedPrecondition, "NO_MEMBERS",

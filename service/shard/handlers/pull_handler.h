@@ -27,9 +27,8 @@ class PullHandler {
 
  private:
   absl::StatusOr<Admission::Ticket> Admit();
-  absl::StatusOr<cluster::ReplicationJob> JobOf(const Tenant& tenant,
-                                                const v1::PullRequest& request);
-  absl::Status Handle(const Tenant& tenant, const v1::PullRequest& request, absl::Time deadline,
+  absl::StatusOr<cluster::ReplicationJob> JobOf(Tenant tenant, const v1::PullRequest& request);
+  absl::Status Handle(const Tenant& caller, const v1::PullRequest& request, absl::Time deadline,
                       v1::PullResponse& response);
 
   ShardCore& core_;

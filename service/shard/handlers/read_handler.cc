@@ -40,10 +40,10 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* ReadHandler::Open(grpc::CallbackServ
   const absl::StatusOr<v1::ReadRequest> request = Parse(message);
   if (!request.ok()) return lanes::RefuseRead(request.status());
   const AttachmentId attachment(request->attachment_id());
-  if (const absl::Status known = core_.attachments.Check(attachment, wire::TenantOf(*context));
-      !known.ok()) {
-    return lanes::RefuseRead(known);
-  }
+  const absl::StatusOr<wire::Caller> caller = wire::CallerOf(*context, core_.access);
+  const absl::Status known =
+      caller.ok() ? core_.attachments.Check(attachment, caller->tenant) : caller.status();
+  if (!known.ok()) return lanes::RefuseRead(known);
   auto hold = std::make_shared<Hold>();
   hold->ticket = *std::move(ticket);
   hold->token = core_.byte_streams->Add(context);

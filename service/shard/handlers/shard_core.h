@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "cluster/lanes/stream/chunk_pool.h"
 #include "proto/types/ids.h"
+#include "proto/wire/caller.h"
 #include "service/shard/admission.h"
 #include "service/shard/counted_host.h"
 #include "service/shard/handlers/attachments.h"
@@ -36,6 +37,7 @@ struct ShardCore {
   ShardEngine& engine;
   ShardId id;
   uint32_t replication = 1;
+  wire::AccessPolicy access;
   uint64_t incarnation = 0;  // random: ids of another life of this shard are void
   absl::Time started;
   std::vector<LaneKind> lanes = {LaneKind::kStream};  // best first

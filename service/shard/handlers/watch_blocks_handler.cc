@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "absl/time/time.h"
+#include "proto/types/status_macros.h"
+#include "proto/wire/caller.h"
 #include "proto/wire/events.h"
 #include "proto/wire/status.h"
 #include "service/shard/shard_peers.h"
@@ -109,8 +111,15 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::WatchBlocksRespons
 };
 
 grpc::ServerWriteReactor<v1::WatchBlocksResponse>* WatchBlocksHandler::Open(
-    grpc::CallbackServerContext*) {
-  return new WatchStream(*this, core_.engine.Watch());
+    grpc::CallbackServerContext* context) {
+  return new WatchStream(*this, WatchFor(*context));
+}
+
+absl::StatusOr<std::unique_ptr<BlockWatch>> WatchBlocksHandler::WatchFor(
+    const grpc::CallbackServerContext& context) {
+  REPRISE_ASSIGN_OR_RETURN(const wire::Caller caller, wire::CallerOf(context, core_.access));
+  REPRISE_RETURN_IF_ERROR(wire::CheckOperates(caller, "WatchBlocks"));
+  return core_.engine.Watch();
 }
 
 void WatchBlocksHandler::Beat() {

@@ -13,6 +13,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "reprise/v1/shard.pb.h"
 #include "service/shard/handlers/shard_core.h"
@@ -33,6 +34,7 @@ class WatchBlocksHandler {
 
  private:
   friend class WatchStream;
+  absl::StatusOr<std::unique_ptr<BlockWatch>> WatchFor(const grpc::CallbackServerContext& context);
 
   ShardCore& core_;
   absl::Mutex mu_;

@@ -26,9 +26,11 @@ grpc::ServerReadReactor<grpc::ByteBuffer>* WriteHandler::Open(grpc::CallbackServ
   auto hold = std::make_shared<Hold>();
   hold->ticket = *std::move(ticket);
   hold->token = core_.byte_streams->Add(context);
+  absl::StatusOr<wire::Caller> caller = wire::CallerOf(*context, core_.access);
+  if (!caller.ok()) return lanes::RefuseWrite(caller.status());
   auto admit = [this, token = hold->token.get(),
-                tenant = wire::TenantOf(*context)](AttachmentId attachment) -> absl::Status {
-    REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, tenant));
+                caller = *std::move(caller)](AttachmentId attachment) -> absl::Status {
+    REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, caller.tenant));
     token->Belongs(attachment);
     return absl::OkStatus();
   };

@@ -3,6 +3,7 @@
 //   view, copied     the reader copies every block out
 //   view, filled     the writer copies every block into its slot
 //   stream           the same over gRPC on loopback
+//   mTLS             and encrypted, both ends with certificates
 // The shard's end of the view lane is another process; the stream lane's is in this one.
 //
 //   reprise-bench-lanes [--block-kib 2048] [--blocks 64] [--rounds 15] [--json]
@@ -16,18 +17,23 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "cluster/lanes/stream/stream_host.h"
 #include "cluster/lanes/stream/stream_lane.h"
 #include "cluster/lanes/view/view_lane.h"
 #include "proto/types/status_macros.h"
 #include "proto/wire/channel.h"
+#include "proto/wire/credentials.h"
 #include "reprise/v1/shard.grpc.pb.h"
 #include "tests/support/lane_ends.h"
+#include "tests/support/memory_lane_host.h"
+#include "tests/support/test_authority.h"
 #include "tests/support/view_host/view_host_process.h"
 
 namespace reprise::testing {
@@ -152,6 +158,47 @@ void Print(const std::vector<Case>& cases, const Options& options) {
   if (options.json) std::printf("%s\n", out.dump().c_str());
 }
 
+// The stream lane to a server in this process, in plaintext without credentials.
+class StreamEnds {
+ public:
+  StreamEnds(const Options& options, const std::shared_ptr<const wire::Credentials>& credentials)
+      : host_(kAttachment), service_(&host_) {
+    grpc::ServerBuilder builder;
+    int port = 0;
+    builder.AddListeningPort(
+        "127.0.0.1:0",
+        credentials != nullptr ? credentials->server() : grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(&service_);
+    server_ = builder.BuildAndStart();
+    lane_ = std::make_unique<lanes::StreamLane>(
+        wire::MakeChannel(absl::StrCat("127.0.0.1:", port), credentials), kAttachment);
+    const uint64_t bytes = options.block_kib << 10;
+    lease_ = host_.Lease({.blocks = options.blocks, .block_bytes = bytes});
+    reservation_ = host_.Reserve(options.blocks, bytes);
+  }
+  ~StreamEnds() { server_->Shutdown(); }
+
+  lanes::Lane& lane() { return *lane_; }
+  LeaseId lease() const { return lease_; }
+  ReservationId reservation() const { return reservation_; }
+
+ private:
+  MemoryLaneHost host_;
+  LaneService service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<lanes::StreamLane> lane_;
+  LeaseId lease_;
+  ReservationId reservation_;
+};
+
+std::shared_ptr<const wire::Credentials> BenchCredentials(TestAuthority& authority) {
+  TlsOptions tls = authority.IssueTo("spiffe://bench/reprise");
+  tls.servers = {"spiffe://bench/reprise"};
+  auto loaded = wire::Credentials::Load(tls);
+  REPRISE_CHECK(loaded.ok());
+  return *std::move(loaded);
+}
+
 int Run(const Options& options) {
   const uint64_t bytes = options.block_kib << 10;
   const uint64_t total = bytes * options.blocks;
@@ -163,16 +210,9 @@ int Run(const Options& options) {
   const LeaseId lease = process.Lease({.blocks = options.blocks, .block_bytes = bytes});
   const ReservationId reservation = process.Reserve(options.blocks, bytes);
 
-  MemoryLaneHost host(kAttachment);
-  LaneService service(&host);
-  grpc::ServerBuilder builder;
-  int port = 0;
-  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
-  builder.RegisterService(&service);
-  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  lanes::StreamLane stream(wire::MakeChannel("127.0.0.1:" + std::to_string(port)), kAttachment);
-  const LeaseId stream_lease = host.Lease({.blocks = options.blocks, .block_bytes = bytes});
-  const ReservationId stream_reservation = host.Reserve(options.blocks, bytes);
+  TestAuthority authority;
+  StreamEnds plain(options, nullptr);
+  StreamEnds secure(options, BenchCredentials(authority));
 
   const auto read = [&](lanes::Lane& lane, LeaseId id, bool copies) {
     BenchSink sink(memory, bytes, copies);
@@ -193,8 +233,10 @@ int Run(const Options& options) {
       {"view read, in place", [&] { read(*view, lease, false); }, {}},
       {"view read, copied", [&] { read(*view, lease, true); }, {}},
       {"view write, filled", [&] { write(*view, reservation); }, {}},
-      {"stream read", [&] { read(stream, stream_lease, true); }, {}},
-      {"stream write", [&] { write(stream, stream_reservation); }, {}},
+      {"stream read", [&] { read(plain.lane(), plain.lease(), true); }, {}},
+      {"stream write", [&] { write(plain.lane(), plain.reservation()); }, {}},
+      {"stream read, mTLS", [&] { read(secure.lane(), secure.lease(), true); }, {}},
+      {"stream write, mTLS", [&] { write(secure.lane(), secure.reservation()); }, {}},
   };
   for (Case& one : cases) one.run();  // maps, faults in and warms
   for (int round = 0; round < options.rounds; ++round) {
@@ -206,7 +248,6 @@ int Run(const Options& options) {
     }
   }
   Print(cases, options);
-  server->Shutdown();
   return 0;
 }
 

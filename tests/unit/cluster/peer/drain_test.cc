@@ -61,6 +61,14 @@ class DrainTest : public PeeredTest {
     return all;
   }
 
+  std::vector<std::string> TenantsSpokenFor() {
+    std::vector<std::string> all;
+    OfEachPeer([&](FakePeer& peer) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      all.insert(all.end(), peer.tenants.begin(), peer.tenants.end());
+    });
+    return all;
+  }
+
   FakeSource source_;
   std::unique_ptr<Drain> drain_;
 };
@@ -274,15 +282,20 @@ TEST_F(DrainTest, OneKeyUnderTwoSpecsIsTwoChains) {
   EXPECT_EQ(Reserves().size(), before + 1);
 }
 
-TEST_F(DrainTest, AnotherTenantsChainsAreNotSpokenFor) {
+TEST_F(DrainTest, TheSameChainOfTwoTenantsIsTwoChains) {
   Make(1);
-  ReplicationJob job = Job("chat", 3);
-  job.tenant = {"acme"};
-  source_.Lists({job});
+  ReplicationJob acme = Job("chat", 3);
+  ReplicationJob other = acme;
+  acme.tenant = {"acme"};
+  other.tenant = {"other"};
+  source_.Lists({acme});
+  Run();
+  const size_t before = Reserves().size();
+  source_.Lists({acme, other});
   const DrainProgress progress = Run();
-  EXPECT_EQ(progress.chains, 1u);
-  EXPECT_EQ(progress.chains_safe, 0u);
-  EXPECT_TRUE(Reserves().empty());
+  EXPECT_EQ(progress.chains_safe, 2u);
+  EXPECT_EQ(Reserves().size(), before + 1) << "what is safe for one is not safe for the other";
+  EXPECT_THAT(TenantsSpokenFor(), ::testing::ElementsAre("acme", "other"));
 }
 
 }  // namespace

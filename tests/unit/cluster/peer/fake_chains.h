@@ -68,6 +68,7 @@ class FakeSource final : public ReplicationSource {
       for (const ReplicationJob& job : jobs_) fingerprints_.push_back(FingerprintOf(job.spec));
     }
     size_t size() const override { return jobs_.size(); }
+    const Tenant& tenant(size_t i) const override { return jobs_[i].tenant; }
     const Fingerprint& fingerprint(size_t i) const override { return fingerprints_[i]; }
     const BlockKey& first(size_t i) const override { return jobs_[i].keys.front(); }
     const BlockKey& last(size_t i) const override { return jobs_[i].keys.back(); }

@@ -23,6 +23,7 @@
 #include "absl/synchronization/notification.h"
 #include "cluster/link/shard_link.h"
 #include "cluster/membership/membership.h"
+#include "cluster/peer/peer_links.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 #include "tests/support/block_content.h"
@@ -47,6 +48,7 @@ struct FakePeer {
   std::map<BlockKey, std::vector<uint8_t>> written ABSL_GUARDED_BY(mu);
   std::vector<FakeReserve> reserves ABSL_GUARDED_BY(mu);
   int connects ABSL_GUARDED_BY(mu) = 0;
+  std::vector<std::string> tenants ABSL_GUARDED_BY(mu);        // for whom links were made
   absl::Status connect ABSL_GUARDED_BY(mu);                    // not OK: what connecting says
   absl::Status write ABSL_GUARDED_BY(mu);                      // not OK: what writing says
   int writes_until_it_breaks ABSL_GUARDED_BY(mu) = -1;         // once; -1: never
@@ -63,6 +65,10 @@ struct FakePeer {
   absl::Notification* hold ABSL_GUARDED_BY(mu) = nullptr;   // Reserve waits for it
   absl::Notification* end ABSL_GUARDED_BY(mu) = nullptr;    // the end of a link waits for it
 
+  std::vector<std::string> Tenants() {
+    absl::MutexLock lock(&mu);
+    return tenants;
+  }
   std::set<BlockKey> Stored() {
     absl::MutexLock lock(&mu);
     return stored;
@@ -218,11 +224,13 @@ class FakeLink final : public ShardLink, public lanes::Lane {
 class FakeCluster {
  public:
   FakePeer& peer(const std::string& id) { return peers_[id]; }
-  std::function<absl::StatusOr<std::unique_ptr<ShardLink>>(const Member&, absl::Time)> Connect() {
-    return [this](const Member& member, absl::Time) -> absl::StatusOr<std::unique_ptr<ShardLink>> {
+  PeerLinks::Connect Connect() {
+    return [this](const Member& member, const Tenant& tenant,
+                  absl::Time) -> absl::StatusOr<std::unique_ptr<ShardLink>> {
       FakePeer& peer = peers_.at(member.id.name);
       absl::MutexLock lock(&peer.mu);
       ++peer.connects;
+      peer.tenants.push_back(tenant.name);
       if (!peer.connect.ok()) return peer.connect;
       return std::make_unique<FakeLink>(peer, member.id);
     };

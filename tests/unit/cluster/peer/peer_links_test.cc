@@ -4,6 +4,7 @@
 
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "proto/types/clock.h"
 #include "proto/types/limits.h"
@@ -18,7 +19,7 @@ class PeerLinksTest : public ::testing::Test {
   PeerLinksTest() { cluster_.peer("a"); }
 
   absl::StatusOr<std::shared_ptr<ShardLink>> Get() {
-    return links_.Get(member_, PeerUse::kWrite, absl::InfiniteFuture());
+    return links_.Get(member_, tenant_, PeerUse::kWrite, absl::InfiniteFuture());
   }
   std::string ReasonOfGet() { return std::string(RefusalReason(Get().status())); }
   int connects() {
@@ -30,6 +31,7 @@ class PeerLinksTest : public ::testing::Test {
     cluster_.peer("a").connect = status;
   }
 
+  Tenant tenant_ = {kDefaultTenant};
   Member member_ = {.id = {"a"}, .address = "127.0.0.1:7001"};
   FakeCluster cluster_;
   testing::ManualClock clock_;
@@ -112,7 +114,7 @@ TEST_F(PeerLinksTest, ADrainingPeerGetsNoNewWorkAndIsNotCountedAsFailed) {
     cluster_.peer("a").draining = true;
   }
   EXPECT_EQ(ReasonOfGet(), "PEER_RESTING");
-  EXPECT_TRUE(links_.Get(member_, PeerUse::kRead, absl::InfiniteFuture()).ok())
+  EXPECT_TRUE(links_.Get(member_, tenant_, PeerUse::kRead, absl::InfiniteFuture()).ok())
       << "what it has can be read";
   {
     absl::MutexLock lock(&cluster_.peer("a").mu);
@@ -138,13 +140,41 @@ TEST_F(PeerLinksTest, AnotherAddressIsTriedAtOnce) {
   EXPECT_TRUE(Get().ok());
 }
 
+TEST_F(PeerLinksTest, EveryTenantHasALinkOfItsOwnAndThoseUsedLastStay) {
+  const auto of_default = Get();
+  for (size_t i = 1; i < limits::kPeerTenantsMax; ++i) {
+    tenant_ = {absl::StrCat("tenant ", i)};
+    ASSERT_TRUE(Get().ok());
+  }
+  tenant_ = {kDefaultTenant};
+  EXPECT_EQ(*Get(), *of_default) << "all of them fit";
+  EXPECT_EQ(connects(), static_cast<int>(limits::kPeerTenantsMax));
+  tenant_ = {"one more"};
+  ASSERT_TRUE(Get().ok());
+  tenant_ = {kDefaultTenant};
+  EXPECT_EQ(*Get(), *of_default) << "it was used lately";
+  tenant_ = {"tenant 1"};
+  ASSERT_TRUE(Get().ok());
+  EXPECT_EQ(connects(), static_cast<int>(limits::kPeerTenantsMax) + 2) << "that one was not";
+}
+
+TEST_F(PeerLinksTest, APeerThatFailsLosesItsLinksOfAllTenants) {
+  const auto first = Get();
+  tenant_ = {"acme"};
+  ASSERT_TRUE(Get().ok());
+  links_.Failed(member_);
+  tenant_ = {kDefaultTenant};
+  EXPECT_EQ(ReasonOfGet(), "PEER_RESTING");
+}
+
 TEST_F(PeerLinksTest, AShardThatCallsItselfOtherwiseIsNotThePeer) {
   PeerLinks links(
-      [this](const Member&, absl::Time) -> absl::StatusOr<std::unique_ptr<ShardLink>> {
+      [this](const Member&, const Tenant&,
+             absl::Time) -> absl::StatusOr<std::unique_ptr<ShardLink>> {
         return std::make_unique<FakeLink>(cluster_.peer("a"), ShardId{"b"});
       },
       clock_);
-  const auto got = links.Get(member_, PeerUse::kWrite, absl::InfiniteFuture());
+  const auto got = links.Get(member_, tenant_, PeerUse::kWrite, absl::InfiniteFuture());
   EXPECT_EQ(RefusalReason(got.status()), "PEER_OTHER") << got.status();
 }
 

@@ -164,17 +164,21 @@ TEST_F(PullerTest, AShardThatIsAboutToStopIsReadFrom) {
   Give(order_[0], 8);
   At(order_[0], [](FakePeer& peer) ABSL_NO_THREAD_SAFETY_ANALYSIS { peer.draining = true; });
   ASSERT_TRUE(
-      peers_.Link(*peers_.Find({order_[0]}), PeerUse::kRead, "", absl::InfiniteFuture()).ok());
+      peers_
+          .Link(*peers_.Find({order_[0]}), job_.tenant, PeerUse::kRead, "", absl::InfiniteFuture())
+          .ok());
   const auto run = Pull();
   ASSERT_TRUE(run.ok()) << run.status();
   EXPECT_EQ(run->run_blocks, 8u);
 }
 
-TEST_F(PullerTest, AnotherTenantIsToldToStoreTheChain) {
+TEST_F(PullerTest, PeersAreAskedAsTheTenantWhoseChainItIs) {
   ReplicationJob job = job_;
   job.tenant = {"acme"};
   const auto run = puller_.Pull(job, {}, absl::InfiniteFuture());
-  EXPECT_EQ(RefusalReason(run.status()), "TENANT_LINKS");
+  ASSERT_TRUE(run.ok()) << run.status();
+  EXPECT_THAT(cluster_.peer(order_[0]).Tenants(), ::testing::Each("acme"));
+  EXPECT_THAT(cluster_.peer(order_[0]).Tenants(), ::testing::SizeIs(1));
 }
 
 }  // namespace

@@ -153,13 +153,14 @@ TEST_F(ReplicatorTest, AChainEvictedMeanwhileIsCountedAndBlamedOnNobody) {
   EXPECT_EQ(cluster_.peer(PeersOf("chat")[0]).Stored().size(), 2u);
 }
 
-TEST_F(ReplicatorTest, ATenantThatThePeerLinkCannotSpeakForIsNotCopied) {
+TEST_F(ReplicatorTest, EachTenantsChainsGoOverALinkOfItsOwn) {
   Start();
   ReplicationJob job = Job("chat", 4);
+  Replicate(job);
   job.tenant = {"spiffe://other"};
   Replicate(job);
-  EXPECT_EQ(replicator_->counters().chains_refused, 1u);
-  for (const std::string& peer : PeersOf("chat")) EXPECT_TRUE(cluster_.peer(peer).Stored().empty());
+  FakePeer& peer = cluster_.peer(PeersOf("chat")[0]);
+  EXPECT_THAT(peer.Tenants(), ::testing::ElementsAre(kDefaultTenant, "spiffe://other"));
 }
 
 TEST_F(ReplicatorTest, AChainThatFoundTooFewPeersGetsItsCopiesWhenMembersCome) {

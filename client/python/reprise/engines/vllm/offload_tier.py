@@ -18,7 +18,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from vllm.v1.kv_offload.base import (
 )
 from vllm.v1.kv_offload.tiering.base import JobResult, SecondaryTierManager, TransferJob
 
-from reprise import CacheSpec, Client
+from reprise import CacheSpec, Client, Tls
 
 from . import digests, hints, keys
 
@@ -163,6 +163,10 @@ class RepriseTier(SecondaryTierManager):
         transfer_timeout_ms: float = 5_000,
         client: Client | None = None,
         locality: str | None = None,
+        tls_ca: str = "",
+        tls_cert: str = "",
+        tls_key: str = "",
+        tls_server_id: str | Sequence[str] = (),
     ) -> None:
         super().__init__(offloading_spec, primary_kv_view, tier_type, backpressure_detector)
         if client is None and bool(router) == bool(shards):
@@ -173,7 +177,13 @@ class RepriseTier(SecondaryTierManager):
         self._session_key = session_key
         self._lookup_budget_s = lookup_budget_ms / 1000
         self._timeout_s = transfer_timeout_ms / 1000
-        self._client = client or Client(router, shards=shards, name=f"vllm-tier-{os.getpid()}")
+        tls = {"tls_ca": tls_ca, "tls_cert": tls_cert, "tls_key": tls_key}
+        self._client = client or Client(
+            router,
+            shards=shards,
+            name=f"vllm-tier-{os.getpid()}",
+            tls=Tls.from_settings({**tls, "tls_server_id": tls_server_id}),
+        )
         self._specs = [
             chunk_spec(offloading_spec, self._chunks.shape[1], group, scope)
             for group in range(len(offloading_spec.tokens_per_block))

@@ -7,6 +7,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from reprise.tls import Tls
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -15,6 +17,10 @@ class Settings:
     router: tuple[str, ...] = ()
     shards: tuple[str, ...] = ()
     lanes: tuple[str, ...] = ("view", "stream")
+    tls_ca: str = ""  # PEM files; "": plaintext
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_server_id: tuple[str, ...] = ()  # (): certificates of servers name the host
     session_key: str = (
         "user"  # member of kv_transfer_params or vllm_xargs that names the conversation
     )
@@ -67,9 +73,17 @@ class Settings:
             raise ValueError(
                 'kv_connector_extra_config: set either router ("HOST:PORT", or a list) or shards'
             )
+        settings.tls()
         return settings
+
+    def tls(self) -> Tls | None:
+        """None: plaintext."""
+        try:
+            return Tls.from_settings(dataclasses.asdict(self))
+        except ValueError as wrong:
+            raise ValueError(f"kv_connector_extra_config: {wrong}") from None
 
     def client_arguments(self, name: str) -> dict[str, Any]:
         """Arguments of reprise.Client."""
         where = {"router": list(self.router)} if self.router else {"shards": list(self.shards)}
-        return {**where, "name": name, "lanes": tuple(self.lanes)}
+        return {**where, "name": name, "lanes": tuple(self.lanes), "tls": self.tls()}
