@@ -121,7 +121,8 @@ absl::Status ReadSnapshot(
   while (!complete && reader->Read(&event)) {
     complete = event.has_snapshot_end() || (event.has_stored() && !on_stored(event.stored()));
   }
-  context.TryCancel();
+  // A feed that ended by itself has something to say.
+  if (complete) context.TryCancel();
   const absl::Status status = wire::FromGrpcStatus(reader->Finish());
   return complete ? absl::OkStatus() : Naming("shard", server.address, status);
 }

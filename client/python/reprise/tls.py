@@ -28,7 +28,7 @@ class Tls:
         Raises ValueError when some of the three files are missing.
         """
         names = ("tls_ca", "tls_cert", "tls_key")
-        files = [str(settings.get(name) or "") for name in names]
+        ca, certificate, key = files = [str(settings.get(name) or "") for name in names]
         ids = settings.get("tls_server_id") or ()
         ids = (ids,) if isinstance(ids, str) else tuple(ids)
         if not any(files) and not ids:
@@ -36,7 +36,7 @@ class Tls:
         missing = [name for name, file in zip(names, files) if not file]
         if missing:
             raise ValueError(f"TLS needs {', '.join(names)}: {', '.join(missing)} is missing")
-        return Tls(*files, ids)
+        return Tls(ca, certificate, key, ids)
 
     def options(self) -> dict[str, Any]:
         """As the library's options say it."""
