@@ -14,6 +14,7 @@ from demo.cluster import Cluster
 
 FLEET, OPERATOR = "spiffe://test/reprise", "spiffe://test/ops"
 ACME, OTHER = "spiffe://test/acme", "spiffe://test/other"
+STRANGER = "spiffe://elsewhere/worker"
 REFUSED, USAGE = 5, 2
 PATIENCE_SECONDS = 30.0
 
@@ -94,6 +95,19 @@ def test_a_tenants_conversation_survives_its_shard_and_is_nobody_elses(
             assert run.fetch(back).blocks == 10
         assert np.array_equal(back, blocks)
         assert stored(other, spec, keys) == 0
+
+
+def test_who_is_not_served_is_told_so_and_computes(
+    secure: Cluster, authority: Authority, prompt: Prompt
+) -> None:
+    spec, keys = make_spec(), reprise.block_keys(prompt(160))
+    with reprise.Client(router=secure.router, tls=authority.issue(STRANGER)) as stranger:
+        with stranger.acquire(spec, keys) as run:
+            assert run.blocks == 0
+            assert run.error and f"{STRANGER} is not among those" in run.error
+        result = stranger.store(spec, keys, random_blocks(spec, 10))
+        assert (result.stored, result.refused) == (0, 10)
+        assert result.error and "--tls-allow-id" in result.error
 
 
 def test_the_command_line_is_who_its_certificate_says(
