@@ -34,7 +34,8 @@
 //   int4 holds numbers up to 65504, f16's largest; larger ones become that. What decodes to more
 //     than the element type's largest finite number becomes that.
 //
-// The CUDA form (quantize_cuda.h) gives the same bytes.
+// The CUDA form (quantize_cuda.h) gives the same bytes, and so does the CPU form whatever the
+// instruction set (quantize_isa.h).
 //
 // Thread safety: pure functions.
 #pragma once
