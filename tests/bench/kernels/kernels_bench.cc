@@ -11,6 +11,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <string>
@@ -19,7 +20,9 @@
 #include "kernels/block_copy/block_copy.h"
 #include "kernels/checksum/checksum.h"
 #include "kernels/checksum/checksum_isa.h"
+#include "kernels/quantize/quant_math.h"
 #include "kernels/quantize/quantize.h"
+#include "kernels/quantize/quantize_isa.h"
 
 namespace reprise::kernels {
 namespace {
@@ -77,11 +80,61 @@ struct Case {
   std::function<void()> run;
 };
 
+// A block of numbers spread as those of K/V caches are.
+std::vector<uint8_t> BlockOf(ElementType element) {
+  std::vector<uint8_t> block(kBlockBytes);
+  std::mt19937_64 random(89);
+  std::normal_distribution<float> normal;
+  for (uint64_t at = 0; at < kBlockBytes; at += 2) {
+    const float x = normal(random);
+    const uint16_t bits =
+        element == ElementType::kF16 ? quant::FloatToF16(x) : quant::FloatToBf16(x);
+    std::memcpy(block.data() + at, &bits, sizeof(bits));
+  }
+  return block;
+}
+
+// Encoding and decoding, by every instruction set and for every codec; the rate is that of the
+// plain bytes.
+void AddCodecs(std::vector<Case>& cases) {
+  struct Blocks {
+    std::vector<uint8_t> plain, encoded, decoded;
+  };
+  for (ElementType element : {ElementType::kBf16, ElementType::kF16}) {
+    for (const char* codec : {"fp8_e4m3", "int8", "int4", "int4_g64"}) {
+      QuantShape shape;
+      shape.element = element;
+      shape.layers = kLayers;
+      shape.planes_per_layer = 2;
+      shape.heads = kHeads;
+      shape.tokens = kTokens;
+      shape.channels = kRowBytes / 2;
+      shape = WithCodec(shape, codec).value();
+      const auto blocks = std::make_shared<Blocks>();
+      blocks->plain = BlockOf(element);
+      blocks->encoded.resize(EncodedBlockBytes(shape));
+      blocks->decoded.resize(kBlockBytes);
+      EncodeBlock(shape, blocks->plain.data(), blocks->encoded.data());
+      for (const QuantizeIsa* const* isa = UsableQuantizeIsas(); *isa != nullptr; ++isa) {
+        const std::string what = std::string(" 2 MiB, ") + codec +
+                                 (element == ElementType::kF16 ? " of f16, " : " of bf16, ") +
+                                 (*isa)->name;
+        cases.push_back(
+            {"encode" + what, "memcpy 2 MiB, cached", kBlockBytes,
+             [=] { EncodeBlockWith(**isa, shape, blocks->plain.data(), blocks->encoded.data()); }});
+        cases.push_back({"decode" + what, "memcpy 2 MiB, cached", kBlockBytes, [=] {
+                           DecodeBlockWith(**isa, shape, blocks->encoded.data(),
+                                           blocks->decoded.data());
+                         }});
+      }
+    }
+  }
+}
+
 // All cases over memory that lives as long as the program.
 std::vector<Case> Cases() {
   static std::vector<uint8_t> block = RandomBytes(kBlockBytes);
   static std::vector<uint8_t> copy(kBlockBytes, 1);
-  static std::vector<uint8_t> encoded;
   static Engine nhd(true);
   static Engine hnd(false);
   static uint8_t digest[kChecksumDigestBytes];
@@ -121,20 +174,7 @@ std::vector<Case> Cases() {
                        }
                      }});
   }
-  for (const char* codec : {"fp8_e4m3", "int8", "int4"}) {
-    QuantShape shape;
-    shape.layers = kLayers;
-    shape.planes_per_layer = 2;
-    shape.heads = kHeads;
-    shape.tokens = kTokens;
-    shape.channels = kRowBytes / 2;
-    shape = WithCodec(shape, codec).value();
-    encoded.resize(std::max<uint64_t>(encoded.size(), EncodedBlockBytes(shape)));
-    cases.push_back({std::string("encode 2 MiB, ") + codec, "memcpy 2 MiB, cached", kBlockBytes,
-                     [shape] { EncodeBlock(shape, block.data(), encoded.data()); }});
-    cases.push_back({std::string("decode 2 MiB, ") + codec, "memcpy 2 MiB, cached", kBlockBytes,
-                     [shape] { DecodeBlock(shape, encoded.data(), copy.data()); }});
-  }
+  AddCodecs(cases);
   return cases;
 }
 
@@ -180,7 +220,7 @@ class RatioReporter : public benchmark::ConsoleReporter {
   void Row(const std::string& name, const std::string& rate, const std::string& spread,
            const std::string& ratio, const std::string& control) {
     char line[256];
-    std::snprintf(line, sizeof(line), "| %-32s | %8s | %7s | %8s | %-20s |\n", name.c_str(),
+    std::snprintf(line, sizeof(line), "| %-42s | %8s | %7s | %8s | %-20s |\n", name.c_str(),
                   rate.c_str(), spread.c_str(), ratio.c_str(), control.c_str());
     GetOutputStream() << line;
   }
