@@ -35,8 +35,10 @@ uint32_t BitsOf(ElementType element, float value) {
 
 // Bytes that begin 4 past a multiple of 16, with others on both sides that nobody may touch.
 class Buffer {
+  static constexpr uint64_t kAround = 64;  // words, of both sides together
+
  public:
-  Buffer(uint64_t bytes, uint8_t rubbish) : bytes_(bytes), words_(bytes / 4 + 8) {
+  Buffer(uint64_t bytes, uint8_t rubbish) : bytes_(bytes), words_(bytes / 4 + kAround) {
     std::memset(words_.data(), rubbish, 4 * words_.size());
     before_ = words_;
     const auto address = reinterpret_cast<uintptr_t>(words_.data());
