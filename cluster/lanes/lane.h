@@ -61,6 +61,9 @@ class LaneHost {
   virtual absl::StatusOr<std::vector<PinnedBytes>> OpenRead(AttachmentId attachment, LeaseId lease,
                                                             uint32_t first, uint32_t blocks) = 0;
 
+  // So many of the blocks that OpenRead opened went out whole, over this lane: for whoever counts.
+  virtual void ReadOut(uint64_t /*blocks*/, uint64_t /*bytes*/) {}
+
   // Opens the slot reserved for block `block` (index among the keys of Reserve). NOT_FOUND when
   // attachment or reservation is over; FAILED_PRECONDITION when no slot was granted for it or it is
   // committed already.

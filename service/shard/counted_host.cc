@@ -13,30 +13,18 @@ std::vector<std::pair<std::string, uint64_t>> LaneUse::Named(LaneKind lane) cons
           {prefix + "bytes_written_total", bytes_written}};
 }
 
-absl::StatusOr<std::vector<lanes::PinnedBytes>> CountedHost::OpenRead(AttachmentId attachment,
-                                                                      LeaseId lease, uint32_t first,
-                                                                      uint32_t blocks) {
-  REPRISE_ASSIGN_OR_RETURN(std::vector<lanes::PinnedBytes> opened,
-                           host_.OpenRead(attachment, lease, first, blocks));
-  uint64_t bytes = 0;
-  for (const lanes::PinnedBytes& block : opened) bytes += block.bytes.size();
-  blocks_read_.fetch_add(opened.size(), std::memory_order_relaxed);
+void CountedHost::ReadOut(uint64_t blocks, uint64_t bytes) {
+  blocks_read_.fetch_add(blocks, std::memory_order_relaxed);
   bytes_read_.fetch_add(bytes, std::memory_order_relaxed);
-  return opened;
-}
-
-absl::StatusOr<lanes::PinnedSlot> CountedHost::OpenWrite(AttachmentId attachment,
-                                                         ReservationId reservation,
-                                                         uint32_t block) {
-  REPRISE_ASSIGN_OR_RETURN(lanes::PinnedSlot slot, host_.OpenWrite(attachment, reservation, block));
-  blocks_written_.fetch_add(1, std::memory_order_relaxed);
-  bytes_written_.fetch_add(slot.bytes.size(), std::memory_order_relaxed);
-  return slot;
+  host_.ReadOut(blocks, bytes);
 }
 
 absl::Status CountedHost::Written(AttachmentId attachment, ReservationId reservation,
                                   uint32_t block, uint64_t bytes) {
-  return host_.Written(attachment, reservation, block, bytes);
+  REPRISE_RETURN_IF_ERROR(host_.Written(attachment, reservation, block, bytes));
+  blocks_written_.fetch_add(1, std::memory_order_relaxed);
+  bytes_written_.fetch_add(bytes, std::memory_order_relaxed);
+  return absl::OkStatus();
 }
 
 LaneUse CountedHost::use() const {

@@ -1,5 +1,5 @@
-// The engine as one lane sees it, with what that lane is used for: blocks opened for reading and
-// slots opened for writing.
+// The engine as one lane sees it, with what that lane carried: blocks that went out whole, and
+// blocks that came in whole. What was opened for a lane and went by another one is not its own.
 //
 // Thread safety: all methods may be called from any thread.
 #pragma once
@@ -33,9 +33,14 @@ class CountedHost final : public lanes::LaneHost {
 
   absl::StatusOr<std::vector<lanes::PinnedBytes>> OpenRead(AttachmentId attachment, LeaseId lease,
                                                            uint32_t first,
-                                                           uint32_t blocks) override;
+                                                           uint32_t blocks) override {
+    return host_.OpenRead(attachment, lease, first, blocks);
+  }
+  void ReadOut(uint64_t blocks, uint64_t bytes) override;
   absl::StatusOr<lanes::PinnedSlot> OpenWrite(AttachmentId attachment, ReservationId reservation,
-                                              uint32_t block) override;
+                                              uint32_t block) override {
+    return host_.OpenWrite(attachment, reservation, block);
+  }
   absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
                        uint64_t bytes) override;
   absl::Status CopyToHost(std::span<const uint8_t> device, std::span<uint8_t> host) override {

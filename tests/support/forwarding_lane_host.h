@@ -22,6 +22,7 @@ class ForwardingLaneHost : public lanes::LaneHost {
                                                            uint32_t blocks) override {
     return host_.OpenRead(attachment, lease, first, blocks);
   }
+  void ReadOut(uint64_t blocks, uint64_t bytes) override { host_.ReadOut(blocks, bytes); }
   absl::StatusOr<lanes::PinnedSlot> OpenWrite(AttachmentId attachment, ReservationId reservation,
                                               uint32_t block) override {
     return host_.OpenWrite(attachment, reservation, block);

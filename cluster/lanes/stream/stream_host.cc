@@ -46,6 +46,7 @@ class ReadReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
       Finish(grpc::Status(grpc::StatusCode::CANCELLED, "the reader is gone"));
       return;
     }
+    if (ends_block_bytes_ > 0) job_.host.ReadOut(1, std::exchange(ends_block_bytes_, 0));
     SendNext();
   }
 
@@ -75,6 +76,7 @@ class ReadReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
     message_ = grpc::ByteBuffer(slices.data(), slices.size());
     offset_bytes_ += bytes;
     if (offset_bytes_ == block.bytes.size()) {
+      ends_block_bytes_ = offset_bytes_;
       block.pin.reset();
       offset_bytes_ = 0;
       ++block_;
@@ -95,6 +97,7 @@ class ReadReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   Job job_;
   size_t block_ = 0;
   uint64_t offset_bytes_ = 0;
+  uint64_t ends_block_bytes_ = 0;  // the message on its way is a block's last; that block's bytes
   grpc::ByteBuffer message_;
 };
 

@@ -70,7 +70,7 @@ class ViewLane::Conversation {
 
   // Ends a reader's opening. Not waited for: a connection that cannot take it ends the opening by
   // closing.
-  void Finish() { in_step_ = in_step_ && socket_->Send(view::Done{}, deadline_).ok(); }
+  void Finish(view::Done done) { in_step_ = in_step_ && socket_->Send(done, deadline_).ok(); }
 
   // Gives up in the middle of an opening: the connection closes, and the opening with it.
   absl::Status Abandon(absl::Status status) {
@@ -181,58 +181,64 @@ absl::Status ViewLane::Read(const ReadJob& job, BlockSink& sink, absl::Time dead
   absl::Status status = opened.status;
   if (status.ok() && opened.places.size() != job.blocks)
     status = LaneDown("view lane: places are missing");
-  for (uint32_t i = 0; status.ok() && i < job.blocks;) {
+  uint32_t read = 0;  // blocks that were delivered
+  while (status.ok() && read < job.blocks) {
     if (conversation.over()) {
       status = Over();
       break;
     }
-    if (const auto run = DeviceRun(opened.places, i); !run.empty()) {
-      status = ReadDevice(conversation, job, run, i, sink);
-      i += static_cast<uint32_t>(run.size());
+    if (const auto run = DeviceRun(opened.places, read); !run.empty()) {
+      status = ReadDevice(conversation, job, run, sink, read);
       continue;
     }
-    const uint32_t before = i;
-    status = ReadPinned(conversation, job, opened.places, sink, i);
-    if (i > before || !status.ok()) continue;
+    const uint32_t before = read;
+    status = ReadPinned(conversation, job, opened.places, sink, read);
+    if (read > before || !status.ok()) continue;
     const absl::StatusOr<uint8_t*> block =
-        conversation.At(opened.places[i], job.block_bytes, /*writable=*/false);
-    status = block.ok() ? sink.Deliver(i, {*block, job.block_bytes}) : block.status();
-    ++i;
+        conversation.At(opened.places[read], job.block_bytes, /*writable=*/false);
+    status = block.ok() ? sink.Deliver(read, {*block, job.block_bytes}) : block.status();
+    if (status.ok()) ++read;
   }
-  conversation.Finish();
+  // Told only where it is not all of them: a shard that does not know of the number hears it there
+  // as a call that went wrong, which it is.
+  conversation.Finish(status.ok() ? view::Done{} : view::Done{.blocks = read});
   return status;
 }
 
 absl::Status ViewLane::ReadPinned(Conversation& conversation, const ReadJob& job,
                                   std::span<const view::Place> places, BlockSink& sink,
-                                  uint32_t& i) {
+                                  uint32_t& read) {
   if (sink.memory() != MemoryKind::kDevice) return absl::OkStatus();
-  REPRISE_ASSIGN_OR_RETURN(const std::vector<uint8_t*> at,
-                           conversation.AtPinned(places.subspan(i), job.block_bytes, sink.device(),
-                                                 /*writable=*/false));
+  REPRISE_ASSIGN_OR_RETURN(
+      const std::vector<uint8_t*> at,
+      conversation.AtPinned(places.subspan(read), job.block_bytes, sink.device(),
+                            /*writable=*/false));
   if (at.empty()) return absl::OkStatus();
-  const uint32_t first = std::exchange(i, i + static_cast<uint32_t>(at.size()));
-  return sink.DeliverPinned(first, SpansAt<const uint8_t>(at, job.block_bytes));
+  REPRISE_RETURN_IF_ERROR(sink.DeliverPinned(read, SpansAt<const uint8_t>(at, job.block_bytes)));
+  read += static_cast<uint32_t>(at.size());
+  return absl::OkStatus();
 }
 
 absl::Status ViewLane::ReadDevice(Conversation& conversation, const ReadJob& job,
-                                  std::span<const view::Place> places, uint32_t first,
-                                  BlockSink& sink) {
+                                  std::span<const view::Place> places, BlockSink& sink,
+                                  uint32_t& read) {
   const bool direct = sink.memory() == MemoryKind::kDevice;
   const int device = direct ? sink.device() : view::kNearestDevice;
   std::vector<uint8_t*> at;
   const absl::Status reached = conversation.AtDevice(places, job.block_bytes, device, at);
   if (direct && !at.empty()) {
     if (conversation.over()) return Over();
-    REPRISE_RETURN_IF_ERROR(sink.DeliverDevice(first, SpansAt<const uint8_t>(at, job.block_bytes)));
+    REPRISE_RETURN_IF_ERROR(sink.DeliverDevice(read, SpansAt<const uint8_t>(at, job.block_bytes)));
+    read += static_cast<uint32_t>(at.size());
     return reached;
   }
   for (uint32_t i = 0; i < at.size(); ++i) {
     if (conversation.over()) return Over();
-    const std::span<uint8_t> buffer = sink.Buffer(first + i);
+    const std::span<uint8_t> buffer = sink.Buffer(read);
     REPRISE_RETURN_IF_ERROR(device_extents_.Copy(conversation.DeviceAt(places[i]), buffer.data(),
                                                  at[i], job.block_bytes));
-    REPRISE_RETURN_IF_ERROR(sink.Complete(first + i));
+    REPRISE_RETURN_IF_ERROR(sink.Complete(read));
+    ++read;
   }
   return reached;
 }

@@ -63,14 +63,14 @@ class ViewLane final : public Lane {
   bool MayBorrow() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
   absl::Status ReadDevice(Conversation& conversation, const ReadJob& job,
-                          std::span<const view::Place> places, uint32_t first, BlockSink& sink);
+                          std::span<const view::Place> places, BlockSink& sink, uint32_t& read);
   absl::Status WriteDevice(Conversation& conversation, const WriteJob& job,
                            std::span<const view::Place> places, BlockSource& source,
                            uint32_t& filled);
   // Gives a sink in device memory what it reaches of the places from `first` on by itself, and
   // counts those that were tried in `i`.
   absl::Status ReadPinned(Conversation& conversation, const ReadJob& job,
-                          std::span<const view::Place> places, BlockSink& sink, uint32_t& i);
+                          std::span<const view::Place> places, BlockSink& sink, uint32_t& read);
   // The same of slots from `filled` on, and of those that were filled.
   absl::Status WritePinned(Conversation& conversation, const WriteJob& job,
                            std::span<const view::Place> places, BlockSource& source,

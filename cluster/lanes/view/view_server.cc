@@ -176,8 +176,12 @@ class ViewServer::Connection {
     return Answer(view::Outcome{std::move(status)});
   }
 
-  absl::Status Handle(const view::Done&) {
-    opening_ = Opening();
+  absl::Status Handle(const view::Done& done) {
+    const Opening read = std::exchange(opening_, Opening());
+    if (read.writable) return absl::OkStatus();
+    const uint64_t opened = read.pins.size();
+    const uint64_t blocks = std::min<uint64_t>(done.blocks.value_or(opened), opened);
+    options_.host->ReadOut(blocks, blocks * read.block_bytes);
     return absl::OkStatus();
   }
 

@@ -129,7 +129,9 @@ void Put(Writer& w, const MapExtent& m) {
 void Put(Writer& w, const Written& m) {
   w.U32(m.blocks);
 }
-void Put(Writer&, const Done&) {}
+void Put(Writer& w, const Done& m) {
+  if (m.blocks.has_value()) w.U32(*m.blocks);
+}
 void Put(Writer& w, const Places& m) {
   w.StatusOf(m.status);
   w.U32(static_cast<uint32_t>(m.places.size()));
@@ -172,7 +174,9 @@ void Get(Reader& r, MapExtent& m) {
 void Get(Reader& r, Written& m) {
   m.blocks = r.U32();
 }
-void Get(Reader&, Done&) {}
+void Get(Reader& r, Done& m) {
+  if (!r.ok()) m.blocks = r.U32();
+}
 void Get(Reader& r, Places& m) {
   m.status = r.StatusOf();
   m.places.resize(r.Count(kPlaceBytes));

@@ -8,7 +8,8 @@
 //                                         <-   Places{status, extent, offset, memory per block}
 //   MapExtent{extent}                     ->                    only for extents of the opening
 //                                         <-   Extent{status, size, handle} and a descriptor
-//   Done{}                                ->                    ends the opening; no answer
+//   Done{blocks}                          ->                    so many were read; ends the
+//                                                               opening; no answer
 //   OpenWrite{reservation, size, blocks}  ->
 //                                         <-   Places{status, ...}, as many as could be opened
 //   Written{blocks}                       ->                    so many were filled; ends it
@@ -52,7 +53,9 @@ struct MapExtent {
 struct Written {
   uint32_t blocks = 0;
 };
-struct Done {};
+struct Done {
+  std::optional<uint32_t> blocks;  // unset: all that were opened
+};
 
 struct Place {
   uint64_t extent = 0;

@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/synchronization/notification.h"
 #include "cluster/lanes/fallback_lane.h"
 #include "cluster/lanes/in_process/in_process_lane.h"
@@ -16,6 +18,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/types/limits.h"
+#include "tests/support/forwarding_lane_host.h"
 #include "tests/support/lane_ends.h"
 #include "tests/support/view_host/memfd_extents.h"
 #include "tests/support/view_host/view_host_process.h"
@@ -82,6 +85,45 @@ TEST_F(ViewServerTest, AnAttachmentThatEndsLeavesAReadersPinsUntilTheReaderIsGon
     EXPECT_EQ(host_.PinsHeld(), 3u);
   }
   EXPECT_TRUE(host_.AwaitNoPins(absl::Seconds(30)));
+}
+
+// Adds up what was read.
+class ReadCounter final : public reprise::testing::ForwardingLaneHost {
+ public:
+  using ForwardingLaneHost::ForwardingLaneHost;
+  void ReadOut(uint64_t more_blocks, uint64_t more_bytes) override {
+    blocks += more_blocks;
+    bytes += more_bytes;
+  }
+  std::atomic<uint64_t> blocks{0}, bytes{0};
+};
+
+TEST_F(ViewServerTest, BlocksCountAsReadOnceTheyAreDeliveredAndNotBefore) {
+  ReadCounter counter(host_);
+  const absl::Cleanup server_first = [this] { server_.reset(); };
+  server_ = *ViewServer::Create({.host = &counter, .exporter = &extents_});
+  const auto lane = Connect();
+  const LeaseId lease = host_.Lease({.blocks = 5, .block_bytes = 4096});
+  const auto read = [&](LeaseId from, uint32_t blocks, int64_t fail_at) {
+    CheckingSink sink({.blocks = blocks, .block_bytes = 4096, .fail_at = fail_at});
+    return lane->Read({from, 0, blocks, 4096}, sink, Soon());
+  };
+  // An end is not answered; the next answer on the lane's one connection comes after it.
+  const auto settle = [&] { EXPECT_FALSE(read(LeaseId(666), 1, -1).ok()); };
+  EXPECT_TRUE(read(lease, 5, -1).ok());
+  settle();
+  EXPECT_EQ(counter.blocks, 5u);
+  EXPECT_EQ(counter.bytes, 5u * 4096);
+  EXPECT_FALSE(read(lease, 5, 2).ok());
+  settle();
+  EXPECT_EQ(counter.blocks, 7u);
+
+  view::ViewSocket socket = Dial();
+  EXPECT_EQ(Open(socket, lease, 3, 4096).places.size(), 3u);
+  ASSERT_TRUE(socket.Send(view::Done{99}, kSoon).ok());
+  settle();
+  EXPECT_EQ(Open(socket, lease, 3, 4096).places.size(), 3u);
+  EXPECT_EQ(counter.blocks, 10u) << "more than was opened cannot have been read";
 }
 
 TEST_F(ViewServerTest, AnotherAttachmentsIdOpensNothing) {

@@ -56,6 +56,14 @@ TEST(ViewWireTest, EveryMessageComesBackAsItWas) {
   }
 }
 
+TEST(ViewWireTest, AnEndWithoutANumberIsOfAllThatWasOpened) {
+  for (const std::optional<uint32_t> blocks : {std::optional<uint32_t>(), {0u}, {65536u}}) {
+    const absl::StatusOr<Message> back = Decode(Encode(Done{blocks}));
+    ASSERT_TRUE(back.ok()) << back.status();
+    EXPECT_EQ(std::get<Done>(*back).blocks, blocks);
+  }
+}
+
 TEST(ViewWireTest, AStatusKeepsCodeReasonAndSentence) {
   const absl::Status status = Refusal(absl::StatusCode::kUnavailable, "LANE_DOWN", "gone");
   const absl::Status back = std::get<Outcome>(*Decode(Encode(Outcome{status}))).status;

@@ -22,8 +22,8 @@ class DeviceHost final : public lanes::LaneHost {
   absl::StatusOr<lanes::PinnedSlot> OpenWrite(AttachmentId, ReservationId, uint32_t) override {
     return lanes::PinnedSlot{.bytes = slot};
   }
-  absl::Status Written(AttachmentId, ReservationId, uint32_t, uint64_t) override {
-    return absl::OkStatus();
+  absl::Status Written(AttachmentId, ReservationId reservation, uint32_t, uint64_t) override {
+    return reservation ? absl::OkStatus() : absl::NotFoundError("no such reservation");
   }
   absl::Status CopyToHost(std::span<const uint8_t>, std::span<uint8_t>) override {
     ++copies;
@@ -37,15 +37,18 @@ class DeviceHost final : public lanes::LaneHost {
   int copies = 0;
 };
 
-TEST(CountedHostTest, CountsWhatWasOpenedAndNothingThatWasRefused) {
+TEST(CountedHostTest, CountsWhatWasCarriedAndNotWhatWasOpened) {
   DeviceHost host;
   CountedHost counted(host);
   EXPECT_EQ(counted.OpenRead(AttachmentId(1), LeaseId(1), 0, 3)->size(), 3u);
-  EXPECT_FALSE(counted.OpenRead(AttachmentId(1), LeaseId(), 0, 3).ok());
   EXPECT_TRUE(counted.OpenWrite(AttachmentId(1), ReservationId(1), 0).ok());
+  for (const auto& [name, value] : counted.use().Named(LaneKind::kView)) EXPECT_EQ(value, 0u);
+  counted.ReadOut(2, 200);
+  EXPECT_TRUE(counted.Written(AttachmentId(1), ReservationId(1), 0, 100).ok());
+  EXPECT_FALSE(counted.Written(AttachmentId(1), ReservationId(), 0, 100).ok());
   const auto named = counted.use().Named(LaneKind::kView);
-  EXPECT_THAT(named, Contains(Pair("lane_view_blocks_read_total", 3u)));
-  EXPECT_THAT(named, Contains(Pair("lane_view_bytes_read_total", 300u)));
+  EXPECT_THAT(named, Contains(Pair("lane_view_blocks_read_total", 2u)));
+  EXPECT_THAT(named, Contains(Pair("lane_view_bytes_read_total", 200u)));
   EXPECT_THAT(named, Contains(Pair("lane_view_blocks_written_total", 1u)));
   EXPECT_THAT(named, Contains(Pair("lane_view_bytes_written_total", 100u)));
 }
