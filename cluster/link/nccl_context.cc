@@ -29,6 +29,7 @@ class LoadedNccl final : public NcclContext {
   const lanes::NcclParts& parts() const override { return parts_; }
   const NcclOptions& options() const override { return options_; }
   size_t links() const override { return parts_.cap->links(); }
+  uint64_t link_failures() const override { return parts_.cap->failures(); }
   std::string Description() const override {
     return absl::StrCat("NCCL ", parts_.nccl->VersionText(), " on GPU ", options_.gpu);
   }

@@ -53,6 +53,7 @@ class NcclContext {
   virtual const lanes::NcclParts& parts() const = 0;
   virtual const NcclOptions& options() const = 0;
   virtual size_t links() const = 0;             // that lanes made and hold now
+  virtual uint64_t link_failures() const = 0;   // of those, since the start
   virtual std::string Description() const = 0;  // "NCCL 2.28.9 on GPU 0"
 };
 

@@ -28,7 +28,8 @@ class HostedNccl final : public NcclShardEnd {
             .bytes_read = moved.bytes_sent,
             .blocks_written = moved.blocks_received,
             .bytes_written = moved.bytes_received,
-            .links = host_.links()};
+            .links = host_.links(),
+            .link_failures = moved.link_failures};
   }
 
  private:

@@ -43,6 +43,7 @@ class NcclShardEnd {
     uint64_t blocks_written = 0;
     uint64_t bytes_written = 0;
     uint64_t links = 0;
+    uint64_t link_failures = 0;
   };
   virtual Use use() const = 0;
 };

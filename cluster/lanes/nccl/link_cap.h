@@ -5,6 +5,8 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 
 namespace reprise::lanes {
@@ -25,6 +27,9 @@ class LinkCap : public std::enable_shared_from_this<LinkCap> {
       self->links_.fetch_sub(1, std::memory_order_relaxed);
     });
   }
+  // One of them failed. Counted, and nothing else.
+  void NoteFailure() { failures_.fetch_add(1, std::memory_order_relaxed); }
+  uint64_t failures() const { return failures_.load(std::memory_order_relaxed); }
   size_t links() const { return links_.load(std::memory_order_relaxed); }
   size_t links_max() const { return links_max_; }
 
@@ -33,6 +38,7 @@ class LinkCap : public std::enable_shared_from_this<LinkCap> {
 
   const size_t links_max_;
   std::atomic<size_t> links_{0};
+  std::atomic<uint64_t> failures_{0};
 };
 
 }  // namespace reprise::lanes

@@ -54,6 +54,10 @@ class LinkState {
   void Failed(absl::Time now);
   void Aborted(absl::Time now);
   void Close();
+  // Until Aborted: it was a failure that ended the communicator, and nobody had closed the link.
+  bool failing() const {
+    return state_ == NcclLinkState::kFailed && counts_as_failure_ && !closing_;
+  }
 
  private:
   bool HasCommunicator() const;

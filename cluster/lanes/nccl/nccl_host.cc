@@ -69,6 +69,7 @@ absl::Status NcclHost::Connect(AttachmentId attachment, const NcclConnectCall& c
                         .device = options_.device,
                         .rank = 1,
                         .rendezvous = [id = call.id](MonotonicDeadline) { return id; },
+                        .failed = [counts = counts_] { ++counts->link_failures; },
                         .state = state,
                         .stop_grace = options_.stop_grace});
   served->link->Want();
@@ -214,7 +215,8 @@ NcclHost::Moved NcclHost::moved() const {
   return {.blocks_sent = counts_->blocks_sent,
           .bytes_sent = counts_->bytes_sent,
           .blocks_received = counts_->blocks_received,
-          .bytes_received = counts_->bytes_received};
+          .bytes_received = counts_->bytes_received,
+          .link_failures = counts_->link_failures};
 }
 
 size_t NcclHost::links() const {

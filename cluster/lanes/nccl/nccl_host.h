@@ -55,6 +55,7 @@ class NcclHost {
     uint64_t bytes_sent = 0;
     uint64_t blocks_received = 0;
     uint64_t bytes_received = 0;
+    uint64_t link_failures = 0;  // links that ended otherwise than closed or unused
   };
   Moved moved() const;
 
@@ -62,7 +63,8 @@ class NcclHost {
   struct Served;
   struct Pins;
   struct Counts {
-    std::atomic<uint64_t> blocks_sent{0}, bytes_sent{0}, blocks_received{0}, bytes_received{0};
+    std::atomic<uint64_t> blocks_sent{0}, bytes_sent{0}, blocks_received{0}, bytes_received{0},
+        link_failures{0};
   };
 
   std::shared_ptr<Served> Find(AttachmentId attachment, NcclLinkId link) const;

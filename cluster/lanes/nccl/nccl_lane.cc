@@ -255,6 +255,10 @@ NcclLane::NcclLane(Options options)
                         MonotonicDeadline deadline) { return session->Rendezvous(deadline); },
       .interrupt = [control = options_.control] { control->Interrupt(); },
       .down = [session = session_] { session->Hangup(); },
+      .failed =
+          [cap = options_.cap] {
+            if (cap != nullptr) cap->NoteFailure();
+          },
       .released = [session = session_] { session->Released(); },
       .state = options_.state,
       .stop_grace = options_.stop_grace});

@@ -206,6 +206,7 @@ void NcclLink::Core::Abort() {
   for (const std::shared_ptr<Pending>& pending : queue) Settle(*pending, why);
   std::deque<std::shared_ptr<Pending>> kept;
   kept.swap(queue);
+  if (state.failing() && options.failed) options.failed();
   mu.Unlock();
   if (options.down) options.down();
   communicator.reset();

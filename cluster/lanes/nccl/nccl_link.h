@@ -48,6 +48,9 @@ class NcclLink {
     // The link is down, and its abort is about to take its time; on the link's thread, returns at
     // once. May be empty.
     std::function<void()> down;
+    // It failed: was not merely closed or unused. On the link's thread, returns at once. May be
+    // empty.
+    std::function<void()> failed;
     // NCCL has let go of all that it had of this link; on the link's thread. May be empty.
     std::function<void()> released;
     LinkState::Options state;

@@ -1,5 +1,6 @@
 #include "cluster/lanes/nccl/nccl_link.h"
 
+#include <atomic>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -35,6 +36,7 @@ class NcclLinkTest : public ::testing::Test {
                           .device = devices_[rank],
                           .rank = rank,
                           .rendezvous = [id = id_](MonotonicDeadline) { return id; },
+                          .failed = [this, rank] { ++failures_[rank]; },
                           .state = state});
     ends_[rank]->Want();
     return *ends_[rank];
@@ -61,6 +63,7 @@ class NcclLinkTest : public ::testing::Test {
   ncclUniqueId id_{};
   std::vector<uint8_t> sent_ = std::vector<uint8_t>(1000, 7);
   std::vector<uint8_t> received_ = std::vector<uint8_t>(1000);
+  std::atomic<int> failures_[2] = {};
   std::unique_ptr<NcclLink> ends_[2];
 };
 
@@ -125,6 +128,24 @@ TEST_F(NcclLinkTest, AnIdleLinkHearsOfAPeerThatIsGone) {
   ASSERT_TRUE(Await(caller, NcclLinkState::kUp) && Await(shard, NcclLinkState::kUp));
   caller.Close();
   EXPECT_TRUE(Await(shard, NcclLinkState::kClosed));
+}
+
+TEST_F(NcclLinkTest, AFailureIsToldOfAndAnEndIsNot) {
+  for (const bool fails : {true, false}) {
+    NcclLink& caller = Make(0, {.rebuild = false});
+    NcclLink& shard = Make(1, {.rebuild = false});
+    ASSERT_TRUE(Await(caller, NcclLinkState::kUp) && Await(shard, NcclLinkState::kUp));
+    failures_[0] = 0;
+    if (fails) {
+      caller.Fail("the peer said so");
+    } else {
+      caller.Close();
+    }
+    ASSERT_TRUE(Await(caller, NcclLinkState::kClosed));
+    EXPECT_EQ(failures_[0], fails ? 1 : 0);
+    for (auto& end : ends_) end.reset();
+    EXPECT_TRUE(nccl_->ToStatus(nccl_->GetUniqueId(&id_), "ncclGetUniqueId").ok());
+  }
 }
 
 }  // namespace
