@@ -198,6 +198,18 @@ inline constexpr int kNcclPollShare = 64;  // a group that took t is looked at a
 inline constexpr absl::Duration kNcclHangupTimeout = absl::Seconds(1);
 inline constexpr absl::Duration kNcclStopGrace = absl::Seconds(5);  // for an abort that is stuck
 
+// ---- Status port (plain HTTP)
+inline constexpr size_t kStatusConnectionsMax = 64;  // one more closes the one that began first
+inline constexpr size_t kStatusRequestBytesMax = 8 << 10;  // request line and headers
+inline constexpr absl::Duration kStatusRequestTimeout =
+    absl::Seconds(5);  // from the connection's begin to the request's end, however it trickles in
+inline constexpr absl::Duration kStatusResponseTimeout =
+    absl::Seconds(10);  // to take the whole answer
+inline constexpr absl::Duration kStatusLingerMax =
+    absl::Seconds(1);  // for the client to close first, after the answer
+inline constexpr absl::Duration kLivenessSilenceMax =
+    absl::Seconds(30);  // since the last tick: then the process is not well
+
 // ---- Allocator of the server processes (mallopt)
 inline constexpr int kMallocMmapThresholdBytes = 32 << 20;  // the most that glibc takes
 inline constexpr int kMallocTrimThresholdBytes = 512 << 20;
