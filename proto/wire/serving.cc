@@ -4,6 +4,8 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 
+#include <utility>
+
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -74,28 +76,28 @@ absl::Status CheckListenAddress(const std::string& listen, bool insecure,
                               "trust"));
 }
 
-absl::StatusOr<Listening> Listen(const std::string& listen,
-                                 const std::vector<grpc::Service*>& services,
-                                 const std::string& name,
-                                 const std::shared_ptr<const Credentials>& credentials) {
+absl::StatusOr<Listening> Listen(ListenOptions options) {
   InitPlugins();
   grpc::ServerBuilder builder;
   int port = 0;
-  builder.AddListeningPort(
-      listen, credentials != nullptr ? credentials->server() : grpc::InsecureServerCredentials(),
-      &port);
-  for (grpc::Service* service : services) builder.RegisterService(service);
+  builder.AddListeningPort(options.listen,
+                           options.credentials != nullptr ? options.credentials->server()
+                                                          : grpc::InsecureServerCredentials(),
+                           &port);
+  for (grpc::Service* service : options.services) builder.RegisterService(service);
   SetLimits(builder);
+  if (options.call_ended) TellOfCalls(builder, std::move(options.call_ended));
   Listening listening = {.server = builder.BuildAndStart()};
   if (listening.server == nullptr || port == 0) {
     return Refusal(
         absl::StatusCode::kUnavailable, "LISTEN_FAILED",
-        absl::StrCat("--listen ", listen, " cannot be bound: is another process using the port?"));
+        absl::StrCat("--listen ", options.listen, " cannot be bound: is another process using the port?"));
   }
   // gRPC itself answers for "" alone, and NOT_FOUND for every other name.
-  SetHealth(*listening.server, name, true);
+  SetHealth(*listening.server, options.name, true);
   SetHealth(*listening.server, kLivenessName, true);
-  listening.address = absl::StrCat(listen.substr(0, listen.rfind(':')), ":", port);
+  const std::string host = options.listen.substr(0, options.listen.rfind(':'));
+  listening.address = absl::StrCat(host, ":", port);
   return listening;
 }
 

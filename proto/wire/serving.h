@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "proto/wire/call_times.h"
 #include "proto/wire/credentials.h"
 
 namespace reprise::wire {
@@ -31,13 +32,16 @@ struct Listening {
 // it drains. Whether to send it calls is told by "" and by the main service's own name.
 inline constexpr char kLivenessName[] = "liveness";
 
-// Serves `services`, without credentials in plaintext; `name` is the main one's full name in the
-// proto. UNAVAILABLE (reason LISTEN_FAILED) when it cannot be bound. REQUIRES: CheckListenAddress
-// was OK.
-absl::StatusOr<Listening> Listen(const std::string& listen,
-                                 const std::vector<grpc::Service*>& services,
-                                 const std::string& name,
-                                 const std::shared_ptr<const Credentials>& credentials);
+struct ListenOptions {
+  std::string listen;                    // REQUIRES: CheckListenAddress was OK
+  std::vector<grpc::Service*> services;  // REQUIRES: they outlive the server
+  std::string name;                      // the main one's full name in the proto
+  std::shared_ptr<const Credentials> credentials;  // nullptr: plaintext
+  CallEnded call_ended;  // told of every call; empty: nobody is, and calls are not timed
+};
+
+// UNAVAILABLE (reason LISTEN_FAILED) when the address cannot be bound.
+absl::StatusOr<Listening> Listen(ListenOptions options);
 
 // Health says from now on that no calls are to be sent. Those that come are answered all the same.
 void SetNotServing(grpc::Server& server, const std::string& name);
