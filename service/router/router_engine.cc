@@ -18,6 +18,10 @@ ShardPlace PlaceOf(const cluster::Member& member) {
   return {member.id, member.address};
 }
 
+void Count(std::atomic<uint64_t>& counter) {
+  counter.fetch_add(1, std::memory_order_relaxed);
+}
+
 }  // namespace
 
 std::vector<RouterEngine::Ranked> RouterEngine::RankedRuns(const KeySpace& space,
@@ -58,7 +62,9 @@ std::vector<LocatedRun> RouterEngine::ToRuns(std::span<const Ranked> ranked, abs
 Located RouterEngine::Locate(const KeySpace& space, std::span<const BlockKey> keys,
                              absl::Time now) const {
   absl::ReaderMutexLock lock(&mu_);
-  return {.runs = ToRuns(RankedRuns(space, keys, now), now), .epoch = epoch_};
+  Located located{.runs = ToRuns(RankedRuns(space, keys, now), now), .epoch = epoch_};
+  Count(located.runs.empty() ? counts_.located_nothing : counts_.located);
+  return located;
 }
 
 const RouterEngine::Shard* RouterEngine::UsableHome(ShardSerial serial, absl::Time now) const {
@@ -135,6 +141,7 @@ absl::StatusOr<Route> RouterEngine::RouteSession(const Tenant& tenant,
   absl::MutexLock lock(&mu_);
   const std::vector<const Shard*> order = WritableInOrder(key, now);
   if (order.empty()) {
+    Count(counts_.routed_nowhere);
     return Refusal(absl::StatusCode::kUnavailable, "NO_SHARD",
                    absl::StrCat("none of ", shards_.size(),
                                 " shards is alive and takes writes: work without the cache and "
@@ -147,6 +154,11 @@ absl::StatusOr<Route> RouterEngine::RouteSession(const Tenant& tenant,
   const bool has_session = !question.session_id.empty();
   const Shard* home = has_session ? SessionHome(tenant, question, order, runs, now)
                                   : PromptHome(question, order, runs, now);
+  const bool at_home =
+      std::any_of(runs.begin(), runs.end(), [&](const Ranked& r) { return r.shard == home; });
+  Count(at_home        ? counts_.routed_to_blocks
+        : runs.empty() ? counts_.routed_nothing
+                       : counts_.routed_past_blocks);
   Route route = {.home = PlaceOf(home->member), .runs = ToRuns(runs, now), .epoch = epoch_};
   route.fallbacks.reserve(order.size());
   for (const Shard* shard : order) {
@@ -183,12 +195,24 @@ absl::Duration RouterEngine::Silence(const ShardId& shard, absl::Time now) const
   return detector_.Silence(shard, now);
 }
 
+RouterCounters RouterEngine::CountersNow() const {
+  return {.located = counts_.located,
+          .located_nothing = counts_.located_nothing,
+          .routed_to_blocks = counts_.routed_to_blocks,
+          .routed_past_blocks = counts_.routed_past_blocks,
+          .routed_nothing = counts_.routed_nothing,
+          .routed_nowhere = counts_.routed_nowhere,
+          .feed_gaps = counts_.feed_gaps};
+}
+
 RouterDescription RouterEngine::Describe(absl::Time now) const {
   absl::ReaderMutexLock lock(&mu_);
   RouterDescription description = {.epoch = epoch_,
                                    .sessions = sessions_.size(),
                                    .index_blocks = index_.blocks(),
-                                   .index_blocks_left_out = index_.blocks_left_out()};
+                                   .index_blocks_left_out = index_.blocks_left_out(),
+                                   .shards = {},
+                                   .counters = CountersNow()};
   for (const auto& [id, shard] : shards_) {
     const std::optional<StreamIndex> stream = shard.complete ? shard.complete : shard.incoming;
     description.shards.push_back({.shard = PlaceOf(shard.member),

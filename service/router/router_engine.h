@@ -11,6 +11,7 @@
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -99,12 +100,24 @@ struct ShardKnowledge {
   absl::Duration age;    // since it was last heard; infinite: never
 };
 
+// Since the start.
+struct RouterCounters {
+  uint64_t located = 0;  // Locate found a run
+  uint64_t located_nothing = 0;
+  uint64_t routed_to_blocks = 0;    // RouteSession: the home has a run
+  uint64_t routed_past_blocks = 0;  // another shard has one, and the home has none
+  uint64_t routed_nothing = 0;      // no shard has one
+  uint64_t routed_nowhere = 0;      // refused: no shard takes writes
+  uint64_t feed_gaps = 0;           // feeds that ended because a message was missing
+};
+
 struct RouterDescription {
   Epoch epoch;
   uint64_t sessions = 0;
   uint64_t index_blocks = 0;
   uint64_t index_blocks_left_out = 0;
   std::vector<ShardKnowledge> shards;  // by id
+  RouterCounters counters;
 };
 
 class RouterEngine {
@@ -177,6 +190,17 @@ class RouterEngine {
   const Shard* PromptHome(const RouteQuestion& question, std::span<const Shard* const> order,
                           std::span<const Ranked> runs, absl::Time now) const
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
+
+  RouterCounters CountersNow() const;
+
+  // As RouterCounters. Questions share the lock, so they cannot be guarded by it.
+  struct Counts {
+    std::atomic<uint64_t> located{0}, located_nothing{0};
+    std::atomic<uint64_t> routed_to_blocks{0}, routed_past_blocks{0};
+    std::atomic<uint64_t> routed_nothing{0}, routed_nowhere{0};
+    std::atomic<uint64_t> feed_gaps{0};
+  };
+  mutable Counts counts_;
 
   mutable absl::Mutex mu_;
   Epoch epoch_ ABSL_GUARDED_BY(mu_);

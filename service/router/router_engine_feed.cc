@@ -78,6 +78,7 @@ RouterEngine::Shard* RouterEngine::Accept(FeedId feed, uint64_t sequence, absl::
   if (sequence == 0 || (shard->last_sequence != 0 && sequence != shard->last_sequence + 1)) {
     feeds_.erase(feed);
     shard->feed = FeedId();
+    counts_.feed_gaps.fetch_add(1, std::memory_order_relaxed);
     return nullptr;
   }
   shard->last_sequence = sequence;

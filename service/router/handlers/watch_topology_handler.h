@@ -30,6 +30,10 @@ class WatchTopologyHandler {
   // Tells every watcher of the newest topology if its epoch is new. Called every
   // kRouterTickInterval.
   void Tick();
+  size_t watchers() const {
+    absl::MutexLock lock(&mu_);
+    return streams_.size();
+  }
   // Ends every stream, and those to come.
   void EndAll(const absl::Status& why);
 
@@ -40,7 +44,7 @@ class WatchTopologyHandler {
   const RouterEngine& engine_;
   const Clock& clock_;
   // Taken before a stream's own.
-  absl::Mutex mu_;
+  mutable absl::Mutex mu_;
   Epoch told_ ABSL_GUARDED_BY(mu_);
   absl::Status end_ ABSL_GUARDED_BY(mu_);  // not OK: nothing is opened any more
   absl::flat_hash_set<TopologyStream*> streams_ ABSL_GUARDED_BY(mu_);

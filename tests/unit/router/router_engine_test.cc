@@ -97,6 +97,34 @@ TEST_F(RouterEngineTest, BeforeAnyShardIsHeardThereIsNoHome) {
   EXPECT_EQ(RefusalReason(route.status()), "NO_SHARD");
 }
 
+TEST_F(RouterEngineTest, EveryAnswerIsCountedByWhatItFound) {
+  const auto keys = Chain(1, 3);
+  const auto counters = [&] { return engine_.Describe(now_).counters; };
+  (void)engine_.RouteSession(kTenant, {.session_id = "chat"}, now_);
+  EXPECT_EQ(counters().routed_nowhere, 1u);
+  AllCome();
+  Holders(keys);
+  EXPECT_EQ(counters().located_nothing, 1u);
+  RouteOf("chat", keys);
+  EXPECT_EQ(counters().routed_nothing, 1u);
+
+  const int home = NumberOf(RouteOf("chat").home);
+  EXPECT_EQ(counters().routed_nothing, 2u);
+  voices_[(home + 1) % 3].Say(Stored(keys), now_);
+  Holders(keys);
+  EXPECT_EQ(counters().located, 1u);
+  RouteOf("chat", keys);
+  EXPECT_EQ(counters().routed_past_blocks, 1u);
+  voices_[home].Say(Stored(keys), now_);
+  RouteOf("chat", keys);
+  EXPECT_EQ(counters().routed_to_blocks, 1u);
+
+  EXPECT_EQ(counters().feed_gaps, 0u);
+  voices_[home].Skip();
+  EXPECT_EQ(voices_[home].Say(ShardHeartbeat{}, now_), FeedResult::kOver);
+  EXPECT_EQ(counters().feed_gaps, 1u);
+}
+
 TEST_F(RouterEngineTest, HomeAndFallbacksAreThePlacementOrderOfTheSession) {
   AllCome();
   const std::vector<ShardId> ids = {{"shard-0"}, {"shard-1"}, {"shard-2"}};
