@@ -42,6 +42,7 @@ struct UpOptions {
   uint16_t port_base = 0;
   std::string folder;
   TlsOptions tls;  // of the servers, and of `up` itself; none(): plaintext
+  bool status = false;
 };
 
 // Signals that end `up`, and SIGCHLD, are blocked for good and asked for where it suits.
@@ -110,9 +111,14 @@ class Up {
   }
 
  private:
+  // Where a server is, as it says itself.
+  struct Addresses {
+    std::string grpc;
+    std::string status;  // empty: it has no status port
+  };
   struct Shard {
     std::string id;
-    std::string address;
+    Addresses at;
     pid_t pid = 0;
   };
 
@@ -132,7 +138,7 @@ class Up {
         progress.Tick(children_[i].name());
         return Interrupted();
       }));
-      REPRISE_ASSIGN_OR_RETURN(shards_[i].address, AddressIn(line, children_[i].name()));
+      REPRISE_ASSIGN_OR_RETURN(shards_[i].at, AddressesIn(line, children_[i].name()));
     }
     REPRISE_RETURN_IF_ERROR(WriteMembers());
     REPRISE_RETURN_IF_ERROR(StartRouter(router_path, deadline, progress));
@@ -157,7 +163,7 @@ class Up {
   }
 
   absl::Status StartShard(const std::string& executable, uint32_t index) {
-    Shard shard{.id = absl::StrCat("shard-", index), .address = "", .pid = 0};
+    Shard shard{.id = absl::StrCat("shard-", index), .at = {}, .pid = 0};
     const int port = options_.port_base == 0 ? 0 : options_.port_base + static_cast<int>(index);
     ChildOptions child{
         .name = shard.id,
@@ -172,6 +178,7 @@ class Up {
         child.arguments.insert(child.arguments.end(), {"--gpu", absl::StrCat(options_.gpu)});
     }
     AddTlsTo(child.arguments);
+    AddStatus(child.arguments);
     REPRISE_ASSIGN_OR_RETURN(ChildProcess started, ChildProcess::Start(child));
     shard.pid = started.pid();
     children_.push_back(std::move(started));
@@ -186,6 +193,7 @@ class Up {
                                      "--members", members_, "-o", "json"},
                        .log_path = folder_->File("router.log")};
     AddTlsTo(child.arguments);
+    AddStatus(child.arguments);
     REPRISE_ASSIGN_OR_RETURN(ChildProcess started, ChildProcess::Start(child));
     router_pid_ = started.pid();
     children_.push_back(std::move(started));
@@ -193,16 +201,22 @@ class Up {
       progress.Tick("router");
       return Interrupted();
     }));
-    REPRISE_ASSIGN_OR_RETURN(router_, AddressIn(line, "router"));
+    REPRISE_ASSIGN_OR_RETURN(router_, AddressesIn(line, "router"));
     return absl::OkStatus();
   }
 
-  static absl::StatusOr<std::string> AddressIn(const std::string& line, const std::string& name) {
+  void AddStatus(std::vector<std::string>& arguments) const {
+    if (!options_.status) return;
+    arguments.insert(arguments.end(), {"--status-listen", absl::StrCat(kHost, ":0")});
+  }
+
+  static absl::StatusOr<Addresses> AddressesIn(const std::string& line, const std::string& name) {
     const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!json.is_object() || !json.contains("address") || !json["address"].is_string()) {
       return absl::InternalError(absl::StrCat(name, " said \"", line, "\" instead of its address"));
     }
-    return json["address"].get<std::string>();
+    return Addresses{.grpc = json["address"].get<std::string>(),
+                     .status = json.value("status_address", std::string())};
   }
 
   // In one step, since shards read it while it is written.
@@ -211,7 +225,7 @@ class Up {
     std::ofstream file(fresh);
     file << "shards:\n";
     for (const Shard& shard : shards_)
-      file << "  - {id: " << shard.id << ", address: \"" << shard.address << "\"}\n";
+      file << "  - {id: " << shard.id << ", address: \"" << shard.at.grpc << "\"}\n";
     file.close();
     if (!file || std::rename(fresh.c_str(), members_.c_str()) != 0) {
       return absl::InternalError(absl::StrCat(members_, " cannot be written: ", strerror(errno)));
@@ -224,7 +238,8 @@ class Up {
     while (absl::Now() < deadline) {
       if (Interrupted()) return absl::CancelledError("stopped");
       progress.Tick("waiting for the router to see every shard");
-      auto description = DescribeRouter({router_, credentials_}, absl::Now() + absl::Seconds(1));
+      auto description =
+          DescribeRouter({router_.grpc, credentials_}, absl::Now() + absl::Seconds(1));
       if (description.ok()) {
         uint32_t alive = 0;
         for (const auto& shard : description->shards())
@@ -253,26 +268,34 @@ class Up {
 
   void Announce() const {
     if (options_.common.json()) {
-      Json json = {{"router", router_},
-                   {"router_pid", router_pid_},
-                   {"shards", Json::array()},
-                   {"members", members_}};
+      Json json = {{"router", router_.grpc}, {"router_pid", router_pid_}};
+      if (options_.status) json["router_status"] = router_.status;
+      json["shards"] = Json::array();
+      json["members"] = members_;
       for (const Shard& shard : shards_) {
-        json["shards"].push_back(
-            {{"id", shard.id}, {"address", shard.address}, {"pid", shard.pid}});
+        Json row = {{"id", shard.id}, {"address", shard.at.grpc}, {"pid", shard.pid}};
+        if (options_.status) row["status_address"] = shard.at.status;
+        json["shards"].push_back(std::move(row));
       }
       std::printf("%s\n", json.dump().c_str());
     } else {
-      std::vector<std::vector<std::string>> rows = {{"router", router_, absl::StrCat(router_pid_)}};
-      for (const Shard& shard : shards_)
-        rows.push_back({shard.id, shard.address, absl::StrCat(shard.pid)});
-      std::printf("%s", Table({"NAME", "ADDRESS", "PID"}, rows).c_str());
+      std::vector<std::string> columns = {"NAME", "ADDRESS", "PID"};
+      if (options_.status) columns.push_back("STATUS");
+      std::vector<std::vector<std::string>> rows = {Row("router", router_, router_pid_)};
+      for (const Shard& shard : shards_) rows.push_back(Row(shard.id, shard.at, shard.pid));
+      std::printf("%s", Table(columns, rows).c_str());
       std::fprintf(stderr,
                    "\nServing. In another terminal: export REPRISE_ROUTER=%s; reprise describe\n"
                    "Ctrl-C stops all.\n",
-                   router_.c_str());
+                   router_.grpc.c_str());
     }
     std::fflush(stdout);
+  }
+
+  std::vector<std::string> Row(const std::string& name, const Addresses& at, pid_t pid) const {
+    std::vector<std::string> row = {name, at.grpc, absl::StrCat(pid)};
+    if (options_.status) row.push_back(absl::StrCat("http://", at.status, "/"));
+    return row;
   }
 
   // Until a signal to end. A child that dies is told about, and does not stop the others.
@@ -318,7 +341,7 @@ class Up {
   std::string members_;
   std::vector<Shard> shards_;
   std::vector<ChildProcess> children_;
-  std::string router_;
+  Addresses router_;
   pid_t router_pid_ = 0;
   bool stop_ = false;
 };
@@ -348,6 +371,8 @@ Registered AddUp(CLI::App& app) {
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
   AddTls(*command, options->tls);
+  command->add_flag("--status", options->status,
+                    "give each a status port with /metrics, and print where it is");
   command->add_option("--folder", options->folder,
                       "keep members file and logs here; default: a private one, removed");
   return {command, [options] { return Up(*options).Run(); }};

@@ -89,9 +89,9 @@ absl::StatusOr<Listening> Listen(ListenOptions options) {
   if (options.call_ended) TellOfCalls(builder, std::move(options.call_ended));
   Listening listening = {.server = builder.BuildAndStart()};
   if (listening.server == nullptr || port == 0) {
-    return Refusal(
-        absl::StatusCode::kUnavailable, "LISTEN_FAILED",
-        absl::StrCat("--listen ", options.listen, " cannot be bound: is another process using the port?"));
+    return Refusal(absl::StatusCode::kUnavailable, "LISTEN_FAILED",
+                   absl::StrCat("--listen ", options.listen,
+                                " cannot be bound: is another process using the port?"));
   }
   // gRPC itself answers for "" alone, and NOT_FOUND for every other name.
   SetHealth(*listening.server, options.name, true);

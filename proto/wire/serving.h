@@ -33,9 +33,9 @@ struct Listening {
 inline constexpr char kLivenessName[] = "liveness";
 
 struct ListenOptions {
-  std::string listen;                    // REQUIRES: CheckListenAddress was OK
-  std::vector<grpc::Service*> services;  // REQUIRES: they outlive the server
-  std::string name;                      // the main one's full name in the proto
+  std::string listen;                              // REQUIRES: CheckListenAddress was OK
+  std::vector<grpc::Service*> services;            // REQUIRES: they outlive the server
+  std::string name;                                // the main one's full name in the proto
   std::shared_ptr<const Credentials> credentials;  // nullptr: plaintext
   CallEnded call_ended;  // told of every call; empty: nobody is, and calls are not timed
 };

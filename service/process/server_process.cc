@@ -24,6 +24,15 @@ std::optional<int> Parse(CLI::App& app, int argc, char** argv) {
   }
 }
 
+void AddStatusFlags(CLI::App& app, std::string& listen, bool& public_address) {
+  app.add_option("--status-listen", listen,
+                 "host:port to serve /metrics, /livez, /readyz and a status page on, over plain "
+                 "HTTP; port 0: a free one; default: nowhere");
+  app.add_flag("--status-public", public_address,
+               "Let --status-listen be an address that is not loopback: who reaches it reads "
+               "counts and sizes, never keys, tokens, tenants or blocks");
+}
+
 void OpenLog(const std::string& name) {
   spdlog::set_default_logger(spdlog::stderr_logger_mt(name));
 }

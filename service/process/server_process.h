@@ -17,6 +17,9 @@ namespace reprise::process {
 // the command line is wrong, which was said on stderr.
 std::optional<int> Parse(CLI::App& app, int argc, char** argv);
 
+// --status-listen and --status-public.
+void AddStatusFlags(CLI::App& app, std::string& listen, bool& public_address);
+
 // One line on stderr, with the time and `name`. REQUIRES: OpenLog was called.
 void OpenLog(const std::string& name);
 void Log(absl::string_view line);

@@ -20,6 +20,7 @@
 #include "service/process/server_process.h"
 #include "service/process/tls_flags.h"
 #include "service/router/router_process.h"
+#include "service/telemetry/status_port.h"
 
 namespace reprise::router {
 namespace {
@@ -34,6 +35,7 @@ struct Flags {
   bool insecure = false;
   double grace_seconds = absl::ToDoubleSeconds(limits::kStopGrace);
   process::TlsFlags tls;
+  telemetry::StatusPortOptions status;
 };
 
 constexpr char kFooter[] =
@@ -54,6 +56,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   flags.tls.AddTo(app);
   app.add_flag("--insecure", flags.insecure, "Serve plaintext on an address that is not loopback");
+  process::AddStatusFlags(app, flags.status.listen, flags.status.public_address);
   app.add_option("-o,--output", flags.output, "What to print when serving")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
@@ -61,12 +64,17 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.footer(kFooter);
 }
 
-void PrintServing(const Flags& flags, const std::string& address) {
+// `status`: nullptr when there is no status port.
+void PrintServing(const Flags& flags, const std::string& address,
+                  const telemetry::HttpServer* status) {
   if (flags.output == "json") {
-    const nlohmann::json line = {{"address", address}, {"pid", static_cast<int64_t>(getpid())}};
+    nlohmann::json line = {{"address", address}, {"pid", static_cast<int64_t>(getpid())}};
+    if (status != nullptr) line["status_address"] = status->address();
     std::printf("%s\n", line.dump().c_str());
   } else {
-    std::printf("router serves %s (pid %d)\n", address.c_str(), getpid());
+    std::printf("router serves %s%s (pid %d)\n", address.c_str(),
+                status == nullptr ? "" : absl::StrCat(", status ", status->address()).c_str(),
+                getpid());
   }
   std::fflush(stdout);
 }
@@ -105,6 +113,7 @@ absl::StatusOr<std::unique_ptr<cluster::Membership>> MembershipOf(const Flags& f
 absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   REPRISE_ASSIGN_OR_RETURN(const process::Security security, flags.tls.Open());
   Log(security.summary);
+  REPRISE_RETURN_IF_ERROR(telemetry::CheckStatusPort(flags.status));
   REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<cluster::Membership> membership,
                            MembershipOf(flags));
   REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<RouterProcess> process,
@@ -113,8 +122,11 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
                                                  .credentials = security.credentials,
                                                  .access = security.access,
                                                  .membership = membership.get(),
+                                                 .time_calls = !flags.status.listen.empty(),
                                                  .log = Log}));
-  PrintServing(flags, process->address());
+  REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<telemetry::HttpServer> status,
+                           telemetry::OpenStatusPort(flags.status, process->status()));
+  PrintServing(flags, process->address(), status.get());
   stop_signals.Await();
   process->Stop(absl::Seconds(flags.grace_seconds));
   return absl::OkStatus();

@@ -14,6 +14,7 @@ namespace reprise::router {
 
 RouterProcess::RouterProcess(RouterProcessOptions options)
     : options_(std::move(options)),
+      started_(MonotonicClock().Now()),
       // Begins above what an earlier router on this machine reached.
       engine_({.first_epoch = Epoch(static_cast<uint64_t>(absl::ToUnixMillis(absl::Now())))}),
       service_(engine_, MonotonicClock(), options_.access) {}
@@ -26,10 +27,21 @@ absl::StatusOr<std::unique_ptr<RouterProcess>> RouterProcess::Start(RouterProces
   // Members first: whoever is answered is answered with them.
   process->watch_ = process->options_.membership->Watch(
       [process = process.get()](const auto& members) { process->OnMembers(members); });
-  REPRISE_ASSIGN_OR_RETURN(
-      wire::Listening listening,
-      wire::Listen(process->options_.listen, {&process->service_},
-                   v1::RouterService::service_full_name(), process->options_.credentials));
+  wire::CallEnded call_ended;
+  if (process->options_.time_calls) {
+    process->calls_ = std::make_unique<telemetry::RpcDurations>(
+        wire::MethodsOf(*v1::LocateRequest::descriptor()->file()));
+    call_ended = [calls = process->calls_.get()](absl::string_view method, absl::StatusCode code,
+                                                 absl::Duration took) {
+      calls->Ended(method, code, took);
+    };
+  }
+  REPRISE_ASSIGN_OR_RETURN(wire::Listening listening,
+                           wire::Listen({.listen = process->options_.listen,
+                                         .services = {&process->service_},
+                                         .name = v1::RouterService::service_full_name(),
+                                         .credentials = process->options_.credentials,
+                                         .call_ended = std::move(call_ended)}));
   process->server_ = std::move(listening.server);
   process->address_ = std::move(listening.address);
   process->ticker_ = std::thread([process = process.get()] { process->TickLoop(); });
@@ -42,6 +54,8 @@ RouterProcess::~RouterProcess() {
 
 void RouterProcess::Stop(absl::Duration grace) {
   watch_.reset();
+  draining_.store(true, std::memory_order_relaxed);
+  ticks_.Stop();
   {
     absl::MutexLock lock(&mu_);
     if (stopping_) return;
@@ -93,6 +107,28 @@ void RouterProcess::FitWatchers() {
   if (options_.log) options_.log(absl::StrCat("watching ", watchers_.size(), " shards"));
 }
 
+RouterSnapshot RouterProcess::Snapshot() const {
+  const absl::Time now = MonotonicClock().Now();
+  return {.engine = engine_.Describe(now),
+          .topology_watchers = service_.topology_watchers(),
+          .version = REPRISE_VERSION,
+          .address = address_,
+          .uptime = now - started_,
+          .draining = draining_.load(std::memory_order_relaxed)};
+}
+
+telemetry::StatusSource RouterProcess::status() const {
+  return telemetry::SourceOf(
+      {.component = "router",
+       .version = REPRISE_VERSION,
+       .address = address_,
+       .calls = calls_.get(),
+       .ticks = &ticks_,
+       .draining = [this] { return draining_.load(std::memory_order_relaxed); },
+       .metrics = [this] { return ToFamilies(Snapshot()); },
+       .page = [this] { return ToPage(Snapshot()); }});
+}
+
 void RouterProcess::TickLoop() {
   absl::MutexLock lock(&mu_);
   do {
@@ -101,6 +137,7 @@ void RouterProcess::TickLoop() {
     engine_.Tick(MonotonicClock().Now());
     for (const auto& [id, watcher] : watchers_) watcher->Tick();
     service_.Tick();
+    ticks_.Ticked();
     mu_.Lock();
   } while (!mu_.AwaitWithTimeout(absl::Condition(&stopping_), limits::kRouterTickInterval));
 }

@@ -7,6 +7,8 @@
 
 #include <grpcpp/server.h>
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -22,8 +24,12 @@
 #include "proto/wire/caller.h"
 #include "proto/wire/credentials.h"
 #include "service/router/router_engine.h"
+#include "service/router/router_metrics.h"
 #include "service/router/router_service.h"
 #include "service/router/shard_watcher.h"
+#include "service/telemetry/rpc_durations.h"
+#include "service/telemetry/status_port.h"
+#include "service/telemetry/tick_watch.h"
 
 namespace reprise::router {
 
@@ -33,6 +39,7 @@ struct RouterProcessOptions {
   std::shared_ptr<const wire::Credentials> credentials;  // nullptr: plaintext
   wire::AccessPolicy access;
   cluster::Membership* membership = nullptr;   // REQUIRES: outlives the process
+  bool time_calls = false;                     // for the status port
   std::function<void(absl::string_view)> log;  // empty: nobody is told
 };
 
@@ -46,6 +53,9 @@ class RouterProcess {
 
   const std::string& address() const { return address_; }  // host:port as bound
 
+  // What the status port tells of this router. REQUIRES: the process outlives its use.
+  telemetry::StatusSource status() const;
+
   // Health turns NOT_SERVING, streams end, calls in flight have `grace`.
   void Stop(absl::Duration grace);
 
@@ -54,8 +64,13 @@ class RouterProcess {
   void OnMembers(const std::vector<cluster::Member>& members);
   void TickLoop();
   void FitWatchers();
+  RouterSnapshot Snapshot() const;
 
   const RouterProcessOptions options_;
+  const absl::Time started_;
+  std::atomic<bool> draining_{false};
+  telemetry::TickWatch ticks_;
+  std::unique_ptr<telemetry::RpcDurations> calls_;  // nullptr: they are not timed
   RouterEngine engine_;
   RouterService service_;
   std::string address_;

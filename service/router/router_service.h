@@ -32,6 +32,7 @@ class RouterService final : public v1::RouterService::CallbackService {
 
   // Called every kRouterTickInterval.
   void Tick() { watch_topology_.Tick(); }
+  size_t topology_watchers() const { return watch_topology_.watchers(); }
   // Ends the streams that never end by themselves.
   void EndStreams(const absl::Status& why) { watch_topology_.EndAll(why); }
 

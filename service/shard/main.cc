@@ -26,6 +26,7 @@
 #include "service/shard/shard_lanes.h"
 #include "service/shard/shard_peers.h"
 #include "service/shard/shard_service_server.h"
+#include "service/telemetry/status_port.h"
 
 namespace reprise::shard {
 namespace {
@@ -47,6 +48,7 @@ struct Flags {
   std::string nccl_library;
   double grace_seconds = absl::ToDoubleSeconds(limits::kStopGrace);
   process::TlsFlags tls;
+  telemetry::StatusPortOptions status;
 };
 
 constexpr char kFooter[] =
@@ -97,6 +99,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   flags.tls.AddTo(app);
   app.add_flag("--insecure", flags.insecure, "Serve plaintext on an address that is not loopback");
+  process::AddStatusFlags(app, flags.status.listen, flags.status.public_address);
   app.add_flag("--no-view", flags.no_view, "Offer no shared memory to clients on this machine");
   app.add_option(
          "--nccl", flags.nccl,
@@ -121,13 +124,18 @@ void KeepFreedMemory() {
   mallopt(M_TOP_PAD, limits::kMallocTopPadBytes);
 }
 
-void PrintServing(const Flags& flags, const std::string& address) {
+// `status`: nullptr when there is no status port.
+void PrintServing(const Flags& flags, const std::string& address,
+                  const telemetry::HttpServer* status) {
   if (flags.output == "json") {
-    const nlohmann::json line = {
+    nlohmann::json line = {
         {"shard_id", flags.id}, {"address", address}, {"pid", static_cast<int64_t>(getpid())}};
+    if (status != nullptr) line["status_address"] = status->address();
     std::printf("%s\n", line.dump().c_str());
   } else {
-    std::printf("shard %s serves %s (pid %d)\n", flags.id.c_str(), address.c_str(), getpid());
+    std::printf("shard %s serves %s%s (pid %d)\n", flags.id.c_str(), address.c_str(),
+                status == nullptr ? "" : absl::StrCat(", status ", status->address()).c_str(),
+                getpid());
   }
   std::fflush(stdout);
 }
@@ -187,6 +195,7 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   REPRISE_ASSIGN_OR_RETURN(const process::Security security, flags.tls.Open());
   REPRISE_RETURN_IF_ERROR(
       wire::CheckListenAddress(flags.listen, flags.insecure, security.credentials));
+  REPRISE_RETURN_IF_ERROR(telemetry::CheckStatusPort(flags.status));
   REPRISE_RETURN_IF_ERROR(CheckTier("--dram", flags.dram_bytes));
   REPRISE_RETURN_IF_ERROR(CheckTier("--hbm", flags.hbm_bytes));
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<HbmDevice> gpu, OpenGpu(flags));
@@ -214,11 +223,15 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
                              .credentials = security.credentials,
                              .access = security.access,
                              .replication = flags.replication,
+                             .time_calls = !flags.status.listen.empty(),
                              .peers = peers.get()};
   lanes->AddTo(options);
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<ShardServer> server,
                            ShardServer::Start(std::move(options), *engine));
-  PrintServing(flags, server->address());
+  // Ends before the server does, and answers while it drains.
+  REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<telemetry::HttpServer> status,
+                           telemetry::OpenStatusPort(flags.status, server->status()));
+  PrintServing(flags, server->address(), status.get());
 
   const int signal = stop_signals.Await();
   const absl::Time end = absl::Now() + absl::Seconds(flags.grace_seconds);

@@ -223,6 +223,9 @@ EngineDescription ShardEngineImpl::Describe(const Tenant& tenant) const {
   }
   for (const auto& [id, space] : spaces_) {
     description.blocks += space->blocks;
+    for (Level level = 0; level < pool_->levels(); ++level) {
+      description.tiers[level].blocks += policy_.tracked(GroupOf(id, level));
+    }
     if (space->tenant != tenant) continue;
     description.specs.push_back({.tenant = space->tenant,
                                  .fingerprint = space->fingerprint,
@@ -233,6 +236,7 @@ EngineDescription ShardEngineImpl::Describe(const Tenant& tenant) const {
   description.leases = leases_.size();
   description.reservations = reservations_.size();
   description.attachments = holdings_.size();
+  description.watchers = watchers_.size();
   description.counters = counters_.Snapshot();
   return description;
 }

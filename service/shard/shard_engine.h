@@ -58,7 +58,8 @@ struct TierUse {
   Tier tier = Tier::kDram;
   uint64_t capacity_bytes = 0;
   uint64_t used_bytes = 0;
-  bool lost = false;  // its device is: it holds no block and takes none until the shard restarts
+  uint64_t blocks = 0;  // stored there, of all tenants
+  bool lost = false;    // its device is: it holds no block and takes none until the shard restarts
 };
 
 using reprise::BlockEvent;
@@ -162,7 +163,7 @@ struct SpecUse {
 struct EngineDescription {
   std::vector<TierUse> tiers;
   std::vector<SpecUse> specs;
-  uint64_t blocks = 0, leases = 0, reservations = 0, attachments = 0;
+  uint64_t blocks = 0, leases = 0, reservations = 0, attachments = 0, watchers = 0;
   std::vector<std::pair<std::string, uint64_t>> counters;
 };
 

@@ -85,30 +85,25 @@ void ShardLanes::AddTo(ShardServerOptions& options) {
     if (nccl_end_ != nullptr) nccl_end_->EndAttachment(attachment);
     if (others) others(attachment);
   };
-  options.more_counters = [this, others = std::move(options.more_counters)] {
-    NamedCounters counters = Counters();
-    if (others) {
-      for (auto& counter : others()) counters.push_back(std::move(counter));
-    }
-    return counters;
-  };
+  options.lanes_use = [this] { return Use(); };
 }
 
-NamedCounters ShardLanes::Counters() const {
-  NamedCounters counters = view_host_.use().Named(LaneKind::kView);
-  const cluster::NcclShardEnd::Use nccl =
-      nccl_end_ == nullptr ? cluster::NcclShardEnd::Use{} : nccl_end_->use();
-  for (auto& counter : LaneUse{.blocks_read = nccl.blocks_read,
-                       .bytes_read = nccl.bytes_read,
-                       .blocks_written = nccl.blocks_written,
-                       .bytes_written = nccl.bytes_written}
-                           .Named(LaneKind::kNccl)) {
-    counters.push_back(std::move(counter));
+LanesUse ShardLanes::Use() const {
+  LanesUse use{.view = view_host_.use()};
+  if (nccl_end_ != nullptr) {
+    const cluster::NcclShardEnd::Use nccl = nccl_end_->use();
+    use.nccl = {.blocks_read = nccl.blocks_read,
+                .bytes_read = nccl.bytes_read,
+                .blocks_written = nccl.blocks_written,
+                .bytes_written = nccl.bytes_written};
+    use.nccl_links_served = nccl.links;
+    use.nccl_link_failures = nccl.link_failures;
   }
-  // Links that callers made to this shard, and that it made to its peers.
-  counters.emplace_back("nccl_links_served", nccl.links);
-  counters.emplace_back("nccl_links_made", nccl_ == nullptr ? 0 : nccl_->links());
-  return counters;
+  if (nccl_ != nullptr) {
+    use.nccl_links_made = nccl_->links();
+    use.nccl_link_failures += nccl_->link_failures();
+  }
+  return use;
 }
 
 std::string ShardLanes::Summary() const {

@@ -57,7 +57,7 @@ class ShardLanes {
   void OpenView(bool wanted);
   absl::Status OpenNccl(const ShardLanesOptions& options);
   std::vector<LaneKind> Offered() const;
-  NamedCounters Counters() const;
+  LanesUse Use() const;
 
   EngineExporter exporter_;
   CountedHost view_host_;

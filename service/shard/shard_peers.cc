@@ -41,13 +41,13 @@ ShardPeers::~ShardPeers() {
   engine_.OnCommitted(nullptr);
 }
 
-std::vector<std::pair<std::string, uint64_t>> ShardPeers::Counters() const {
-  std::vector<std::pair<std::string, uint64_t>> counters = replicator_->counters().Named();
-  for (auto& counter : puller_.counters().Named()) counters.push_back(std::move(counter));
-  for (auto& counter : drain_->progress().Named()) counters.push_back(std::move(counter));
-  counters.emplace_back("peer_failures_total", peers_.failures());
-  counters.emplace_back("peer_bytes_per_second", peers_.bytes_per_second());
-  return counters;
+PeersUse ShardPeers::use() const {
+  return {.known = peers_.count(),
+          .replication = replicator_->counters(),
+          .pulls = puller_.counters(),
+          .drain = drain_->progress(),
+          .failures = peers_.failures(),
+          .bytes_per_second = peers_.bytes_per_second()};
 }
 
 }  // namespace reprise::shard

@@ -21,6 +21,7 @@
 #include "service/shard/engine_source.h"
 #include "service/shard/engine_target.h"
 #include "service/shard/shard_engine.h"
+#include "service/shard/shard_snapshot.h"
 
 namespace reprise::shard {
 
@@ -46,8 +47,7 @@ class ShardPeers {
   // Ends what is under way with other shards.
   void Close() { peers_.Close(); }
 
-  // Name and value of each, for Describe.
-  std::vector<std::pair<std::string, uint64_t>> Counters() const;
+  PeersUse use() const;
 
  private:
   const std::unique_ptr<cluster::Membership> membership_;

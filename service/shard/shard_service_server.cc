@@ -12,6 +12,10 @@
 #include "proto/types/status_macros.h"
 #include "proto/wire/caller.h"
 #include "proto/wire/serving.h"
+#include "reprise/v1/admin.pb.h"
+#include "reprise/v1/peer.pb.h"
+#include "reprise/v1/shard.pb.h"
+#include "service/shard/shard_metrics.h"
 #include "service/shard/shard_peers.h"
 
 namespace reprise::shard {
@@ -35,7 +39,7 @@ ShardServer::ShardServer(ShardServerOptions options, ShardEngine& engine)
             .absent_lanes = std::move(options.absent_lanes),
             .host_id = lanes::ThisHostId(),
             .view_socket = std::move(options.view_socket),
-            .more_counters = std::move(options.more_counters),
+            .lanes_use = std::move(options.lanes_use),
             .on_detached = std::move(options.on_detached),
             .peers = options.peers,
             .start_draining = [this] { StartDraining(); },
@@ -65,12 +69,29 @@ absl::Status ShardServer::Listen(const ShardServerOptions& options) {
   for (const auto& service : more_services_) services.push_back(service.get());
   REPRISE_ASSIGN_OR_RETURN(
       wire::Listening listening,
-      wire::Listen(options.listen, services, v1::ShardService::service_full_name(),
-                   options.credentials));
+      wire::Listen({.listen = options.listen,
+                    .services = services,
+                    .name = v1::ShardService::service_full_name(),
+                    .credentials = options.credentials,
+                    .call_ended = options.time_calls ? TimeCalls() : nullptr}));
   server_ = std::move(listening.server);
   address_ = std::move(listening.address);
   ticker_ = std::thread([this] { TickLoop(); });
   return absl::OkStatus();
+}
+
+wire::CallEnded ShardServer::TimeCalls() {
+  std::vector<std::string> methods;
+  for (const google::protobuf::Descriptor* message :
+       {v1::LookupRequest::descriptor(), v1::DrainRequest::descriptor(),
+        v1::NcclOpenRequest::descriptor()}) {
+    for (std::string& method : wire::MethodsOf(*message->file())) {
+      methods.push_back(std::move(method));
+    }
+  }
+  calls_ = std::make_unique<telemetry::RpcDurations>(methods);
+  return [calls = calls_.get()](absl::string_view method, absl::StatusCode code,
+                                absl::Duration took) { calls->Ended(method, code, took); };
 }
 
 ShardServer::~ShardServer() {
@@ -88,6 +109,7 @@ void ShardServer::Stop(absl::Duration grace) {
     if (stopping_) return;
     stopping_ = true;
   }
+  ticks_.Stop();
   if (ticker_.joinable()) ticker_.join();
   if (server_ == nullptr) return;
   const absl::Time end = absl::Now() + grace;
@@ -102,12 +124,31 @@ void ShardServer::Stop(absl::Duration grace) {
   server_->Wait();
 }
 
+ShardSnapshot ShardServer::Snapshot() const {
+  ShardSnapshot snapshot = SnapshotOf(core_, Tenant{});
+  snapshot.address = address_;
+  return snapshot;
+}
+
+telemetry::StatusSource ShardServer::status() const {
+  return telemetry::SourceOf(
+      {.component = "shard",
+       .version = REPRISE_VERSION,
+       .address = address_,
+       .calls = calls_.get(),
+       .ticks = &ticks_,
+       .draining = [this] { return core_.draining.load(std::memory_order_acquire); },
+       .metrics = [this] { return ToFamilies(Snapshot()); },
+       .page = [this] { return ToPage(Snapshot()); }});
+}
+
 void ShardServer::TickLoop() {
   absl::Time next_beat = MonotonicClock().Now();
   absl::MutexLock lock(&mu_);
   while (!mu_.AwaitWithTimeout(absl::Condition(&stopping_), limits::kTickInterval)) {
     mu_.Unlock();
     service_.Tick();
+    ticks_.Ticked();
     if (MonotonicClock().Now() >= next_beat) {
       service_.Beat();
       next_beat += limits::kHeartbeatInterval;

@@ -22,12 +22,16 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "cluster/peer/nccl_shard_end.h"
+#include "proto/wire/call_times.h"
 #include "proto/wire/caller.h"
 #include "proto/wire/credentials.h"
 #include "service/shard/admin_service.h"
 #include "service/shard/handlers/shard_core.h"
 #include "service/shard/shard_engine.h"
 #include "service/shard/shard_service.h"
+#include "service/telemetry/rpc_durations.h"
+#include "service/telemetry/status_port.h"
+#include "service/telemetry/tick_watch.h"
 
 namespace reprise::shard {
 
@@ -42,7 +46,8 @@ struct ShardServerOptions {
   std::vector<AbsentLane> absent_lanes;               // shown by Describe
   std::string view_socket;                            // empty: no view lane
   AdmissionLimits admission;
-  std::function<NamedCounters()> more_counters;  // shown by Describe; may be empty
+  std::function<LanesUse()> lanes_use;  // of the lanes beside the stream; may be empty
+  bool time_calls = false;              // for the status port
   // Told of every attachment that ended, for lanes of their own; may be empty. Must not block.
   std::function<void(AttachmentId)> on_detached;
   // Makes the gRPC services of those lanes, which are served beside ShardService; may be empty.
@@ -69,12 +74,19 @@ class ShardServer {
   // Waits up to `grace` for what is in flight, then ends everything.
   void Stop(absl::Duration grace);
 
+  // What the status port tells of this shard. REQUIRES: the server outlives its use.
+  telemetry::StatusSource status() const;
+
  private:
   ShardServer(ShardServerOptions options, ShardEngine& engine);
   absl::Status Listen(const ShardServerOptions& options);
+  wire::CallEnded TimeCalls();
   void TickLoop();
 
+  ShardSnapshot Snapshot() const;
+
   ShardCore core_;
+  std::unique_ptr<telemetry::RpcDurations> calls_;  // nullptr: they are not timed
   ShardService service_;
   AdminService admin_;
   std::vector<std::unique_ptr<grpc::Service>> more_services_;
@@ -82,6 +94,7 @@ class ShardServer {
   std::unique_ptr<grpc::Server> server_;
   absl::Mutex mu_;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  telemetry::TickWatch ticks_;
   std::thread ticker_;
 };
 

@@ -180,7 +180,9 @@ int ServePeer(Amount amount, const std::string& listen, const std::string& comma
                                          : absl::NotFoundError("no such attachment");
       });
   const wire::Listening serving =
-      Must(wire::Listen(listen, {service.get()}, v1::PeerService::service_full_name()));
+      Must(wire::Listen({.listen = listen,
+                         .services = {service.get()},
+                         .name = v1::PeerService::service_full_name()}));
   std::printf("serves %s\n", serving.address.c_str());
   std::fflush(stdout);
   std::ifstream in(commands);

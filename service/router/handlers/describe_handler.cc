@@ -22,6 +22,10 @@ std::vector<std::pair<const char*, uint64_t>> Limits() {
       {"session_ttl_ms", ToMilliseconds(limits::kSessionTtl)},
       {"sessions_max", limits::kSessionsMax},
       {"shards_max", limits::kShardsMax},
+      {"status_connections_max", limits::kStatusConnectionsMax},
+      {"status_request_bytes_max", limits::kStatusRequestBytesMax},
+      {"status_request_timeout_ms", ToMilliseconds(limits::kStatusRequestTimeout)},
+      {"status_response_timeout_ms", ToMilliseconds(limits::kStatusResponseTimeout)},
       {"topology_watchers_max", limits::kTopologyWatchersMax},
   };
 }

@@ -2,11 +2,10 @@
 
 #include <utility>
 
-#include "proto/types/clock.h"
 #include "proto/types/limits.h"
 #include "proto/wire/enums.h"
 #include "proto/wire/spec.h"
-#include "service/shard/shard_peers.h"
+#include "service/shard/shard_snapshot.h"
 
 namespace reprise::shard {
 namespace {
@@ -44,6 +43,10 @@ NamedCounters Limits() {
       {"spec_text_bytes_max", limits::kSpecTextBytesMax},
       {"specs_per_attachment_max", limits::kSpecsPerAttachmentMax},
       {"specs_per_tenant_max", limits::kSpecsPerTenantMax},
+      {"status_connections_max", limits::kStatusConnectionsMax},
+      {"status_request_bytes_max", limits::kStatusRequestBytesMax},
+      {"status_request_timeout_ms", Milliseconds(limits::kStatusRequestTimeout)},
+      {"status_response_timeout_ms", Milliseconds(limits::kStatusResponseTimeout)},
       {"stream_age_max_ms", Milliseconds(limits::kByteStreamAgeMax)},
       {"stream_chunk_bytes_max", limits::kStreamChunkBytesMax},
       {"streams_per_connection_max", limits::kStreamsPerConnectionMax},
@@ -54,45 +57,43 @@ NamedCounters Limits() {
   };
 }
 
+void Append(NamedCounters& to, NamedCounters from) {
+  for (auto& counter : from) to.push_back(std::move(counter));
+}
+
 }  // namespace
 
 absl::Status DescribeHandler::Handle(const Tenant& tenant, const v1::ShardServiceDescribeRequest&,
                                      v1::ShardServiceDescribeResponse& response) {
-  const EngineDescription engine = core_.engine.Describe(tenant);
-  response.set_shard_id(core_.id.name);
-  response.set_version(REPRISE_VERSION);
+  const ShardSnapshot shard = SnapshotOf(core_, tenant);
+  response.set_shard_id(shard.id);
+  response.set_version(shard.version);
   response.set_incarnation(core_.incarnation);
-  response.set_uptime_ms(Milliseconds(MonotonicClock().Now() - core_.started));
-  response.set_draining(core_.draining.load(std::memory_order_acquire));
-  for (const TierUse& use : engine.tiers) {
+  response.set_uptime_ms(Milliseconds(shard.uptime));
+  response.set_draining(shard.draining);
+  for (const TierUse& use : shard.engine.tiers) {
     v1::ShardServiceDescribeResponse::TierUse* tier = response.add_tiers();
     tier->set_tier(wire::ToMessage(use.tier));
     tier->set_capacity_bytes(use.capacity_bytes);
     tier->set_used_bytes(use.used_bytes);
     tier->set_lost(use.lost);
   }
-  for (const SpecUse& use : engine.specs) {
+  for (const SpecUse& use : shard.engine.specs) {
     v1::ShardServiceDescribeResponse::Spec* spec = response.add_specs();
     spec->set_fingerprint(wire::ToBytes(use.fingerprint));
     *spec->mutable_spec() = wire::ToMessage(use.spec);
     spec->set_block_bytes(use.block_bytes);
     spec->set_blocks(use.blocks);
   }
-  response.set_blocks(engine.blocks);
-  response.set_leases(engine.leases);
-  response.set_reservations(engine.reservations);
-  response.set_attachments(engine.attachments);
-  NamedCounters counters = engine.counters;
-  counters.emplace_back("refused_overload", core_.admission->refused());
-  for (auto& counter : core_.stream_host.use().Named(LaneKind::kStream)) {
-    counters.push_back(std::move(counter));
-  }
-  if (core_.peers != nullptr) {
-    for (auto& counter : core_.peers->Counters()) counters.push_back(std::move(counter));
-  }
-  if (core_.more_counters) {
-    for (auto& counter : core_.more_counters()) counters.push_back(std::move(counter));
-  }
+  response.set_blocks(shard.engine.blocks);
+  response.set_leases(shard.engine.leases);
+  response.set_reservations(shard.engine.reservations);
+  response.set_attachments(shard.engine.attachments);
+  NamedCounters counters = shard.engine.counters;
+  counters.emplace_back("refused_overload", shard.refused_overload);
+  Append(counters, shard.stream.Named(LaneKind::kStream));
+  if (shard.peers.has_value()) Append(counters, shard.peers->Named());
+  if (core_.lanes_use) Append(counters, shard.lanes.Named());
   for (const auto& [name, value] : counters) {
     v1::ShardServiceDescribeResponse::Counter* counter = response.add_counters();
     counter->set_name(name);
@@ -103,8 +104,8 @@ absl::Status DescribeHandler::Handle(const Tenant& tenant, const v1::ShardServic
     limit->set_name(name);
     limit->set_value(value);
   }
-  for (const LaneKind lane : core_.lanes) response.add_lanes(wire::ToMessage(lane));
-  for (const AbsentLane& absent : core_.absent_lanes) {
+  for (const LaneKind lane : shard.lanes_offered) response.add_lanes(wire::ToMessage(lane));
+  for (const AbsentLane& absent : shard.lanes_absent) {
     v1::ShardServiceDescribeResponse::AbsentLane* lane = response.add_absent_lanes();
     lane->set_lane(wire::ToMessage(absent.lane));
     lane->set_why(absent.why);

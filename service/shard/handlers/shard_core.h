@@ -8,7 +8,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -20,18 +19,11 @@
 #include "service/shard/handlers/attachments.h"
 #include "service/shard/handlers/byte_streams.h"
 #include "service/shard/shard_engine.h"
+#include "service/shard/shard_snapshot.h"
 
 namespace reprise::shard {
 
 class ShardPeers;
-
-using NamedCounters = std::vector<std::pair<std::string, uint64_t>>;
-
-// A lane that this shard does not offer, and why not, for people.
-struct AbsentLane {
-  LaneKind lane = LaneKind::kStream;
-  std::string why;
-};
 
 struct ShardCore {
   ShardEngine& engine;
@@ -44,7 +36,7 @@ struct ShardCore {
   std::vector<AbsentLane> absent_lanes;
   std::string host_id;                            // boot id of this machine
   std::string view_socket;                        // empty: no view lane
-  std::function<NamedCounters()> more_counters;   // of what works beside the service; may be empty
+  std::function<LanesUse()> lanes_use;            // of the lanes beside the service; may be empty
   std::function<void(AttachmentId)> on_detached;  // may be empty
   ShardPeers* peers = nullptr;                    // nullptr: this shard is alone
   std::function<void()> start_draining;           // set by the server
