@@ -146,9 +146,24 @@ def test_a_shard_fits_its_memory_limit(overlay: Path | None) -> None:
     assert pool + 1 <= limit
 
 
-def test_probes_ask_for_names_that_health_knows() -> None:
-    serving = (DEPLOY.parent / "proto/wire/serving.h").read_text()
-    known = {"", *re.findall(r'kLivenessName\[\] = "(\w+)"', serving)}
-    asked = [c[probe]["grpc"].get("service", "") for c in containers()
-             for probe in ("readinessProbe", "livenessProbe")]
-    assert asked and set(asked) == known
+@pytest.mark.parametrize("overlay", ALL, ids=name_of)
+def test_probes_ask_the_status_port_for_paths_that_it_serves(overlay: Path | None) -> None:
+    pages = (DEPLOY.parent / "service/telemetry/status_pages.cc").read_text()
+    served = set(re.findall(r'request\.path == "(/\w+)"', pages))
+    for container in containers(overlay):
+        ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+        (listen,) = [a for a in container["args"] if a.startswith("--status-listen=")]
+        assert int(listen.rpartition(":")[2]) == ports["status"]
+        assert "--status-public" in container["args"]  # the kubelet asks at the pod's address
+        asked = {probe: container[probe]["httpGet"] for probe in container
+                 if probe.endswith("Probe")}
+        assert asked["readinessProbe"]["path"] == "/readyz"
+        assert asked["livenessProbe"]["path"] == "/livez"
+        for ask in asked.values():
+            assert ask["path"] in served and ask["port"] == "status"
+
+
+def test_a_shard_has_time_to_take_its_memory_before_it_is_judged() -> None:
+    (shard,) = [c for c in containers() if c["name"] == "shard"]
+    probe = shard["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 600
