@@ -40,9 +40,9 @@ REPRISE_EXPORT const char* reprise_version(void);
 
 /* ---- Client. `options_json`: {"router": "HOST:PORT" | ["HOST:PORT", ...], "shards": ["HOST:PORT",
  * ...] (instead of a router), "name": str, "timeout_ms": int, "threads": int, "lanes": ["stream",
- * "view", "nccl"], "gpu": int (whose memory blocks move from and to by NCCL), "nccl_library": str, "tls_ca": str,
- * "tls_cert": str, "tls_key": str (paths of PEM files; all three or none: plaintext),
- * "tls_server_id": [str, ...] (SPIFFE ids that servers have; none: host names)}.
+ * "view", "nccl"], "gpu": int (whose memory blocks move from and to by NCCL), "nccl_library": str,
+ * "tls_ca": str, "tls_cert": str, "tls_key": str (paths of PEM files; all three or none:
+ * plaintext), "tls_server_id": [str, ...] (SPIFFE ids that servers have; none: host names)}.
  * Unknown members are refused. Safe from any number of threads. Opens no connection before the
  * first call that needs one. */
 REPRISE_EXPORT reprise_code reprise_client_open(const char* options_json, reprise_client** client,

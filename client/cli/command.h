@@ -40,8 +40,8 @@ struct Common {
   bool json() const { return output == "json"; }
 };
 
-// Where the cluster is, --router, or $REPRISE_ROUTER; or --shard, once or more; and how it is spoken
-// to.
+// Where the cluster is (--router, or $REPRISE_ROUTER; or --shard, once or more), and how to speak
+// to it.
 struct Where {
   std::vector<std::string> routers;
   std::vector<std::string> shards;

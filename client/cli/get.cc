@@ -60,26 +60,28 @@ List Specs(const ClusterReport& report) {
     uint64_t blocks = 0;
     std::set<std::string> shards;
   };
-  std::map<std::string, Use> uses;
+  std::map<std::pair<std::string, std::string>, Use> uses;  // by tenant and fingerprint
   for (const ShardReport& shard : report.shards) {
     for (const auto& spec : shard.description.specs()) {
-      Use& use = uses[spec.fingerprint()];
+      Use& use = uses[{spec.tenant(), spec.fingerprint()}];
       use.spec = spec;
       use.blocks += spec.blocks();
       use.shards.insert(shard.shard_id);
     }
   }
-  List list{.head = {"FINGERPRINT", "BLOCK", "BLOCKS", "SHARDS", "SPEC"}, .rows = {}};
-  for (const auto& [fingerprint, use] : uses) {
+  List list{.head = {"FINGERPRINT", "BLOCK", "BLOCKS", "SHARDS", "TENANT", "SPEC"}, .rows = {}};
+  for (const auto& [name, use] : uses) {
+    const auto& [tenant, fingerprint] = name;
     const CacheSpec spec = wire::FromMessage(use.spec.spec());
     const std::string hex = HexOf(fingerprint);
     list.rows.push_back({hex.substr(0, kShortHex), HumanBytes(use.spec.block_bytes()),
-                         absl::StrCat(use.blocks), absl::StrCat(use.shards.size()),
+                         absl::StrCat(use.blocks), absl::StrCat(use.shards.size()), tenant,
                          DescribeSpec(spec)});
     list.json.push_back({{"fingerprint", hex},
                          {"block_bytes", use.spec.block_bytes()},
                          {"blocks", use.blocks},
                          {"shards", use.shards},
+                         {"tenant", tenant},
                          {"spec", DescribeSpec(spec)}});
   }
   return list;

@@ -116,7 +116,7 @@ struct ClientCore;
 
 class Client {
  public:
-  // Opens no connection. INVALID_ARGUMENT naming the option, or the certificate file, that is missing
+  // Opens no connection. INVALID_ARGUMENT naming the option or the certificate file that is missing
   // or wrong.
   static absl::StatusOr<std::unique_ptr<Client>> Create(ClientOptions options);
   static absl::StatusOr<std::unique_ptr<Client>> CreateWith(ClientOptions options,

@@ -1,8 +1,9 @@
 // One link per peer and tenant, made when it is needed, and a while of being left alone for a peer
 // that did not answer.
 //
-// Invariants: at most kPeerTenantsMax links to one peer, those used last; a peer that failed is tried again after kBreakerOpenMin, doubling up to
-// kBreakerOpenMax, and at once when its address changes; nobody waits for the end of a link.
+// Invariants: at most kPeerTenantsMax links to one peer, those used last; a peer that failed is
+// tried again after kBreakerOpenMin, doubling up to kBreakerOpenMax, and at once when its address
+// changes; nobody waits for the end of a link.
 //
 // Thread safety: all methods may be called from any thread. Get may block until its deadline.
 #pragma once
@@ -36,9 +37,9 @@ class PeerLinks {
       const Member& peer, const Tenant& tenant, absl::Time deadline)>;
   PeerLinks(Connect connect, const Clock& clock) : connect_(std::move(connect)), clock_(clock) {}
 
-  // A living link to `peer` that reads and writes `tenant`'s blocks. UNAVAILABLE (reason PEER_RESTING) without trying while the peer is
-  // left alone, or when it drains and is to be written to; else what connecting says. Anything but
-  // PEER_RESTING has been counted as a failure.
+  // A living link to `peer` that reads and writes `tenant`'s blocks. UNAVAILABLE (reason
+  // PEER_RESTING) without trying while the peer is left alone, or when it drains and is to be
+  // written to; else what connecting says. Anything but PEER_RESTING has been counted as a failure.
   absl::StatusOr<std::shared_ptr<ShardLink>> Get(const Member& peer, const Tenant& tenant,
                                                  PeerUse use, absl::Time deadline);
   // A call on a link of `peer` did not come back: its links are given up.

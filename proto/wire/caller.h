@@ -40,8 +40,8 @@ absl::StatusOr<Caller> CallerOf(const grpc::ServerContextBase& context, const Ac
 // The same from what the transport proved. Empty: it proved nothing.
 absl::StatusOr<Caller> CallerOf(absl::string_view spiffe_id, const AccessPolicy& policy);
 
-// PERMISSION_DENIED (reason OPERATORS_ALONE) unless the caller operates the cluster; `what` it wants
-// begins the sentence.
+// PERMISSION_DENIED (reason OPERATORS_ALONE) unless the caller operates the cluster; `what` it
+// wants begins the sentence.
 absl::Status CheckOperates(const Caller& caller, absl::string_view what);
 
 }  // namespace reprise::wire

@@ -16,6 +16,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
@@ -77,19 +78,18 @@ absl::StatusOr<Key> PrivateKey(const std::string& file) {
   return key;
 }
 
-std::vector<std::string> SpiffeIds(const X509* certificate) {
-  std::vector<std::string> ids;
+std::vector<std::string> UrisOf(const X509* certificate) {
+  std::vector<std::string> uris;
   const Names names(static_cast<GENERAL_NAMES*>(
       X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr)));
   for (int i = 0; names != nullptr && i < sk_GENERAL_NAME_num(names.get()); ++i) {
     const GENERAL_NAME* const name = sk_GENERAL_NAME_value(names.get(), i);
     if (name->type != GEN_URI) continue;
     const ASN1_IA5STRING* const uri = name->d.uniformResourceIdentifier;
-    std::string text(reinterpret_cast<const char*>(ASN1_STRING_get0_data(uri)),
-                     static_cast<size_t>(ASN1_STRING_length(uri)));
-    if (absl::StartsWith(text, kScheme)) ids.push_back(std::move(text));
+    uris.emplace_back(reinterpret_cast<const char*>(ASN1_STRING_get0_data(uri)),
+                      static_cast<size_t>(ASN1_STRING_length(uri)));
   }
-  return ids;
+  return uris;
 }
 
 absl::Time ExpiryOf(const X509* certificate) {
@@ -111,14 +111,15 @@ absl::StatusOr<Identity> ReadIdentity(const TlsOptions& options) {
     return Wrong("key", options.key_file,
                  absl::StrCat("is not the key of ", options.certificate_file));
   }
-  const std::vector<std::string> ids = SpiffeIds(certificate.get());
-  if (ids.size() != 1 || !CheckSpiffeId(ids[0]).ok()) {
+  const std::vector<std::string> uris = UrisOf(certificate.get());
+  if (uris.size() != 1 || !CheckSpiffeId(uris[0]).ok()) {
     return Wrong("certificate", options.certificate_file,
-                 absl::StrCat("has ", ids.size(),
-                              " valid SPIFFE ids: issue it with one, as a URI among its subject "
-                              "alternative names, e.g. spiffe://example.org/worker"));
+                 absl::StrCat("has ", uris.size(), " URIs among its subject alternative names (",
+                              absl::StrJoin(uris, ", ").substr(0, 200),
+                              "): issue it with one, its SPIFFE id, e.g. "
+                              "spiffe://example.org/worker"));
   }
-  return Identity{.spiffe_id = ids[0], .expires = ExpiryOf(certificate.get())};
+  return Identity{.spiffe_id = uris[0], .expires = ExpiryOf(certificate.get())};
 }
 
 absl::Status CheckSpiffeId(absl::string_view id) {

@@ -20,8 +20,9 @@ struct Identity {
 
 // Reads the three files as they are now. INVALID_ARGUMENT naming the file (reason TLS_FILES) when
 // one is missing or is not what it should be, when the key is not the certificate's, or when the
-// certificate has not exactly one SPIFFE id (a URI among its subject alternative names; SPIFFE's
-// X509-SVID, section 2). An expired certificate is no error here.
+// certificate has not exactly one URI among its subject alternative names, its SPIFFE id (SPIFFE's
+// X509-SVID, section 2; gRPC tells of none when there are more). An expired certificate is no error
+// here.
 absl::StatusOr<Identity> ReadIdentity(const TlsOptions& options);
 
 // OK for "spiffe://TRUST-DOMAIN" with or without a path, of at most kTenantBytesMax bytes; else

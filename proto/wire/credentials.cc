@@ -75,12 +75,17 @@ std::shared_ptr<grpc::ServerCredentials> ForServers(
 }  // namespace
 
 Credentials::Credentials(const TlsOptions& options, Identity identity)
-    : identity_(std::move(identity)) {
+    : options_(options), identity_(std::move(identity)) {
   const auto files = std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
       options.key_file, options.certificate_file, options.ca_file,
       static_cast<unsigned int>(absl::ToInt64Seconds(limits::kTlsReloadInterval)));
   channel_ = ForChannels(files, options.servers);
   server_ = ForServers(files);
+}
+
+absl::Time Credentials::Expires() const {
+  const absl::StatusOr<Identity> now = ReadIdentity(options_);
+  return now.ok() ? now->expires : absl::InfinitePast();
 }
 
 absl::StatusOr<std::shared_ptr<const Credentials>> Credentials::Load(const TlsOptions& options) {
@@ -90,6 +95,11 @@ absl::StatusOr<std::shared_ptr<const Credentials>> Credentials::Load(const TlsOp
   }
   REPRISE_ASSIGN_OR_RETURN(Identity identity, ReadIdentity(options));
   return std::shared_ptr<const Credentials>(new Credentials(options, std::move(identity)));
+}
+
+std::function<absl::Time()> ExpiryOf(std::shared_ptr<const Credentials> credentials) {
+  if (credentials == nullptr) return nullptr;
+  return [credentials = std::move(credentials)] { return credentials->Expires(); };
 }
 
 }  // namespace reprise::wire

@@ -10,10 +10,12 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/security/server_credentials.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "proto/types/tls_options.h"
 #include "proto/wire/certificate.h"
 
@@ -29,13 +31,19 @@ class Credentials {
   const std::shared_ptr<grpc::ServerCredentials>& server() const { return server_; }
   // As the files said when they were loaded.
   const Identity& identity() const { return identity_; }
+  // When the certificate that is in its file now ends; InfinitePast when it cannot be read.
+  absl::Time Expires() const;
 
  private:
   Credentials(const TlsOptions& options, Identity identity);
 
+  const TlsOptions options_;
   const Identity identity_;
   std::shared_ptr<grpc::ChannelCredentials> channel_;
   std::shared_ptr<grpc::ServerCredentials> server_;
 };
+
+// Expires of `credentials`, for whoever watches it; empty for nullptr.
+std::function<absl::Time()> ExpiryOf(std::shared_ptr<const Credentials> credentials);
 
 }  // namespace reprise::wire

@@ -124,6 +124,7 @@ telemetry::StatusSource RouterProcess::status() const {
        .address = address_,
        .calls = calls_.get(),
        .ticks = &ticks_,
+       .certificate_expires = wire::ExpiryOf(options_.credentials),
        .draining = [this] { return draining_.load(std::memory_order_relaxed); },
        .metrics = [this] { return ToFamilies(Snapshot()); },
        .page = [this] { return ToPage(Snapshot()); }});

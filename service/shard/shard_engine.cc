@@ -212,7 +212,7 @@ void ShardEngineImpl::OnCommitted(std::function<void(CommittedChain)> listener) 
   listener_ = std::move(shared);
 }
 
-EngineDescription ShardEngineImpl::Describe(const Tenant& tenant) const {
+EngineDescription ShardEngineImpl::Describe(const std::optional<Tenant>& tenant) const {
   EngineDescription description;
   absl::MutexLock lock(&mu_);
   for (Level level = 0; level < pool_->levels(); ++level) {
@@ -226,7 +226,7 @@ EngineDescription ShardEngineImpl::Describe(const Tenant& tenant) const {
     for (Level level = 0; level < pool_->levels(); ++level) {
       description.tiers[level].blocks += policy_.tracked(GroupOf(id, level));
     }
-    if (space->tenant != tenant) continue;
+    if (tenant.has_value() && space->tenant != *tenant) continue;
     description.specs.push_back({.tenant = space->tenant,
                                  .fingerprint = space->fingerprint,
                                  .spec = space->spec,

@@ -220,7 +220,8 @@ class ShardEngine : public lanes::LaneHost {
   // All of it, every block counted as new; nullopt: its end is not stored any more.
   virtual std::optional<CommittedChain> ChainTo(const ChainEnd& end) const = 0;
 
-  virtual EngineDescription Describe(const Tenant& tenant) const = 0;
+  // With the specs of one tenant; nullopt: of all.
+  virtual EngineDescription Describe(const std::optional<Tenant>& tenant) const = 0;
 
   // ---- Upkeep
   // Ends what is overdue: silent attachments, leases, reservations. The service calls it a few

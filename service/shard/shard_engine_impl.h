@@ -70,7 +70,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   void OnCommitted(std::function<void(CommittedChain)> listener) override;
   std::vector<ChainEnd> Chains() const override;
   std::optional<CommittedChain> ChainTo(const ChainEnd& end) const override;
-  EngineDescription Describe(const Tenant& tenant) const override;
+  EngineDescription Describe(const std::optional<Tenant>& tenant) const override;
   void Tick() override;
   void EvictToWatermark() override;
   void Quarantine(const Tenant& tenant, const Fingerprint& fingerprint, const BlockKey& key,

@@ -195,8 +195,7 @@ void AddPeers(std::vector<Family>& families, const PeersUse& peers) {
           .Add(static_cast<double>(copies.chains_done), {{"outcome", "done"}})
           .Add(static_cast<double>(copies.chains_short), {{"outcome", "short"}})
           .Add(static_cast<double>(copies.chains_dropped), {{"outcome", "dropped"}})
-          .Add(static_cast<double>(copies.chains_gone), {{"outcome", "gone"}})
-          .Add(static_cast<double>(copies.chains_refused), {{"outcome", "refused"}})));
+          .Add(static_cast<double>(copies.chains_gone), {{"outcome", "gone"}})));
   counter("reprise_replication_blocks_total", "Blocks copied to other shards as they were stored.",
           copies.blocks_copied);
   counter("reprise_replication_bytes_total", "Bytes of those copies.", copies.bytes_copied);

@@ -66,7 +66,7 @@ grpc::ServerUnaryReactor* ShardService::Serve(WorkKind kind, Weight weight, Hand
     const auto handle = [&]() -> absl::Status {
       if (context->IsCancelled()) return absl::CancelledError("the caller is gone");
       REPRISE_ASSIGN_OR_RETURN(const wire::Caller caller, wire::CallerOf(*context, core_.access));
-      return handler.Handle(caller.tenant, *request, *response);
+      return handler.Handle(caller, *request, *response);
     };
     const absl::Status status = handle();
     ticket.reset();

@@ -29,7 +29,8 @@ uint64_t RandomId() {
 }  // namespace
 
 ShardServer::ShardServer(ShardServerOptions options, ShardEngine& engine)
-    : core_{.engine = engine,
+    : credentials_(options.credentials),
+      core_{.engine = engine,
             .id = std::move(options.id),
             .replication = options.replication,
             .access = std::move(options.access),
@@ -72,7 +73,7 @@ absl::Status ShardServer::Listen(const ShardServerOptions& options) {
       wire::Listen({.listen = options.listen,
                     .services = services,
                     .name = v1::ShardService::service_full_name(),
-                    .credentials = options.credentials,
+                    .credentials = credentials_,
                     .call_ended = options.time_calls ? TimeCalls() : nullptr}));
   server_ = std::move(listening.server);
   address_ = std::move(listening.address);
@@ -137,6 +138,7 @@ telemetry::StatusSource ShardServer::status() const {
        .address = address_,
        .calls = calls_.get(),
        .ticks = &ticks_,
+       .certificate_expires = wire::ExpiryOf(credentials_),
        .draining = [this] { return core_.draining.load(std::memory_order_acquire); },
        .metrics = [this] { return ToFamilies(Snapshot()); },
        .page = [this] { return ToPage(Snapshot()); }});

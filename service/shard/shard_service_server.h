@@ -85,6 +85,7 @@ class ShardServer {
 
   ShardSnapshot Snapshot() const;
 
+  const std::shared_ptr<const wire::Credentials> credentials_;  // nullptr: plaintext
   ShardCore core_;
   std::unique_ptr<telemetry::RpcDurations> calls_;  // nullptr: they are not timed
   ShardService service_;

@@ -31,7 +31,7 @@ NamedCounters PeersUse::Named() const {
   return counters;
 }
 
-ShardSnapshot SnapshotOf(const ShardCore& core, const Tenant& tenant) {
+ShardSnapshot SnapshotOf(const ShardCore& core, const std::optional<Tenant>& tenant) {
   ShardSnapshot snapshot{.id = core.id.name,
                          .version = REPRISE_VERSION,
                          .uptime = MonotonicClock().Now() - core.started,

@@ -59,7 +59,7 @@ struct ShardSnapshot {
   std::string address;  // host:port that gRPC is served on
   absl::Duration uptime;
   bool draining = false;
-  EngineDescription engine;  // of `tenant`'s specs, and of all tenants' blocks
+  EngineDescription engine;  // specs as asked for, blocks of all tenants
   uint64_t refused_overload = 0;
   LaneUse stream;
   LanesUse lanes;
@@ -69,6 +69,7 @@ struct ShardSnapshot {
 };
 
 struct ShardCore;
-ShardSnapshot SnapshotOf(const ShardCore& core, const Tenant& tenant);
+// With the specs of one tenant, or of all.
+ShardSnapshot SnapshotOf(const ShardCore& core, const std::optional<Tenant>& tenant);
 
 }  // namespace reprise::shard

@@ -7,11 +7,23 @@
 
 namespace reprise::telemetry {
 
+namespace {
+
+Family CertificateExpiry(const std::function<absl::Time()>& expires) {
+  const absl::Time when = expires ? expires() : absl::InfinitePast();
+  return Gauge("reprise_tls_certificate_expiry_timestamp_seconds",
+               "When the certificate ends, since the epoch; 0: plaintext, or it cannot be read.",
+               when == absl::InfinitePast() ? 0.0 : static_cast<double>(absl::ToUnixSeconds(when)));
+}
+
+}  // namespace
+
 StatusSource SourceOf(ServerStatus server) {
   StatusSource source;
   source.metrics = [server] {
     std::vector<Family> families = server.metrics();
     if (server.calls != nullptr) families.push_back(server.calls->ToFamily());
+    families.push_back(CertificateExpiry(server.certificate_expires));
     for (Family& family : ProcessFamilies(ThisProcess(), server.component, server.version)) {
       families.push_back(std::move(family));
     }

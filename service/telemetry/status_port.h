@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "service/telemetry/http_server.h"
 #include "service/telemetry/metric_family.h"
 #include "service/telemetry/rpc_durations.h"
@@ -22,11 +23,12 @@ namespace reprise::telemetry {
 struct ServerStatus {
   std::string component;  // "shard"
   std::string version;
-  std::string address;                           // host:port that gRPC is served on
-  const RpcDurations* calls = nullptr;           // nullptr: they are not timed
-  const TickWatch* ticks = nullptr;              // REQUIRES: not nullptr
-  std::function<bool()> draining;                // wants no more calls
-  std::function<std::vector<Family>()> metrics;  // its own
+  std::string address;                              // host:port that gRPC is served on
+  const RpcDurations* calls = nullptr;              // nullptr: they are not timed
+  const TickWatch* ticks = nullptr;                 // REQUIRES: not nullptr
+  std::function<absl::Time()> certificate_expires;  // empty: plaintext
+  std::function<bool()> draining;                   // wants no more calls
+  std::function<std::vector<Family>()> metrics;     // its own
   std::function<StatusPage()> page;
 };
 StatusSource SourceOf(ServerStatus server);

@@ -27,7 +27,7 @@ MAY_INCLUDE = {
     "service/index": ("proto/types", "kernels", "service/index"),
     "service/eviction": ("proto/types", "kernels", "service/eviction"),
     "service/pool": ("proto/types", "kernels", "service/pool"),
-    "service/process": ("proto/types", "service/process"),
+    "service/process": ("proto/types", "proto/wire", "service/process"),
     "service/telemetry": ("proto/types", "kernels", "service/telemetry"),
     "service/tiers": (
         "proto/types", "kernels", "service/tiers", "service/pool", "service/eviction"),

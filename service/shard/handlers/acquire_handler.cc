@@ -5,10 +5,10 @@
 
 namespace reprise::shard {
 
-absl::Status AcquireHandler::Handle(const Tenant& tenant, const v1::AcquireRequest& request,
+absl::Status AcquireHandler::Handle(const wire::Caller& caller, const v1::AcquireRequest& request,
                                     v1::AcquireResponse& response) {
   const AttachmentId attachment(request.attachment_id());
-  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, tenant));
+  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, caller.tenant));
   REPRISE_ASSIGN_OR_RETURN(const std::vector<BlockKey> keys, UnpackKeys(request.keys(), "keys"));
   REPRISE_ASSIGN_OR_RETURN(
       const AcquireResult acquired,

@@ -12,7 +12,7 @@ namespace reprise::shard {
 class AcquireHandler {
  public:
   explicit AcquireHandler(ShardCore& core) : core_(core) {}
-  absl::Status Handle(const Tenant& tenant, const v1::AcquireRequest& request,
+  absl::Status Handle(const wire::Caller& caller, const v1::AcquireRequest& request,
                       v1::AcquireResponse& response);
 
  private:

@@ -5,12 +5,12 @@
 
 namespace reprise::shard {
 
-absl::Status CommitHandler::Handle(const Tenant& tenant, const v1::CommitRequest& request,
+absl::Status CommitHandler::Handle(const wire::Caller& caller, const v1::CommitRequest& request,
                                    v1::CommitResponse& response) {
   REPRISE_ASSIGN_OR_RETURN(const std::vector<Checksum128> checksums,
                            UnpackChecksums(request.checksums(), "checksums"));
   const AttachmentId attachment(request.attachment_id());
-  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, tenant));
+  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, caller.tenant));
   REPRISE_ASSIGN_OR_RETURN(
       const CommitResult committed,
       core_.engine.Commit(attachment, {.reservation = ReservationId(request.reservation_id()),

@@ -12,7 +12,7 @@ namespace reprise::shard {
 class CommitHandler {
  public:
   explicit CommitHandler(ShardCore& core) : core_(core) {}
-  absl::Status Handle(const Tenant& tenant, const v1::CommitRequest& request,
+  absl::Status Handle(const wire::Caller& caller, const v1::CommitRequest& request,
                       v1::CommitResponse& response);
 
  private:

@@ -1,5 +1,6 @@
 #include "service/shard/handlers/describe_handler.h"
 
+#include <optional>
 #include <utility>
 
 #include "proto/types/limits.h"
@@ -63,9 +64,12 @@ void Append(NamedCounters& to, NamedCounters from) {
 
 }  // namespace
 
-absl::Status DescribeHandler::Handle(const Tenant& tenant, const v1::ShardServiceDescribeRequest&,
+absl::Status DescribeHandler::Handle(const wire::Caller& caller,
+                                     const v1::ShardServiceDescribeRequest&,
                                      v1::ShardServiceDescribeResponse& response) {
-  const ShardSnapshot shard = SnapshotOf(core_, tenant);
+  // Whoever operates the cluster sees what everybody stores.
+  const ShardSnapshot shard =
+      SnapshotOf(core_, caller.operates ? std::nullopt : std::optional(caller.tenant));
   response.set_shard_id(shard.id);
   response.set_version(shard.version);
   response.set_incarnation(core_.incarnation);
@@ -84,6 +88,7 @@ absl::Status DescribeHandler::Handle(const Tenant& tenant, const v1::ShardServic
     *spec->mutable_spec() = wire::ToMessage(use.spec);
     spec->set_block_bytes(use.block_bytes);
     spec->set_blocks(use.blocks);
+    spec->set_tenant(use.tenant.name);
   }
   response.set_blocks(shard.engine.blocks);
   response.set_leases(shard.engine.leases);

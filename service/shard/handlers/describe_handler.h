@@ -12,7 +12,7 @@ namespace reprise::shard {
 class DescribeHandler {
  public:
   explicit DescribeHandler(ShardCore& core) : core_(core) {}
-  absl::Status Handle(const Tenant& tenant, const v1::ShardServiceDescribeRequest& request,
+  absl::Status Handle(const wire::Caller& caller, const v1::ShardServiceDescribeRequest& request,
                       v1::ShardServiceDescribeResponse& response);
 
  private:

@@ -7,7 +7,7 @@
 
 namespace reprise::shard {
 
-absl::Status ExplainHandler::Handle(const Tenant& tenant, const v1::ExplainRequest& request,
+absl::Status ExplainHandler::Handle(const wire::Caller& caller, const v1::ExplainRequest& request,
                                     v1::ExplainResponse& response) {
   REPRISE_ASSIGN_OR_RETURN(const Fingerprint fingerprint,
                            wire::FingerprintFromBytes(request.fingerprint(), "fingerprint"));
@@ -18,7 +18,7 @@ absl::Status ExplainHandler::Handle(const Tenant& tenant, const v1::ExplainReque
   }
   REPRISE_ASSIGN_OR_RETURN(
       const Explanation explanation,
-      core_.engine.Explain(tenant, fingerprint, keys, wire::Span(request.token_ids())));
+      core_.engine.Explain(caller.tenant, fingerprint, keys, wire::Span(request.token_ids())));
   response = wire::ToMessage(explanation);
   response.set_shard_id(core_.id.name);
   return absl::OkStatus();

@@ -12,7 +12,7 @@ namespace reprise::shard {
 class ExplainHandler {
  public:
   explicit ExplainHandler(ShardCore& core) : core_(core) {}
-  absl::Status Handle(const Tenant& tenant, const v1::ExplainRequest& request,
+  absl::Status Handle(const wire::Caller& caller, const v1::ExplainRequest& request,
                       v1::ExplainResponse& response);
 
  private:

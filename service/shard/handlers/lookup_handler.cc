@@ -5,10 +5,10 @@
 
 namespace reprise::shard {
 
-absl::Status LookupHandler::Handle(const Tenant& tenant, const v1::LookupRequest& request,
+absl::Status LookupHandler::Handle(const wire::Caller& caller, const v1::LookupRequest& request,
                                    v1::LookupResponse& response) {
   const AttachmentId attachment(request.attachment_id());
-  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, tenant));
+  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, caller.tenant));
   REPRISE_ASSIGN_OR_RETURN(const std::vector<BlockKey> keys, UnpackKeys(request.keys(), "keys"));
   REPRISE_ASSIGN_OR_RETURN(
       const LookupResult found,

@@ -12,7 +12,7 @@ namespace reprise::shard {
 class LookupHandler {
  public:
   explicit LookupHandler(ShardCore& core) : core_(core) {}
-  absl::Status Handle(const Tenant& tenant, const v1::LookupRequest& request,
+  absl::Status Handle(const wire::Caller& caller, const v1::LookupRequest& request,
                       v1::LookupResponse& response);
 
  private:

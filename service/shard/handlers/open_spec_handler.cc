@@ -8,10 +8,10 @@
 
 namespace reprise::shard {
 
-absl::Status OpenSpecHandler::Handle(const Tenant& tenant, const v1::OpenSpecRequest& request,
+absl::Status OpenSpecHandler::Handle(const wire::Caller& caller, const v1::OpenSpecRequest& request,
                                      v1::OpenSpecResponse& response) {
   const AttachmentId attachment(request.attachment_id());
-  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, tenant));
+  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, caller.tenant));
   if (!request.has_spec()) {
     return Refusal(absl::StatusCode::kInvalidArgument, "SPEC_UNSET",
                    "spec is unset: send the cache spec of the engine");

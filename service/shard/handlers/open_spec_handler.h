@@ -12,7 +12,7 @@ namespace reprise::shard {
 class OpenSpecHandler {
  public:
   explicit OpenSpecHandler(ShardCore& core) : core_(core) {}
-  absl::Status Handle(const Tenant& tenant, const v1::OpenSpecRequest& request,
+  absl::Status Handle(const wire::Caller& caller, const v1::OpenSpecRequest& request,
                       v1::OpenSpecResponse& response);
 
  private:

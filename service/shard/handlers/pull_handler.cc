@@ -37,7 +37,7 @@ grpc::ServerUnaryReactor* PullHandler::Open(grpc::CallbackServerContext* context
     const auto handle = [&]() -> absl::Status {
       if (context->IsCancelled()) return absl::CancelledError("the caller is gone");
       REPRISE_ASSIGN_OR_RETURN(const wire::Caller caller, wire::CallerOf(*context, core_.access));
-      return Handle(caller.tenant, *request, deadline, *response);
+      return Handle(caller, *request, deadline, *response);
     };
     const absl::Status status = handle();
     ticket.reset();
@@ -72,14 +72,15 @@ absl::StatusOr<cluster::ReplicationJob> PullHandler::JobOf(Tenant tenant,
   return job;
 }
 
-absl::Status PullHandler::Handle(const Tenant& caller, const v1::PullRequest& request,
+absl::Status PullHandler::Handle(const wire::Caller& caller, const v1::PullRequest& request,
                                  absl::Time deadline, v1::PullResponse& response) {
   if (core_.draining.load(std::memory_order_acquire)) {
     return Refusal(absl::StatusCode::kUnavailable, "DRAINING",
                    absl::StrCat("shard ", core_.id.name, " is about to stop: ask another one"));
   }
   REPRISE_ASSIGN_OR_RETURN(
-      Tenant tenant, core_.attachments.TenantOf(AttachmentId(request.attachment_id()), caller));
+      Tenant tenant,
+      core_.attachments.TenantOf(AttachmentId(request.attachment_id()), caller.tenant));
   REPRISE_ASSIGN_OR_RETURN(const cluster::ReplicationJob job, JobOf(std::move(tenant), request));
   if (core_.peers == nullptr) {
     return Refusal(

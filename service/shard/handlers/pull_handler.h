@@ -28,8 +28,8 @@ class PullHandler {
  private:
   absl::StatusOr<Admission::Ticket> Admit();
   absl::StatusOr<cluster::ReplicationJob> JobOf(Tenant tenant, const v1::PullRequest& request);
-  absl::Status Handle(const Tenant& caller, const v1::PullRequest& request, absl::Time deadline,
-                      v1::PullResponse& response);
+  absl::Status Handle(const wire::Caller& caller, const v1::PullRequest& request,
+                      absl::Time deadline, v1::PullResponse& response);
 
   ShardCore& core_;
   const std::shared_ptr<std::atomic<size_t>> under_way_;

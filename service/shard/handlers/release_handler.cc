@@ -7,7 +7,7 @@
 
 namespace reprise::shard {
 
-absl::Status ReleaseHandler::Handle(const Tenant& tenant, const v1::ReleaseRequest& request,
+absl::Status ReleaseHandler::Handle(const wire::Caller& caller, const v1::ReleaseRequest& request,
                                     v1::ReleaseResponse& response) {
   if (static_cast<size_t>(request.lease_ids_size()) > limits::kLeasesPerAttachmentMax) {
     return Refusal(absl::StatusCode::kInvalidArgument, "LEASE_IDS_TOO_MANY",
@@ -16,7 +16,7 @@ absl::Status ReleaseHandler::Handle(const Tenant& tenant, const v1::ReleaseReque
                                 limits::kLeasesPerAttachmentMax, ": send fewer"));
   }
   const AttachmentId attachment(request.attachment_id());
-  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, tenant));
+  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, caller.tenant));
   std::vector<LeaseId> leases;
   leases.reserve(static_cast<size_t>(request.lease_ids_size()));
   for (const uint64_t id : request.lease_ids()) leases.emplace_back(id);

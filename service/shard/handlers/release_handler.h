@@ -12,7 +12,7 @@ namespace reprise::shard {
 class ReleaseHandler {
  public:
   explicit ReleaseHandler(ShardCore& core) : core_(core) {}
-  absl::Status Handle(const Tenant& tenant, const v1::ReleaseRequest& request,
+  absl::Status Handle(const wire::Caller& caller, const v1::ReleaseRequest& request,
                       v1::ReleaseResponse& response);
 
  private:

@@ -4,10 +4,10 @@
 
 namespace reprise::shard {
 
-absl::Status RemoveHandler::Handle(const Tenant& tenant, const v1::RemoveRequest& request,
+absl::Status RemoveHandler::Handle(const wire::Caller& caller, const v1::RemoveRequest& request,
                                    v1::RemoveResponse& response) {
   const AttachmentId attachment(request.attachment_id());
-  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, tenant));
+  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, caller.tenant));
   REPRISE_ASSIGN_OR_RETURN(const std::vector<BlockKey> keys, UnpackKeys(request.keys(), "keys"));
   REPRISE_ASSIGN_OR_RETURN(
       const RemoveResult removed,

@@ -12,7 +12,7 @@ namespace reprise::shard {
 class RemoveHandler {
  public:
   explicit RemoveHandler(ShardCore& core) : core_(core) {}
-  absl::Status Handle(const Tenant& tenant, const v1::RemoveRequest& request,
+  absl::Status Handle(const wire::Caller& caller, const v1::RemoveRequest& request,
                       v1::RemoveResponse& response);
 
  private:

@@ -7,14 +7,14 @@
 
 namespace reprise::shard {
 
-absl::Status ReserveHandler::Handle(const Tenant& tenant, const v1::ReserveRequest& request,
+absl::Status ReserveHandler::Handle(const wire::Caller& caller, const v1::ReserveRequest& request,
                                     v1::ReserveResponse& response) {
   if (core_.draining.load(std::memory_order_acquire)) {
     return Refusal(absl::StatusCode::kUnavailable, "DRAINING",
                    absl::StrCat("shard ", core_.id.name, " is about to stop: write elsewhere"));
   }
   const AttachmentId attachment(request.attachment_id());
-  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, tenant));
+  REPRISE_RETURN_IF_ERROR(core_.attachments.Check(attachment, caller.tenant));
   REPRISE_ASSIGN_OR_RETURN(const std::vector<BlockKey> keys, UnpackKeys(request.keys(), "keys"));
   REPRISE_ASSIGN_OR_RETURN(
       const ReserveResult reserved,

@@ -12,7 +12,7 @@ namespace reprise::shard {
 class ReserveHandler {
  public:
   explicit ReserveHandler(ShardCore& core) : core_(core) {}
-  absl::Status Handle(const Tenant& tenant, const v1::ReserveRequest& request,
+  absl::Status Handle(const wire::Caller& caller, const v1::ReserveRequest& request,
                       v1::ReserveResponse& response);
 
  private:

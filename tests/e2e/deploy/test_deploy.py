@@ -54,6 +54,21 @@ def manifests(overlay: Path | None = None) -> list[dict[str, Any]]:
     return found
 
 
+MTLS = DEPLOY / "kustomize/components/mtls"
+
+
+def with_mtls() -> list[dict[str, Any]]:
+    """The base with the component, as an overlay has it that names it."""
+    found = manifests()
+    component = yaml.safe_load((MTLS / "kustomization.yaml").read_text())
+    for patch in component["patches"]:
+        target = (patch["target"]["kind"], patch["target"]["name"])
+        (document,) = [m for m in found if (m["kind"], m["metadata"]["name"]) == target]
+        for operation in yaml.safe_load((MTLS / patch["path"]).read_text()):
+            patched(document, operation)
+    return found + [d for name in component["resources"] for d in documents(MTLS / name)]
+
+
 OVERLAYS = sorted(p.parent for p in (DEPLOY / "kustomize/overlays").glob("*/kustomization.yaml"))
 ALL = [None, *OVERLAYS]
 
@@ -167,3 +182,31 @@ def test_a_shard_has_time_to_take_its_memory_before_it_is_judged() -> None:
     (shard,) = [c for c in containers() if c["name"] == "shard"]
     probe = shard["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 600
+
+
+def test_with_mtls_no_server_speaks_plaintext_and_each_has_its_certificate() -> None:
+    found = with_mtls()
+    certificates = {m["spec"]["secretName"]: m["spec"] for m in found
+                    if m["kind"] == "Certificate"}
+    issuers = {m["metadata"]["name"] for m in found if m["kind"] == "Issuer"}
+    assert {c["issuerRef"]["name"] for c in certificates.values()} <= issuers
+    servers = [m for m in found if m["kind"] in ("StatefulSet", "Deployment")]
+    assert len(servers) == 2
+    for server in servers:
+        kubernetes_validate.validate(server, "1.31", strict=True)
+        pod = server["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        flags = dict(a.split("=") for a in container["args"] if a.startswith("--tls-"))
+        assert "--insecure" not in container["args"]
+        assert set(flags) == {"--tls-ca", "--tls-cert", "--tls-key"}
+        program = Path(os.environ["REPRISE_BIN"]) / container["command"][0]
+        help_text = subprocess.run(
+            [program, "--help"], check=True, capture_output=True, text=True).stdout
+        assert all(flag in help_text for flag in flags)
+        # cert-manager's names for the files of a secret.
+        (mount,) = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == "tls"]
+        assert set(flags.values()) == {f"{mount}/{f}" for f in ("ca.crt", "tls.crt", "tls.key")}
+        (secret,) = [v["secret"]["secretName"] for v in pod["volumes"] if v["name"] == "tls"]
+        certificate = certificates[secret]
+        assert len([u for u in certificate["uris"] if u.startswith("spiffe://")]) == 1
+        assert set(certificate["usages"]) == {"server auth", "client auth"}

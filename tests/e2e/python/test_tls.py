@@ -1,6 +1,7 @@
 """A cluster that asks everybody who they are, with certificates as openssl makes them."""
 
 import json
+import ssl
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 import reprise
 from conftest import make_spec, random_blocks
 from demo.cluster import Cluster
+from status_port import serving
 
 FLEET, OPERATOR = "spiffe://test/reprise", "spiffe://test/ops"
 ACME, OTHER = "spiffe://test/acme", "spiffe://test/other"
@@ -128,6 +130,43 @@ def test_the_command_line_is_who_its_certificate_says(
     assert run(fleet, "get", "blocks").returncode == 0
     drained = run(fleet, "drain", "shard-0")
     assert drained.returncode == 0, drained.stderr
+
+
+def test_operators_see_what_everybody_stores_and_tenants_what_they_do(
+    binaries: Path, secure: Cluster, authority: Authority, prompt: Prompt
+) -> None:
+    def specs(tls: reprise.Tls) -> list[dict[str, object]]:
+        command = [binaries / "reprise", "get", "specs", "--router", secure.router, *flags(tls)]
+        answer = subprocess.run([*command, "--tls-server-id", FLEET, "-o", "json"], check=True,
+                                capture_output=True, text=True)  # fmt: skip
+        return list(json.loads(answer.stdout))
+
+    tenants = {name: authority.issue(name) for name in (ACME, OTHER)}
+    spec, keys = make_spec(), reprise.block_keys(prompt(32))
+    for tls in tenants.values():
+        with reprise.Client(router=secure.router, tls=tls) as client:
+            assert client.store(spec, keys, random_blocks(spec, 2)).stored == 2
+    assert {row["tenant"] for row in specs(authority.issue(FLEET))} == {ACME, OTHER}
+    assert {row["tenant"] for row in specs(tenants[ACME])} == {ACME}
+
+
+def test_the_end_of_the_certificate_is_told(
+    binaries: Path, authority: Authority, tmp_path: Path
+) -> None:
+    name = "reprise_tls_certificate_expiry_timestamp_seconds"
+    tls = authority.issue(FLEET)
+    ends = subprocess.run(["openssl", "x509", "-in", tls.certificate, "-noout", "-enddate"],
+                          check=True, capture_output=True, text=True).stdout  # fmt: skip
+    expected = ssl.cert_time_to_seconds(ends.strip().removeprefix("notAfter="))
+    for program in ("reprise-shard", "reprise-router"):
+        log = tmp_path / f"{program}.log"
+        with serving(binaries / program, *flags(tls), log=log) as server:
+            assert server.scrape().get(name) == expected
+            Path(tls.certificate).rename(f"{tls.certificate}.gone")
+            assert server.scrape().get(name) == 0
+            Path(f"{tls.certificate}.gone").rename(tls.certificate)
+        with serving(binaries / program, log=log) as plain:
+            assert plain.scrape().get(name) == 0
 
 
 @pytest.mark.parametrize("program", ["reprise-shard", "reprise-router"])

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
@@ -45,8 +46,8 @@ TEST_F(CertificateTest, SaysWhoItIsAndUntilWhen) {
 }
 
 TEST_F(CertificateTest, OtherNamesBesideTheIdDoNoHarm) {
-  const auto identity = ReadIdentity(authority_.Issue(
-      "more", {.names = "DNS:localhost,URI:https://example.org/x,URI:spiffe://test/more"}));
+  const auto identity = ReadIdentity(
+      authority_.Issue("more", {.names = "DNS:localhost,IP:127.0.0.1,URI:spiffe://test/more"}));
   ASSERT_TRUE(identity.ok()) << identity.status();
   EXPECT_EQ(identity->spiffe_id, "spiffe://test/more");
 }
@@ -80,11 +81,15 @@ TEST_F(CertificateTest, AnotherOnesKeyIsRefused) {
 
 TEST_F(CertificateTest, NoneOrSeveralIdsAreRefused) {
   EXPECT_THAT(Complaint(authority_.Issue("dns", {.names = "DNS:localhost"})),
-              HasSubstr("has 0 valid SPIFFE ids"));
+              HasSubstr("has 0 URIs"));
   EXPECT_THAT(Complaint(authority_.Issue("none", {})), HasSubstr("SPIFFE id"));
-  EXPECT_THAT(
-      Complaint(authority_.Issue("two", {.names = "URI:spiffe://test/a,URI:spiffe://test/b"})),
-      HasSubstr("has 2 valid SPIFFE ids"));
+  EXPECT_THAT(Complaint(authority_.Issue("other", {.names = "URI:https://example.org/x"})),
+              HasSubstr("(https://example.org/x)"));
+  for (const char* second : {"spiffe://test/b", "https://example.org/x"}) {
+    EXPECT_THAT(Complaint(authority_.Issue(
+                    "two", {.names = absl::StrCat("URI:spiffe://test/a,URI:", second)})),
+                HasSubstr("has 2 URIs"));
+  }
 }
 
 TEST_F(CertificateTest, NoFilesArePlaintextAndAServerHasToBeAnId) {
