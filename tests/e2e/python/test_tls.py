@@ -139,7 +139,7 @@ def test_operators_see_what_everybody_stores_and_tenants_what_they_do(
         command = [binaries / "reprise", "get", "specs", "--router", secure.router, *flags(tls)]
         answer = subprocess.run([*command, "--tls-server-id", FLEET, "-o", "json"], check=True,
                                 capture_output=True, text=True)  # fmt: skip
-        return list(json.loads(answer.stdout))
+        return list(json.loads(answer.stdout)["specs"])
 
     tenants = {name: authority.issue(name) for name in (ACME, OTHER)}
     spec, keys = make_spec(), reprise.block_keys(prompt(32))
