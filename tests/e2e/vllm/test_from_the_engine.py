@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
 
+import reprise  # noqa: E402
 from reprise.engines.vllm import digests, groups, keys, layout, settings, versions  # noqa: E402
 from reprise.engines.vllm.spec_from_engine import Part, parts_of_rank  # noqa: E402
 from vllm.v1.kv_cache_interface import (  # noqa: E402
@@ -365,6 +366,20 @@ def test_a_misspelt_setting_is_refused_by_name():
         settings.Settings.from_extra_config({})
     with pytest.raises(ValueError, match="load_timeout_ms is 'soon'"):
         settings.Settings.from_extra_config({"router": "x", "load_timeout_ms": "soon"})
+
+
+def test_a_server_is_who_its_certificate_says_or_speaks_plaintext() -> None:
+    files = {"tls_ca": "ca.pem", "tls_cert": "me.pem", "tls_key": "me.key"}
+    made = settings.Settings.from_extra_config(
+        {"router": "r:1", **files, "tls_server_id": "spiffe://x/reprise"}
+    )
+    assert made.client_arguments("n")["tls"] == reprise.Tls(
+        "ca.pem", "me.pem", "me.key", ("spiffe://x/reprise",)
+    )
+    plain = settings.Settings.from_extra_config({"router": "r:1"})
+    assert plain.client_arguments("n")["tls"] is None
+    with pytest.raises(ValueError, match="tls_key is missing"):
+        settings.Settings.from_extra_config({"router": "r:1", "tls_ca": "a", "tls_cert": "b"})
 
 
 def test_this_vllm_is_known_and_an_unknown_interface_is_one_clear_sentence(monkeypatch):
