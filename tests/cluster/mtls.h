@@ -7,6 +7,8 @@
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "proto/wire/credentials.h"
@@ -40,9 +42,12 @@ inline wire::AccessPolicy FleetPolicy() {
       .proven = true, .allowed = {"spiffe://test"}, .fleet = {kFleet}, .operators = {kOperator}};
 }
 
-inline PeeredShard::Options SecureShard(TestAuthority& authority, uint32_t replication = 1) {
-  return {
-      .replication = replication, .credentials = As(authority, kFleet), .access = FleetPolicy()};
+inline PeeredShard::Options SecureShard(TestAuthority& authority, uint32_t replication = 1,
+                                        std::string id = "") {
+  return {.id = std::move(id),
+          .replication = replication,
+          .credentials = As(authority, kFleet),
+          .access = FleetPolicy()};
 }
 
 inline absl::StatusOr<std::unique_ptr<cluster::ShardLink>> Attach(
@@ -54,5 +59,14 @@ inline absl::StatusOr<std::unique_ptr<cluster::ShardLink>> Attach(
                                       .tenant = Tenant{tenant}},
                                      absl::Now() + patience);
 }
+
+// One shard of the fleet, and the authority that its clients get their certificates of.
+class SecureShardTest : public ::testing::Test {
+ protected:
+  const std::string& address() { return shard_.shard().address(); }
+
+  TestAuthority authority_;
+  PeeredShard shard_{SecureShard(authority_, /*replication=*/1, "secure")};
+};
 
 }  // namespace reprise::testing

@@ -15,9 +15,8 @@ constexpr uint32_t kBlocks = 12;
 // A connection that is refused is tried again until then.
 constexpr absl::Duration kShort = absl::Seconds(1);
 
-class MtlsTest : public ::testing::Test {
+class MtlsTest : public SecureShardTest {
  protected:
-  const std::string& address() { return shard_.shard().address(); }
   bool Reaches(const std::shared_ptr<const wire::Credentials>& credentials,
                absl::Duration patience = kShort) {
     const auto link = Attach(address(), credentials, "", patience);
@@ -28,13 +27,7 @@ class MtlsTest : public ::testing::Test {
     return link.ok();
   }
 
-  TestAuthority authority_;
   TestAuthority another_;
-  PeeredShard shard_{[this] {
-    PeeredShard::Options options = SecureShard(authority_);
-    options.id = "secure";
-    return options;
-  }()};
 };
 
 TEST_F(MtlsTest, BothEndsHaveToShowWhoTheyAre) {
@@ -59,8 +52,7 @@ TEST_F(MtlsTest, AServerIsWhoTheClientWants) {
 }
 
 TEST_F(MtlsTest, WithoutAnIdTheHostsNameCounts) {
-  PeeredShard::Options options = SecureShard(authority_);
-  options.id = "named";
+  PeeredShard::Options options = SecureShard(authority_, 1, "named");
   options.credentials = Load(authority_.Issue(
       "named", {.names = absl::StrCat("URI:", kFleet, ",IP:127.0.0.1,DNS:localhost")}));
   PeeredShard named(options);
@@ -208,8 +200,7 @@ TEST_F(MtlsPeersTest, AChainIsPulledForTheTenantThatAsks) {
 
 TEST_F(MtlsPeersTest, APeerThatIsNotOfTheFleetIsToldNothing) {
   Start(/*replication=*/1);
-  PeeredShard::Options options = SecureShard(authority_);
-  options.id = "imposter";
+  PeeredShard::Options options = SecureShard(authority_, 1, "imposter");
   options.credentials = Load(authority_.IssueTo(kAcme), {kFleet});
   PeeredShard imposter(options);
   imposter.Meet({{.id = {"a"}, .address = shard(0).shard().address()},

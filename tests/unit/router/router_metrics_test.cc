@@ -4,26 +4,15 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/match.h"
+#include "tests/support/metric_values.h"
 
 namespace reprise::router {
 namespace {
 
 using cluster::ShardState;
 using telemetry::Family;
-using telemetry::Labels;
 using telemetry::MetricType;
-
-double ValueOf(const std::vector<Family>& families, const std::string& name,
-               const Labels& labels = {}) {
-  for (const Family& family : families) {
-    if (family.name != name) continue;
-    for (const telemetry::Sample& sample : family.samples) {
-      if (sample.labels == labels) return sample.value;
-    }
-  }
-  ADD_FAILURE() << name << " is not there";
-  return -1;
-}
+using testing::ValueOf;
 
 TEST(RouterMetrics, AFreshRouterHasEveryFamilyAtZero) {
   for (const Family& family : ToFamilies({})) {

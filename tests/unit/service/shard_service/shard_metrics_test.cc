@@ -8,25 +8,14 @@
 
 #include "absl/strings/match.h"
 #include "service/telemetry/counters.h"
+#include "tests/support/metric_values.h"
 
 namespace reprise::shard {
 namespace {
 
 using telemetry::Family;
-using telemetry::Labels;
 using telemetry::MetricType;
-
-double ValueOf(const std::vector<Family>& families, const std::string& name,
-               const Labels& labels = {}) {
-  for (const Family& family : families) {
-    if (family.name != name) continue;
-    for (const telemetry::Sample& sample : family.samples) {
-      if (sample.labels == labels) return sample.value;
-    }
-  }
-  ADD_FAILURE() << name << " is not there";
-  return -1;
-}
+using testing::ValueOf;
 
 std::set<std::string> SeriesOf(const std::vector<Family>& families) {
   std::set<std::string> series;
