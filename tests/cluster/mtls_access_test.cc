@@ -1,5 +1,5 @@
-// Every RPC that shards and routers serve, asked by everybody: the tables are taken from the protos,
-// so that a new RPC is in them.
+// Every RPC that shards and routers serve, asked by everybody: the tables are taken from the
+// protos, so that a new RPC is in them.
 #include <google/protobuf/descriptor.h>
 
 #include <map>
