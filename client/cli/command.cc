@@ -45,7 +45,7 @@ void AddCommon(CLI::App& app, Common& common) {
       ->capture_default_str();
 }
 
-void AddTls(CLI::App& app, TlsOptions& tls) {
+void AddTlsFiles(CLI::App& app, TlsOptions& tls) {
   app.add_option("--tls-ca", tls.ca_file,
                  "PEM file of the authorities that are believed; this and the next two: mTLS")
       ->envname("REPRISE_TLS_CA");
@@ -53,10 +53,6 @@ void AddTls(CLI::App& app, TlsOptions& tls) {
       ->envname("REPRISE_TLS_CERT");
   app.add_option("--tls-key", tls.key_file, "PEM file of its private key")
       ->envname("REPRISE_TLS_KEY");
-  app.add_option("--tls-server-id", tls.servers,
-                 "SPIFFE id that servers have; again for more; default: their certificates name "
-                 "the host")
-      ->envname("REPRISE_TLS_SERVER_ID");
 }
 
 void AddWhere(CLI::App& app, Where& where) {
@@ -67,7 +63,11 @@ void AddWhere(CLI::App& app, Where& where) {
   app.add_option("--timeout", where.timeout_s, "seconds to wait for answers")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  AddTls(app, where.tls);
+  AddTlsFiles(app, where.tls);
+  app.add_option("--tls-server-id", where.tls.servers,
+                 "SPIFFE id that servers have; again for more; default: their certificates name "
+                 "the host")
+      ->envname("REPRISE_TLS_SERVER_ID");
 }
 
 absl::Status CheckWhere(const Where& where) {

@@ -50,7 +50,8 @@ struct Where {
 };
 
 void AddCommon(CLI::App& app, Common& common);
-void AddTls(CLI::App& app, TlsOptions& tls);
+// The three files; which servers are believed is AddWhere's.
+void AddTlsFiles(CLI::App& app, TlsOptions& tls);
 void AddWhere(CLI::App& app, Where& where);
 // INVALID_ARGUMENT with what to do when neither was given.
 absl::Status CheckWhere(const Where& where);

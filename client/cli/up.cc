@@ -370,7 +370,7 @@ Registered AddUp(CLI::App& app) {
                    "shard i listens on this port + i; 0: any free ones")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
-  AddTls(*command, options->tls);
+  AddTlsFiles(*command, options->tls);
   command->add_flag("--status", options->status,
                     "give each a status port with /metrics, and print where it is");
   command->add_option("--folder", options->folder,

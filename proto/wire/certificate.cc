@@ -7,6 +7,7 @@
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
+#include <cerrno>
 #include <cstring>
 #include <ctime>
 #include <fstream>
@@ -52,7 +53,7 @@ absl::StatusOr<Bio> Open(absl::string_view role, const std::string& file) {
   std::ifstream stream(file, std::ios::binary);
   const std::string text((std::istreambuf_iterator<char>(stream)),
                          std::istreambuf_iterator<char>());
-  if (!stream.good() && text.empty()) {
+  if (!stream.is_open()) {
     return Wrong(role, file, absl::StrCat("cannot be read: ", std::strerror(errno)));
   }
   Bio bio(BIO_new(BIO_s_mem()));
