@@ -16,7 +16,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
 
 import reprise  # noqa: E402
-from reprise.engines.vllm import digests, groups, keys, layout, settings, versions  # noqa: E402
+from reprise.engines import digests  # noqa: E402
+from reprise.engines.vllm import groups, keys, layout, settings, versions  # noqa: E402
 from reprise.engines.vllm.spec_from_engine import Part, parts_of_rank  # noqa: E402
 from vllm.v1.kv_cache_interface import (  # noqa: E402
     FullAttentionSpec,

@@ -32,8 +32,9 @@ from vllm.v1.kv_offload.base import (
 from vllm.v1.kv_offload.tiering.base import JobResult, SecondaryTierManager, TransferJob
 
 from reprise import CacheSpec, Client, Tls
+from reprise.engines import digests
 
-from . import digests, hints, keys
+from . import hints, keys
 
 logger = logging.getLogger("vllm.reprise")
 
@@ -70,13 +71,7 @@ def chunk_spec(offloading_spec: Any, chunk_bytes: int, group: int, scope: str) -
     config = offloading_spec.config
     tokens = offloading_spec.tokens_per_block[group] * offloading_spec.blocks_per_chunk
     layers, block_tokens, row = opaque_shape(chunk_bytes, tokens)
-    name = config.model.name
-    revision = ""
-    if os.path.exists(name):
-        name, revision = (
-            os.path.basename(os.path.normpath(name)),
-            "weights " + digests.folder_digest(name),
-        )
+    name, revision = digests.checkpoint_identity(config.model.name)
     parallel = config.parallel
     names = config.groups[group].layer_names
     layout = (

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from . import digests, keys, lookup
-from .explain import MissExplainer
+from reprise.engines import digests
+from reprise.engines.miss_explainer import MissExplainer
+
+from . import keys, lookup
 from .hints import RequestHints, read_hints
 from .messages import GroupBlocks, Load, RankParts, Save, StepMetadata, Variant, WorkerReport
 from .metrics import RepriseStats
@@ -81,7 +83,7 @@ class SchedulerSide:
         self._leftovers = lookup.Leftovers()
         self._epoch = ""
         self._loras: dict[str, str] = {}
-        self._explainer = MissExplainer(client, settings.explain_interval_ms / 1000)
+        self._explainer = MissExplainer(client, settings.explain_interval_ms / 1000, logger)
 
     # ---- Start
 
@@ -201,7 +203,8 @@ class SchedulerSide:
                 tracked.request.block_hashes, part.group.block_tokens, tracked.request.num_tokens
             )
             self._explainer.consider(
-                part.variant(tracked.variant.lora_digest, tracked.variant.epoch), packed
+                part.variant(tracked.variant.lora_digest, tracked.variant.epoch),
+                keys.as_array(packed),
             )
 
     # ---- Loads

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any
 
+from reprise.engines import digests
+from reprise.engines.torch_dtypes import dtype_of
 from reprise.spec import CacheSpec
 
-from . import digests, keys, layout
+from . import keys, layout
 from .groups import Group
 from .settings import Settings
-
-TORCH_NAMES = {
-    "torch.float32": "f32",
-    "torch.float16": "f16",
-    "torch.bfloat16": "bf16",
-    "torch.float8_e4m3fn": "f8_e4m3",
-    "torch.float8_e5m2": "f8_e5m2",
-    "torch.uint8": "i8",
-    "torch.int8": "i8",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -60,11 +50,7 @@ def model_identity(vllm_config: Any, settings: Settings) -> tuple[str, str]:
     lie.
     """
     config = vllm_config.model_config
-    name = settings.model or config.model
-    revision = settings.revision
-    if os.path.exists(config.model):
-        name = settings.model or os.path.basename(os.path.normpath(config.model))
-        revision = revision or "weights " + digests.folder_digest(config.model)
+    name, revision = digests.checkpoint_identity(config.model, settings.model, settings.revision)
     if not revision:
         revision = getattr(config.hf_config, "_commit_hash", None) or config.revision or ""
     load_format = str(getattr(vllm_config.load_config, "load_format", "auto"))
@@ -85,23 +71,6 @@ def numerics(vllm_config: Any) -> str:
     if getattr(config, "quantization", None):
         parts.append(f"quantization={config.quantization}")
     return " ".join(parts)
-
-
-def rope_digest(hf_config: Any) -> str:
-    """Digest of the position encoding's parameters, under all the names that models give them."""
-    names = (
-        "rope_theta",
-        "rope_scaling",
-        "rope_parameters",
-        "partial_rotary_factor",
-        "rope_local_base_freq",
-        "original_max_position_embeddings",
-        "rotary_dim",
-        "rotary_pct",
-        "rope_interleave",
-    )
-    values = {n: getattr(hf_config, n, None) for n in names}
-    return digests.value_digest({n: v for n, v in values.items() if v is not None})
 
 
 def check_scales(vllm_config: Any) -> None:
@@ -143,7 +112,7 @@ def parts_of_rank(
         tensor_parallel_rank=tp_rank // replicas,
         pipeline_parallel_size=pp_size,
         pipeline_parallel_rank=pp_rank,
-        rope_digest=rope_digest(vllm_config.model_config.hf_text_config),
+        rope_digest=digests.rope_digest(vllm_config.model_config.hf_text_config),
         key_scheme=keys.key_scheme(
             vllm_config.cache_config.prefix_caching_hash_algo, tokens_per_hash
         ),
@@ -215,7 +184,7 @@ def _read(
         strides,
         element_bytes,
         backend=backend,
-        dtype=TORCH_NAMES.get(str(tensor.dtype), "i8"),
+        dtype=dtype_of(tensor.dtype),
         isa=str(getattr(layer, "isa", "") or ""),
         head_size=getattr(spec, "head_size", 0),
         head_size_v=getattr(spec, "head_size_v", 0),

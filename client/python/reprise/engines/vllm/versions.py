@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
+
+from reprise.engines.interface import absent
 
 TESTED_SERIES = ("0.32",)
 
@@ -66,20 +67,6 @@ def missing_parts() -> list[str]:
     return [
         f"{module}.{name}" for module, names in NEEDED.items() for name in absent(module, names)
     ]
-
-
-def absent(module: str, names: tuple[str, ...]) -> list[str]:
-    """Those of `names` ("Class" or "Class.member") that the module lacks."""
-    try:
-        found = importlib.import_module(module)
-    except ImportError:
-        return list(names)
-    lacking = []
-    for name in names:
-        owner, _, member = name.partition(".")
-        if not hasattr(found, owner) or (member and not hasattr(getattr(found, owner), member)):
-            lacking.append(name)
-    return lacking
 
 
 def check(version: str | None = None) -> None:

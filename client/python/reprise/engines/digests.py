@@ -1,5 +1,5 @@
-"""Digests of what K/V depends on besides the tokens: the weights, the position encoding, a LoRA
-adapter.
+"""What K/V depends on besides the tokens, as an engine's launch arguments name it: the checkpoint, its
+weights, the position encoding, a LoRA adapter.
 
 A local folder has no revision that a name could carry, and two folders of one name may hold other
 weights: their digest reads the configuration whole and samples every weights file evenly, which
@@ -69,3 +69,33 @@ def value_digest(value: Any) -> str:
     """
     text = json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def checkpoint_identity(path: str, model: str = "", revision: str = "") -> tuple[str, str]:
+    """(model, revision) of a checkpoint that an engine loads from `path`, a folder or a hub's name;
+    `model` and `revision` are what the user calls it instead. Folders that hold the same weights
+    are the same model wherever they lie.
+    """
+    if not os.path.exists(path):
+        return model or path, revision
+    name = model or os.path.basename(os.path.normpath(path))
+    return name, revision or "weights " + folder_digest(path)
+
+
+ROPE_PARAMETERS = (
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "partial_rotary_factor",
+    "rope_local_base_freq",
+    "original_max_position_embeddings",
+    "rotary_dim",
+    "rotary_pct",
+    "rope_interleave",
+)
+
+
+def rope_digest(hf_config: Any) -> str:
+    """Digest of the position encoding's parameters, under all the names that models give them."""
+    values = {name: getattr(hf_config, name, None) for name in ROPE_PARAMETERS}
+    return value_digest({name: value for name, value in values.items() if value is not None})
