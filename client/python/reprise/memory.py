@@ -331,8 +331,9 @@ class PagedPlan:
         self.page_tokens = page_tokens
         self._client = client
         self._owners = owners
-        self._handle = client._open_plan(spec, rows, page_tokens, self.device)
-        client._adopt(self)
+        with client._call():
+            self._handle = client._open_plan(spec, rows, page_tokens, self.device)
+            client._adopt(self)
 
     @property
     def handle(self) -> int:

@@ -156,23 +156,23 @@ class Run:
         self, loan: Loan, first: int, count: int, timeout: float | None
     ) -> Operation[FetchResult]:
         limit = _abi.microseconds(timeout)
-        self._client._require_usable()
-        if count == 0:
-            return Operation.finished(self._client, FetchResult(blocks=0))
-        if not self._handle:
-            raise ValueError("this run is released")
-        handle, error = ctypes.c_void_p(), _abi.Error()
-        code = _abi.library().reprise_fetch_start_on(
-            self._handle, first, count, ctypes.byref(loan.struct), limit,
-            ctypes.byref(handle), ctypes.byref(error),
-        )  # fmt: skip
-        refused = _abi.refusal(code, error)
-        if refused is not None or not handle.value:
-            return Operation.finished(self._client, FetchResult(blocks=0, error=refused))
-        # The operation keeps the run, and so its leases, alive.
-        operation = Operation(self._client, handle.value, _take_fetch, (loan, self))
-        self._fetches.add(operation)
-        return operation
+        with self._client._call():
+            if count == 0:
+                return Operation.finished(self._client, FetchResult(blocks=0))
+            if not self._handle:
+                raise ValueError("this run is released")
+            handle, error = ctypes.c_void_p(), _abi.Error()
+            code = _abi.library().reprise_fetch_start_on(
+                self._handle, first, count, ctypes.byref(loan.struct), limit,
+                ctypes.byref(handle), ctypes.byref(error),
+            )  # fmt: skip
+            refused = _abi.refusal(code, error)
+            if refused is not None or not handle.value:
+                return Operation.finished(self._client, FetchResult(blocks=0, error=refused))
+            # The operation keeps the run, and so its leases, alive.
+            operation = Operation(self._client, handle.value, _take_fetch, (loan, self))
+            self._fetches.add(operation)
+            return operation
 
 
 def _take_fetch(handle: int) -> FetchResult:

@@ -16,6 +16,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[3]
 sys.path.append(str(ROOT / "client" / "python"))  # the demo; an installed reprise goes first
 sys.path.append(str(pathlib.Path(__file__).parent))
+sys.path.append(str(ROOT / "tests" / "e2e" / "support"))
 
 try:
     import vllm

@@ -4,17 +4,8 @@ answers are held to.
 
 from __future__ import annotations
 
-import random
-
 from demo.vllm_fleet import Answer, Server
-
-VOCABULARY = range(300, 2000)  # no special token, no single byte
-
-
-def words(seed: str, count: int) -> list[int]:
-    """Token ids that depend on the seed alone."""
-    return random.Random(seed).choices(VOCABULARY, k=count)
-
+from prompts import words
 
 def alone(server: Server, prompt: list[int], tokens: int, salt: str = "control") -> Answer:
     """What the server answers with its own prefix cache and nothing of Reprise."""

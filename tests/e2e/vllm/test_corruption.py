@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import mmap
-import pathlib
 import time
 
-import numpy as np
 import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
 
 from conversation import alone, words  # noqa: E402
 from shard_api import describe  # noqa: E402
+from shard_memory import PAGE, flip, pool, written  # noqa: E402
 
-PAGE = mmap.PAGESIZE
 BLOCKS = 20
-
-
-def pool(pid: int) -> dict[int, np.ndarray]:
-    """The memory that a shard keeps blocks in: address of each extent, and its bytes."""
-    found = {}
-    with open(f"/proc/{pid}/mem", "rb", 0) as memory:
-        for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines():
-            if "memfd:reprise-extent" in line:
-                begin, end = (int(x, 16) for x in line.split()[0].split("-"))
-                memory.seek(begin)
-                found[begin] = np.frombuffer(memory.read(end - begin), dtype=np.uint8)
-    return found
-
-
-def written(before: dict[int, np.ndarray], after: dict[int, np.ndarray]) -> list[int]:
-    """Addresses of the pages that changed."""
-    pages = []
-    for address, now in after.items():
-        old = before.get(address, np.zeros_like(now))
-        changed = np.flatnonzero((now != old).reshape(-1, PAGE).any(axis=1))
-        pages += [address + int(page) * PAGE for page in changed]
-    return pages
-
-
-def flip(pid: int, address: int) -> None:
-    with open(f"/proc/{pid}/mem", "r+b", 0) as memory:
-        memory.seek(address)
-        byte = memory.read(1)[0]
-        memory.seek(address)
-        memory.write(bytes([byte ^ 0x10]))
 
 
 def test_a_flipped_byte_is_recomputed_and_counted(pair, cache):

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,29 @@ def test_a_closed_client_says_so() -> None:
         with pytest.raises(reprise.RepriseError, match="closed") as caught:
             call()
         assert caught.value.code_name == "FAILED_PRECONDITION"
+
+
+def test_a_client_that_closes_waits_for_the_calls_of_other_threads() -> None:
+    for _ in range(30):
+        client = reprise.Client(shards=[NOBODY], timeout=0.05)
+        refused: list[str] = []
+
+        def call(client: reprise.Client = client, refused: list[str] = refused) -> None:
+            while True:
+                try:
+                    client.explain(SPEC, KEYS)
+                except reprise.RepriseError as error:
+                    if error.code_name == "FAILED_PRECONDITION":
+                        refused.append(str(error))
+                        return
+
+        threads = [threading.Thread(target=call) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        client.close()
+        for thread in threads:
+            thread.join()
+        assert len(refused) == 4 and all("closed" in why for why in refused)
 
 
 def test_a_client_from_before_a_fork_says_so_and_leaves_its_parent_alone(

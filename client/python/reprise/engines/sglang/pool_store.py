@@ -55,6 +55,7 @@ class PoolStore:
         """
         run = self._acquire(chain, first, self._settings.lookup_timeout_ms / 1000)
         found = max(0, run.blocks - first)
+        logger.debug("pages [%d, %d): %d stored", first, len(chain), found)
         if found:
             self._held.hold(Held(chain, run))
         else:
@@ -102,6 +103,7 @@ class PoolStore:
             self.spec, chain, self._plan, pages, first=first, timeout=self._left(deadline)
         )
         self._traffic.saved(result.stored, result.bytes, time.monotonic() - begun)
+        logger.debug("pages [%d, %d): %s", first, len(chain), result)
         if result.error:
             self._complaints.tell("save", "Reprise did not store all pages: %s", result.error)
         return result.stored + result.present

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
 from typing import Any
 
 from reprise.engines import digests
@@ -29,8 +30,15 @@ class Checkpoint:
     numerics: str  # what changes K and V's values besides the weights as stored
 
 
+def server_arguments() -> Any:
+    """What this process's server was started with, as SGLang resolved it: a member per argument."""
+    from sglang.srt.runtime_context import get_context
+
+    return types.SimpleNamespace(**get_context().resolved_server_args_dict())
+
+
 def read_checkpoint(args: Any, settings: Settings) -> Checkpoint:
-    """`args`: SGLang's server arguments."""
+    """`args`: see server_arguments."""
     from sglang.srt.utils.hf_transformers_utils import get_config
 
     overrides = json.loads(args.json_model_override_args or "{}")
@@ -51,13 +59,6 @@ def read_checkpoint(args: Any, settings: Settings) -> Checkpoint:
         numerics.append(f"overrides={digests.value_digest(overrides)[:16]}")
     text = getattr(config, "get_text_config", lambda: config)()
     return Checkpoint(model, revision, digests.rope_digest(text), " ".join(numerics))
-
-
-def weight_version() -> str:
-    """What the server calls its weights now: an update of them may name another one."""
-    from sglang.srt.runtime_context import get_serving
-
-    return str(get_serving().weight_version or "")
 
 
 def spec_of(

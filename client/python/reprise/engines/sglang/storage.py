@@ -31,10 +31,12 @@ from reprise.client import Client
 from . import server_spec
 from .chains import chain_of
 from .complaints import Complaints
+from .hooks import pass_whole_prefixes
 from .host_pool import HostPool, UnsupportedPool, read_pool
 from .pool_store import PoolStore
 from .settings import Settings
 from .traffic import Traffic
+from .weights import Weights
 
 # Pools of which a prompt keeps the last pages alone (state, sliding windows): no chain of prefixes.
 TRAILING_POOLS = (PoolName.MAMBA, PoolName.SWA, PoolName.AUXILIARY_SWA, PoolName.DRAFT_SWA)
@@ -48,13 +50,13 @@ class RepriseHiCache(HiCacheStorage):
     """
 
     def __init__(self, storage_config: HiCacheStorageConfig, kwargs: Any = None) -> None:
-        from sglang.srt.runtime_context import get_server_args
-
         self._config = storage_config
         config = dict(storage_config.extra_config or {})
         self._settings = Settings.from_extra_config(config)
-        self._check(config, get_server_args())
-        self._checkpoint = server_spec.read_checkpoint(get_server_args(), self._settings)
+        args = server_spec.server_arguments()
+        self._check(config, args)
+        pass_whole_prefixes()
+        self._checkpoint = server_spec.read_checkpoint(args, self._settings)
         rank = f"tp{storage_config.tp_rank} pp{storage_config.pp_rank}"
         self._client = Client(
             **self._settings.client_arguments(f"sglang {os.getpid()} {rank}"), threads=4
@@ -64,7 +66,8 @@ class RepriseHiCache(HiCacheStorage):
         self._lock = threading.Lock()
         self._pools: dict[str, HostPool] = {}
         self._stores: dict[str, PoolStore] = {}
-        self._version = server_spec.weight_version()
+        self._weights = Weights()
+        self._version = self._weights.version()
 
     def _check(self, config: dict[str, Any], args: Any) -> None:
         where = Settings.WHERE
@@ -112,24 +115,24 @@ class RepriseHiCache(HiCacheStorage):
         """Makes the pool's store for the weights of now. Under the lock."""
         pool = self._pools[name]
         spec = server_spec.spec_of(
-            pool, name, self._checkpoint, self._config, self._settings, self._version
+            pool, name, self._checkpoint, self._config, self._settings, self._version or ""
         )
         self._stores[name] = PoolStore(
             self._client, pool, spec, self._settings, self._traffic, self._complaints
         )
         logger.info("Reprise keeps host pool %r as %s", name, spec.to_json())
 
-    def _store(self, name: str) -> PoolStore:
-        """The store of a pool. Pages that other weights computed are not this server's any more."""
-        version = server_spec.weight_version()
+    def _store(self, name: str) -> PoolStore | None:
+        """The store of a pool under the weights of now; None where nobody knows them."""
+        version = self._weights.version()
         with self._lock:
-            if version != self._version:
-                logger.info("Weights are %r now: pages of %r are left", version, self._version)
+            if version != self._version and version is not None:
+                logger.info("The weights are %r now: pages of %r are left", version, self._version)
                 self._version = version
                 for known in self._pools:
                     self._stores[known].retire()
                     self._open(known)
-            return self._stores[str(name)]
+            return self._stores[str(name)] if version is not None else None
 
     # ---- K/V pages
 
@@ -197,8 +200,10 @@ class RepriseHiCache(HiCacheStorage):
     def _leading(
         self, name: str, keys: Sequence[str], extra_info: HiCacheStorageExtraInfo | None
     ) -> int:
-        prefix = _prefix(extra_info)
-        return self._store(name).leading(chain_of(prefix, keys), len(prefix)) if keys else 0
+        store, prefix = self._store(name), _prefix(extra_info)
+        if store is None or not keys:
+            return 0
+        return store.leading(chain_of(prefix, keys), len(prefix))
 
     def _load(
         self,
@@ -207,10 +212,10 @@ class RepriseHiCache(HiCacheStorage):
         host_indices: Any,
         extra_info: HiCacheStorageExtraInfo | None,
     ) -> list[bool]:
-        prefix = _prefix(extra_info)
-        count = (
-            self._store(name).load(chain_of(prefix, keys), len(prefix), host_indices) if keys else 0
-        )
+        store, prefix = self._store(name), _prefix(extra_info)
+        count = 0
+        if store is not None and keys:
+            count = store.load(chain_of(prefix, keys), len(prefix), host_indices)
         return [i < count for i in range(len(keys))]
 
     def _save(
@@ -220,10 +225,10 @@ class RepriseHiCache(HiCacheStorage):
         host_indices: Any,
         extra_info: HiCacheStorageExtraInfo | None,
     ) -> list[bool]:
-        prefix = _prefix(extra_info)
-        count = (
-            self._store(name).save(chain_of(prefix, keys), len(prefix), host_indices) if keys else 0
-        )
+        store, prefix = self._store(name), _prefix(extra_info)
+        count = 0
+        if store is not None and keys:
+            count = store.save(chain_of(prefix, keys), len(prefix), host_indices)
         return [i < count for i in range(len(keys))]
 
     # ---- Single pages: the interface before v1, which SGLang does not use with "interface_v1"

@@ -14,6 +14,9 @@ TESTED_SERIES = ("0.5.23",)
 # What the backend overrides, is called by or reads. An SGLang that lacks one of them would fail
 # later and less clearly.
 NEEDED = {
+    "sglang.srt.managers.scheduler_components.weight_updater": (
+        "SchedulerWeightUpdaterManager.record_weight_version_after_update",
+    ),
     "sglang.srt.mem_cache.hicache_storage": (
         "HiCacheStorage.batch_exists",
         "HiCacheStorage.batch_exists_v2",
@@ -35,8 +38,17 @@ NEEDED = {
     ),
     "sglang.srt.mem_cache.pool_host.mha": ("MHATokenToKVPoolHost",),
     "sglang.srt.mem_cache.pool_host.mla": ("MLATokenToKVPoolHost",),
+    "sglang.srt.mem_cache.unified_radix_cache": (
+        "UnifiedRadixCache.get_last_hash_value",
+        "UnifiedRadixCache.get_prefix_hash_values",
+    ),
     "sglang.srt.observability.metrics_collector": ("StorageMetrics",),
-    "sglang.srt.runtime_context": ("get_server_args", "get_serving"),
+    "sglang.srt.plugins.hook_registry": ("HookRegistry.apply_hooks", "HookType.AFTER"),
+    "sglang.srt.runtime_context": (
+        "RuntimeContext.resolved_server_args_dict",
+        "get_context",
+        "get_serving",
+    ),
     "sglang.srt.utils.hf_transformers_utils": ("get_config",),
 }
 
