@@ -77,7 +77,8 @@ def mha_token(pool: Any, slot: int) -> torch.Tensor:
         return kv[:, page, :, token]
     if pool.layout == "page_head":
         return kv[:, page, :, token].transpose(1, 2)
-    assert pool.layout == "page_unified"  # [page][group][layer][K, V][token][head of group][element]
+    assert pool.layout == "page_unified"
+    # [page][group][layer][K, V][token][head of group][element]
     rows = kv[page, :, :, :, token]  # [group][layer][K, V][head of group][element]
     return rows.permute(2, 1, 0, 3, 4).flatten(2, 3)
 

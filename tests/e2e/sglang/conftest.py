@@ -1,7 +1,8 @@
 """Two real SGLang servers over one Reprise cache, made once for all tests of this folder.
 
-Everything here is skipped, aloud, where SGLang is not installed. `./dev test` installs it. Of SGLang,
-only the copies between its device's and its host's memory are ours (on_cpu): those are CUDA kernels.
+Everything here is skipped, aloud, where SGLang is not installed. `./dev test` installs it. Of
+SGLang, only the copies between its device's and its host's memory are ours (on_cpu): those are CUDA
+kernels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bytes that changed, shards that died, a cache that hangs: right answers, computed where they must be."""
+"""Bytes that changed, a shard that died, a cache that hangs: right answers, computed if need be."""
 
 from __future__ import annotations
 

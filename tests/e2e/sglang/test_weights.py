@@ -1,5 +1,5 @@
-"""Pages of weights that are no more are nobody's: an update of the weights that says what they are called
-begins anew under that name, and one that does not leaves Reprise alone.
+"""Pages of weights that are no more are nobody's: an update that says what the weights are called
+begins anew under that name, and after one that does not no page is loaded or stored.
 """
 
 from __future__ import annotations

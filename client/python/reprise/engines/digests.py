@@ -1,5 +1,5 @@
-"""What K/V depends on besides the tokens, as an engine's launch arguments name it: the checkpoint, its
-weights, the position encoding, a LoRA adapter.
+"""What K/V depends on besides the tokens, as an engine's launch arguments name it: the checkpoint,
+its weights, the position encoding, a LoRA adapter.
 
 A local folder has no revision that a name could carry, and two folders of one name may hold other
 weights: their digest reads the configuration whole and samples every weights file evenly, which

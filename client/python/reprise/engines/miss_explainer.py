@@ -1,5 +1,5 @@
-"""Says in an engine's log why a whole prompt missed when the reason is another cache spec, naming the
-field.
+"""Says in an engine's log why a whole prompt missed when the reason is another cache spec, naming
+the field.
 
 Beside the engine's threads and seldom: an explanation scans the shards' indexes.
 """

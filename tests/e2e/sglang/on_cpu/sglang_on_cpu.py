@@ -1,7 +1,9 @@
-"""What SGLang's hierarchical cache lacks on a CPU, as a plugin of its own kind: copies between its "device" pool and its
-host pool, which are kernels of CUDA, and pinned memory. Everything else of SGLang runs as it is.
+"""What SGLang's hierarchical cache lacks on a CPU, as a plugin of SGLang's own kind: copies between
+its "device" pool and its host pool, which are CUDA kernels, and pinned memory. Everything else of
+SGLang runs as it is.
 
-Found by its entry point (`sglang.srt.plugins`) in the folder beside this file, which a test puts on PYTHONPATH.
+Found by its entry point (`sglang.srt.plugins`) in the folder beside this file, which the tests put
+on PYTHONPATH.
 """
 
 from __future__ import annotations

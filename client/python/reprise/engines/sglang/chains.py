@@ -1,5 +1,5 @@
-"""Chains of page hashes: SGLang's hexadecimal SHA-256 of a page, which stands for all tokens before it
-too, is the block key as it is.
+"""Chains of page hashes: SGLang's hexadecimal SHA-256 of a page, which stands for all tokens before
+it too, is the block key as it is.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def chain_of(prefix: Sequence[str] | None, hashes: Sequence[str]) -> KeyArray:
 
 
 def pages_of(host_indices: Any, count: int, page_tokens: int) -> npt.NDArray[np.int64]:
-    """Page indexes of `count` pages, from the token slots that SGLang names. Raises ValueError where
-    they are not `count` whole pages.
+    """Page indexes of `count` pages, from the token slots that SGLang names. Raises ValueError
+    where they are not `count` whole pages.
     """
     slots = np.asarray(host_indices, np.int64).reshape(-1)
     if slots.size != count * page_tokens:

@@ -1,5 +1,5 @@
-"""Runs that were found and are about to be loaded: SGLang asks first and loads later, and what it was
-told is there must still be there then.
+"""Runs that were found and are about to be loaded: SGLang asks first and loads later, and what it
+was told is there must still be there then.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What Reprise has to hear from SGLang's scheduler beside the storage interface, through SGLang's own
-hook registry. Hooks stay for the life of the process, so each is made once.
+"""What Reprise has to hear from SGLang's scheduler beside the storage interface, through SGLang's
+own hook registry. Hooks stay for the life of the process, so each is made once.
 """
 
 # SGLang is there when this is imported, not when types are checked.
@@ -29,7 +29,7 @@ class Listener(Protocol):
 
 @functools.cache
 def weight_listeners() -> weakref.WeakSet[Any]:
-    """Those in it (`Listener`) hear of every update of the weights, with the version that it named."""
+    """Those in it (`Listener`) hear of every update of the weights, and of the version it named."""
     listeners: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def updated(result: Any, manager: Any, weight_version: str | None) -> None:
@@ -43,8 +43,9 @@ def weight_listeners() -> weakref.WeakSet[Any]:
 
 @functools.cache
 def pass_whole_prefixes() -> None:
-    """Makes the prefix that comes with a question end where the question begins. SGLang's contract is
-    one contiguous chain; 0.5.23 leaves out the pages of the last node that the server has itself.
+    """Makes the prefix that comes with a question end where the question begins. SGLang's contract
+    is one contiguous chain; 0.5.23 leaves out the pages of the last node that the server has
+    itself.
     """
 
     def complete(prefix: list[str], cache: Any, node_id: Any) -> list[str] | None:

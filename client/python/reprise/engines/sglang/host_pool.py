@@ -1,7 +1,8 @@
 """Where K and V lie in a host pool of SGLang, as planes of a `PagedPlan`.
 
-Every layout of a pool (`--hicache-mem-layout`) is strides over one tensor, so blocks are gathered from
-and scattered into any of them without a copy between, and servers of different layouts share them.
+Every layout of a pool (`--hicache-mem-layout`) is strides over one tensor, so blocks are gathered
+from and scattered into any of them without a copy between, and servers of different layouts share
+them.
 """
 
 # SGLang is there when this is imported, not when types are checked.

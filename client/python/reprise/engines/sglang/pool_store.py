@@ -1,5 +1,5 @@
-"""One host pool of this rank under one cache spec: asked for, loaded from and saved to Reprise. No call
-raises for the cache's sake: what it could not do in time is a miss.
+"""One host pool of this rank under one cache spec: asked for, loaded from and saved to Reprise. No
+call raises for the cache's sake: what it could not do in time is a miss.
 """
 
 from __future__ import annotations

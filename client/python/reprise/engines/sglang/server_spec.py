@@ -16,7 +16,7 @@ from reprise.spec import CacheSpec
 from .host_pool import HostPool
 from .settings import Settings
 
-# SGLang's chained SHA-256 of a page's token ids, seeded with the request's extra_key and cache_salt.
+# SGLang's chained SHA-256 of a page's tokens, seeded with the request's extra_key and cache_salt.
 KEY_SCHEME = "sglang sha256"
 
 

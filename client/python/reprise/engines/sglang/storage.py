@@ -1,5 +1,5 @@
-"""SGLang's HiCacheStorage over Reprise: pages move between SGLang's host pools and the shards without a
-copy between.
+"""SGLang's HiCacheStorage over Reprise: pages move between SGLang's host pools and the shards
+without a copy between.
 
 SGLang calls it from its storage threads (a query, a load and a backup thread per rank), never from
 the scheduler's. It reads answers as "the first n pages": what is false is computed.
@@ -109,6 +109,8 @@ class RepriseHiCache(HiCacheStorage):
             if name in self._pools and self._pools[name].owner is pool.owner:
                 return
             self._pools[name] = pool
+            if name in self._stores:
+                self._stores[name].retire()
             self._open(name)
 
     def _open(self, name: str) -> None:
@@ -262,8 +264,9 @@ class RepriseHiCache(HiCacheStorage):
 
     def clear(self) -> NoReturn:
         raise NotImplementedError(
-            "Reprise is shared by many servers and is not cleared from one of them: give this server "
-            'another "scope" in hicache_storage_backend_extra_config to leave its pages behind'
+            "Reprise is shared by many servers and is not cleared from one of them: give this "
+            'server another "scope" in hicache_storage_backend_extra_config to leave its pages '
+            "behind"
         )
 
     def get_stats(self) -> Any:

@@ -1,5 +1,5 @@
-"""Which weights the server computes with now. An update may name another version of them; one that names
-none leaves pages that nobody can tell from older ones, so they are neither loaded nor stored.
+"""Which weights the server computes with now. An update may name another version of them; one that
+names none leaves pages that nobody can tell from older ones, so none are loaded or stored.
 """
 
 # SGLang is there when this is imported, not when types are checked.
