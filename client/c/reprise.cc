@@ -15,6 +15,7 @@
 #include "client/cpp/client.h"
 #include "client/cpp/explain_json.h"
 #include "client/cpp/prefix_hasher.h"
+#include "client/cpp/sglang_keys.h"
 #include "client/cpp/vllm_keys.h"
 #include "kernels/checksum/checksum.h"
 #include "kernels/quantize/spec_codec.h"
@@ -194,6 +195,20 @@ reprise_code reprise_vllm_block_keys(const uint32_t* tokens, size_t token_count,
     if (seed != nullptr) context.seed = seed;
     if (cache_salt != nullptr) context.cache_salt = cache_salt;
     const auto made = rc::VllmKeys({tokens, token_count}, block_tokens, context);
+    if (!made.empty()) std::memcpy(keys, made.data(), made.size() * reprise::kDigestBytes);
+    return absl::OkStatus();
+  });
+}
+
+reprise_code reprise_sglang_page_keys(const uint32_t* tokens, size_t token_count,
+                                      uint32_t page_tokens, const char* extra_key,
+                                      const char* cache_salt, uint8_t* keys, reprise_error* error) {
+  return Guard(error, [&]() -> absl::Status {
+    REPRISE_RETURN_IF_ERROR(CheckKeyArguments(tokens, token_count, page_tokens, keys));
+    rc::SglangKeyContext context;
+    if (extra_key != nullptr) context.extra_key = extra_key;
+    if (cache_salt != nullptr) context.cache_salt = cache_salt;
+    const auto made = rc::SglangKeys({tokens, token_count}, page_tokens, context);
     if (!made.empty()) std::memcpy(keys, made.data(), made.size() * reprise::kDigestBytes);
     return absl::OkStatus();
   });

@@ -81,6 +81,11 @@ REPRISE_EXPORT reprise_code reprise_vllm_block_keys(const uint32_t* tokens, size
                                                     uint32_t block_tokens, const char* seed,
                                                     const char* cache_salt, uint8_t* keys,
                                                     reprise_error* error);
+/* SGLang's page hashes: `extra_key` and `cache_salt` are the request's, NULL or "" none. */
+REPRISE_EXPORT reprise_code reprise_sglang_page_keys(const uint32_t* tokens, size_t token_count,
+                                                     uint32_t page_tokens, const char* extra_key,
+                                                     const char* cache_salt, uint8_t* keys,
+                                                     reprise_error* error);
 REPRISE_EXPORT void reprise_checksum(const void* block, uint64_t block_bytes,
                                      uint64_t section_bytes, uint8_t checksum[16]);
 

@@ -16,6 +16,7 @@
 #include "client/cpp/client.h"
 #include "client/cpp/explain_json.h"
 #include "client/cpp/prefix_hasher.h"
+#include "client/cpp/sglang_keys.h"
 #include "client/cpp/vllm_keys.h"
 #include "nlohmann/json.hpp"
 #include "proto/types/limits.h"
@@ -34,6 +35,7 @@ struct ExplainOptions {
   std::string tokens;
   std::string keys;
   std::string salt;
+  std::string extra_key;
   std::string seed;
 };
 
@@ -153,7 +155,7 @@ absl::StatusOr<std::vector<BlockKey>> VllmKeysOfTokens(const ExplainOptions& opt
   return keys;
 }
 
-// By the scheme of the spec: ours, or vLLM's sha256_cbor.
+// By the scheme of the spec: ours, SGLang's, or vLLM's sha256_cbor.
 absl::StatusOr<std::vector<BlockKey>> KeysOfTokens(const ExplainOptions& options,
                                                    const CacheSpec& spec,
                                                    const std::vector<uint32_t>& tokens) {
@@ -161,6 +163,10 @@ absl::StatusOr<std::vector<BlockKey>> KeysOfTokens(const ExplainOptions& options
     const std::vector<uint8_t> salt(options.salt.begin(), options.salt.end());
     return client::PrefixKeys(tokens, spec.block_tokens,
                               {.parent = std::nullopt, .salt = salt, .extra = {}});
+  }
+  if (spec.key_scheme == client::kSglangKeyScheme) {
+    return client::SglangKeys(tokens, spec.block_tokens,
+                              {.extra_key = options.extra_key, .cache_salt = options.salt});
   }
   if (absl::StrContains(spec.key_scheme, "sha256_cbor"))
     return VllmKeysOfTokens(options, spec, tokens);
@@ -253,7 +259,8 @@ Registered AddExplain(CLI::App& app) {
   command->add_option("--spec", options->spec, "cache spec as JSON, or a file with it");
   command->add_option("--fingerprint", options->fingerprint,
                       "the spec, by the start of its fingerprint's hex");
-  command->add_option("--salt", options->salt, "salt of the keys");
+  command->add_option("--salt", options->salt, "salt of the keys, cache_salt of the request");
+  command->add_option("--extra-key", options->extra_key, "of SGLang's requests: their extra_key");
   command->add_option("--seed", options->seed, "of vLLM's hashes: its PYTHONHASHSEED")
       ->envname("PYTHONHASHSEED");
   return {command, [options] { return Explain(*options); }};

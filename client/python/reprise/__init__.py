@@ -14,7 +14,7 @@ Misses and failures of the cache are counts with a reason; only misuse raises.
 
 from reprise.client import Client, StoreResult
 from reprise.errors import RepriseError
-from reprise.keys import block_keys, checksum, vllm_block_keys
+from reprise.keys import block_keys, checksum, sglang_page_keys, vllm_block_keys
 from reprise.memory import PagedPlan, Plane, plane
 from reprise.operation import Operation
 from reprise.run import FetchResult, Run
@@ -40,5 +40,6 @@ __all__ = [
     "checksum",
     "plane",
     "usage_details",
+    "sglang_page_keys",
     "vllm_block_keys",
 ]

@@ -138,6 +138,10 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         c_int32,
         (_tokens, c_size_t, c_uint32, c_char_p, c_char_p, _bytes, _error),
     ),
+    "reprise_sglang_page_keys": (
+        c_int32,
+        (_tokens, c_size_t, c_uint32, c_char_p, c_char_p, _bytes, _error),
+    ),
     "reprise_checksum": (None, (c_void_p, c_uint64, c_uint64, _bytes)),
     "reprise_plan_create": (
         c_int32,

@@ -66,14 +66,39 @@ def vllm_block_keys(
     """
     ids = as_tokens(tokens)
     _require_block_tokens(block_tokens)
-    for name, text in (("seed", seed), ("cache_salt", cache_salt or "")):
-        if "\0" in text:  # the ABI's texts end there, and another key would come back
-            raise ValueError(f"{name} {text!r} has a NUL character")
+    _require_whole(seed=seed, cache_salt=cache_salt or "")
     keys = _empty_keys(ids, block_tokens)
     error = _abi.Error()
     code = _abi.library().reprise_vllm_block_keys(
         tokens_pointer(ids), ids.size, block_tokens, seed.encode(),
         None if cache_salt is None else cache_salt.encode(),
+        keys_pointer(keys), ctypes.byref(error),
+    )  # fmt: skip
+    _abi.check(code, error)
+    return keys
+
+
+def sglang_page_keys(
+    tokens: TokensLike,
+    page_tokens: int,
+    *,
+    extra_key: str | None = None,
+    cache_salt: str | None = None,
+) -> KeyArray:
+    """SGLang's page hashes of `tokens`, shape (len(tokens) // page_tokens, 32), uint8: those of
+    text prompts without a LoRA adapter or a speculative model, as SGLang 0.5.23 makes them.
+
+    `extra_key` and `cache_salt` are the request's, None or "" where it has none. Raises ValueError
+    for what cannot be either.
+    """
+    ids = as_tokens(tokens)
+    _require_block_tokens(page_tokens)
+    _require_whole(extra_key=extra_key or "", cache_salt=cache_salt or "")
+    keys = _empty_keys(ids, page_tokens)
+    error = _abi.Error()
+    code = _abi.library().reprise_sglang_page_keys(
+        tokens_pointer(ids), ids.size, page_tokens,
+        (extra_key or "").encode(), (cache_salt or "").encode(),
         keys_pointer(keys), ctypes.byref(error),
     )  # fmt: skip
     _abi.check(code, error)
@@ -140,6 +165,12 @@ def tokens_pointer(tokens: npt.NDArray[np.uint32]) -> Any:
 
 def _empty_keys(tokens: npt.NDArray[np.uint32], block_tokens: int) -> KeyArray:
     return np.empty((tokens.size // block_tokens, KEY_BYTES), np.uint8)
+
+
+def _require_whole(**texts: str) -> None:
+    for name, text in texts.items():
+        if "\0" in text:  # the ABI's texts end there, and another key would come back
+            raise ValueError(f"{name} {text!r} has a NUL character")
 
 
 def _require_block_tokens(block_tokens: int) -> None:

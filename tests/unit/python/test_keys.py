@@ -57,7 +57,21 @@ def test_vllm_keys_are_those_of_the_shared_vectors(key_vectors: dict[str, Any]) 
         assert hex_keys(keys) == row["keys"], row["name"]
 
 
+def test_sglang_keys_are_those_of_the_shared_vectors(key_vectors: dict[str, Any]) -> None:
+    assert key_vectors["sglang"]
+    for row in key_vectors["sglang"]:
+        keys = reprise.sglang_page_keys(
+            row["tokens"],
+            row["page_tokens"],
+            extra_key=row["extra_key"],
+            cache_salt=row["cache_salt"],
+        )
+        assert hex_keys(keys) == row["keys"], row["name"]
+
+
 def test_a_text_that_would_be_cut_is_refused() -> None:
+    with pytest.raises(ValueError, match="extra_key .* NUL"):
+        reprise.sglang_page_keys(list(range(16)), 16, extra_key="a\0b")
     for seed, salt in (("0\0", None), ("0", "a\0b")):
         with pytest.raises(ValueError, match="NUL"):
             reprise.vllm_block_keys(list(range(16)), 16, seed, salt)

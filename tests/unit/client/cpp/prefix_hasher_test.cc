@@ -5,6 +5,7 @@
 #include <string>
 #include <tuple>
 
+#include "client/cpp/sglang_keys.h"
 #include "client/cpp/vllm_keys.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -59,6 +60,17 @@ TEST(PrefixHasherTest, AgreesWithVllm) {
     if (!v["cache_salt"].is_null()) context.cache_salt = v["cache_salt"].get<std::string>();
     EXPECT_EQ(ToHex(VllmRootKey(context.seed)), v["root"].get<std::string>());
     EXPECT_EQ(Hex(VllmKeys(v["tokens"].get<std::vector<uint32_t>>(), v["block_tokens"], context)),
+              v["keys"].get<std::vector<std::string>>());
+  }
+}
+
+TEST(PrefixHasherTest, AgreesWithSglang) {
+  const Json vectors = Vectors();
+  ASSERT_GE(vectors["sglang"].size(), 5u);
+  for (const Json& v : vectors["sglang"]) {
+    SCOPED_TRACE(v["name"].get<std::string>());
+    const SglangKeyContext context{.extra_key = v["extra_key"], .cache_salt = v["cache_salt"]};
+    EXPECT_EQ(Hex(SglangKeys(v["tokens"].get<std::vector<uint32_t>>(), v["page_tokens"], context)),
               v["keys"].get<std::vector<std::string>>());
   }
 }
