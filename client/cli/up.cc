@@ -38,6 +38,8 @@ struct UpOptions {
   std::string hbm;
   int gpu = -1;
   uint32_t replication = 2;
+  std::vector<std::string> tenant_quotas;
+  std::string tenant_quota_default;
   uint16_t router_port = 0;
   uint16_t port_base = 0;
   std::string folder;
@@ -176,6 +178,12 @@ class Up {
       child.arguments.insert(child.arguments.end(), {"--hbm", options_.hbm});
       if (options_.gpu >= 0)
         child.arguments.insert(child.arguments.end(), {"--gpu", absl::StrCat(options_.gpu)});
+    }
+    for (const std::string& quota : options_.tenant_quotas)
+      child.arguments.insert(child.arguments.end(), {"--tenant-quota", quota});
+    if (!options_.tenant_quota_default.empty()) {
+      child.arguments.insert(child.arguments.end(),
+                             {"--tenant-quota-default", options_.tenant_quota_default});
     }
     AddTlsTo(child.arguments);
     AddStatus(child.arguments);
@@ -362,6 +370,11 @@ Registered AddUp(CLI::App& app) {
   command->add_option("--replication", options->replication, "copies of every block")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  command->add_option("--tenant-quota", options->tenant_quotas,
+                      "NAME=SIZE: memory that a tenant's blocks may have on each shard; again for "
+                      "more tenants");
+  command->add_option("--tenant-quota-default", options->tenant_quota_default,
+                      "the same for each tenant that is not named; default: none");
   command->add_option("--router-port", options->router_port, "0: any free one")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();

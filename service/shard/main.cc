@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "cluster/membership/static_file_membership.h"
@@ -40,6 +41,8 @@ struct Flags {
   uint64_t hbm_bytes = 0;
   int gpu = 0;
   uint32_t replication = 2;
+  std::vector<std::string> tenant_quotas;
+  uint64_t tenant_quota_default = TenantQuotas::kNone;
   std::string members;
   std::string output = "text";
   bool insecure = false;
@@ -90,6 +93,14 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "Copies that the cluster keeps of a block, this shard's included")
       ->check(CLI::Range(uint32_t{1}, limits::kReplicationMax))
       ->capture_default_str();
+  app.add_option("--tenant-quota", flags.tenant_quotas,
+                 "NAME=SIZE: memory, over all tiers, that a tenant's blocks may have here, e.g. "
+                 "spiffe://acme/team=4GiB; at its quota its own coldest blocks make room; again "
+                 "for more tenants");
+  app.add_option("--tenant-quota-default", flags.tenant_quota_default,
+                 "The same for each tenant that is not named; 0: none")
+      ->transform(CLI::AsSizeValue(false))
+      ->default_str("0");
   app.add_option("--members", flags.members,
                  "YAML file with the cluster's shards; without it this shard is alone: nothing is "
                  "copied to others, pulled from them or handed over");
@@ -198,13 +209,16 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   REPRISE_RETURN_IF_ERROR(telemetry::CheckStatusPort(flags.status));
   REPRISE_RETURN_IF_ERROR(CheckTier("--dram", flags.dram_bytes));
   REPRISE_RETURN_IF_ERROR(CheckTier("--hbm", flags.hbm_bytes));
+  REPRISE_ASSIGN_OR_RETURN(TenantQuotas quotas,
+                           ParseTenantQuotas(flags.tenant_quotas, flags.tenant_quota_default));
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<HbmDevice> gpu, OpenGpu(flags));
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<ShardEngine> engine,
                            ShardEngine::Create({.id = ShardId{flags.id},
                                                 .dram_bytes = flags.dram_bytes,
                                                 .hbm_bytes = flags.hbm_bytes,
                                                 .hbm_device = std::move(gpu),
-                                                .replication = flags.replication}));
+                                                .replication = flags.replication,
+                                                .quotas = std::move(quotas)}));
   REPRISE_ASSIGN_OR_RETURN(
       const std::unique_ptr<ShardLanes> lanes,
       ShardLanes::Open({.view = !flags.no_view,

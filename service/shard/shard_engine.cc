@@ -221,6 +221,7 @@ EngineDescription ShardEngineImpl::Describe(const std::optional<Tenant>& tenant)
                                  .used_bytes = pool_->used_bytes(level),
                                  .lost = pool_->lost(level)});
   }
+  description.tenants = TenantUses();
   for (const auto& [id, space] : spaces_) {
     description.blocks += space->blocks;
     for (Level level = 0; level < pool_->levels(); ++level) {

@@ -41,6 +41,7 @@
 #include "proto/types/verbs.h"
 #include "service/pool/extent_place.h"
 #include "service/pool/hbm_device.h"
+#include "service/shard/tenant_quotas.h"
 
 namespace reprise::shard {
 
@@ -50,6 +51,7 @@ struct ShardEngineOptions {
   uint64_t hbm_bytes = 0;   // capacity of the hbm pool, taken by Create; 0: none
   std::unique_ptr<HbmDevice> hbm_device;  // REQUIRES: there is one when hbm_bytes > 0
   uint32_t replication = 1;               // told to clients by OpenSpec
+  TenantQuotas quotas;
   const Clock* clock = nullptr;     // REQUIRES: outlives the engine; nullptr: the monotonic clock
   bool background_eviction = true;  // a thread that keeps the pools below the high watermark
 };
@@ -160,8 +162,15 @@ struct SpecUse {
   uint64_t blocks = 0;
 };
 
+struct TenantUse {
+  Tenant tenant;
+  uint64_t used_bytes = 0;   // of its blocks, on all tiers: stored, being written or held back
+  uint64_t quota_bytes = 0;  // TenantQuotas::kNone: none
+};
+
 struct EngineDescription {
   std::vector<TierUse> tiers;
+  std::vector<TenantUse> tenants;  // those that have opened a spec here
   std::vector<SpecUse> specs;
   uint64_t blocks = 0, leases = 0, reservations = 0, attachments = 0, watchers = 0;
   std::vector<std::pair<std::string, uint64_t>> counters;

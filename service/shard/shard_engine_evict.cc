@@ -19,6 +19,8 @@ Counter CounterOf(DropCause cause) {
       return Counter::kEvictedOwnSpaceBlocks;
     case DropCause::kReclaim:
       return Counter::kEvictedReclaimBlocks;
+    case DropCause::kQuota:
+      return Counter::kEvictedQuotaBlocks;
     default:
       return Counter::kEvictedWatermarkBlocks;
   }
@@ -48,8 +50,9 @@ bool ShardEngineImpl::EvictOne(KeySpace& space, Level level, DropCause cause,
 }
 
 // The fastest tier that has room for the asking; when none has, room is made where the coldest
-// blocks are.
+// blocks are. The tenant's quota comes first.
 std::optional<SlotRef> ShardEngineImpl::AllocateSlot(KeySpace& space) {
+  if (!MakeRoomWithinQuota(space)) return std::nullopt;
   for (Level level = 0; level < pool_->levels(); ++level) {
     if (auto slot = AllocateAt(space, level, /*may_evict=*/false)) return slot;
   }
@@ -61,6 +64,7 @@ std::optional<SlotRef> ShardEngineImpl::AllocateSlot(KeySpace& space) {
 
 // On a tier that is not so full that something is about to go for what comes.
 std::optional<SlotRef> ShardEngineImpl::AllocateSpare(KeySpace& space) {
+  if (!WithinQuota(space)) return std::nullopt;
   for (Level level = 0; level < pool_->levels(); ++level) {
     if (pool_->pressure(level) > limits::kEvictLowWatermark) continue;
     if (auto slot = AllocateAt(space, level, /*may_evict=*/false)) return slot;

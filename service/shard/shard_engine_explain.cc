@@ -91,6 +91,9 @@ bool ShardEngineImpl::ExplainTombstone(const Question& question, Explanation& an
                                : "the blocks of another spec that needed memory";
       break;
     }
+    case DropCause::kQuota:
+      answer.event_cause = "another block of this tenant, which is at its quota here";
+      break;
     case DropCause::kRemoved:
       answer.event_cause = absl::StrCat("a Remove of client \"", stone->detail, "\"");
       break;
@@ -104,7 +107,11 @@ bool ShardEngineImpl::ExplainTombstone(const Question& question, Explanation& an
       answer.event_cause = "the loss of the GPU that it, or a block before it, lay on";
       break;
   }
-  if (IsEviction(stone->cause)) {
+  if (stone->cause == DropCause::kQuota) {
+    answer.reason = MissReason::kEvicted;
+    answer.sentence = absl::StrCat("it was evicted at ", when, " by ", answer.event_cause,
+                                   ". Raise the tenant's --tenant-quota.");
+  } else if (IsEviction(stone->cause)) {
     answer.reason = MissReason::kEvicted;
     answer.sentence = absl::StrCat("it was evicted at ", when, " by ", answer.event_cause,
                                    ". Give the shard more --dram, or add shards.");

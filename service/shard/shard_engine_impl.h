@@ -220,6 +220,13 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   bool EvictBatch(Level level) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void EvictLoop();
 
+  // ---- shard_engine_quota.cc
+  uint64_t TenantBytes(const Tenant& tenant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool WithinQuota(const KeySpace& space) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool MakeRoomWithinQuota(const KeySpace& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status QuotaRefusal(const KeySpace& space) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<TenantUse> TenantUses() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   // ---- shard_engine_reclaim.cc
   // An extent to be taken from one key space for another.
   struct Reclaim {
@@ -247,7 +254,8 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
     return space.value * pool_->levels() + level;
   }
   std::optional<Group> ColdestGroup(std::optional<Level> level,
-                                    const absl::flat_hash_set<uint32_t>& exhausted) const
+                                    const absl::flat_hash_set<uint32_t>& exhausted,
+                                    const Tenant* only = nullptr) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<TierRun> TiersOf(std::span<const BlockId> run) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

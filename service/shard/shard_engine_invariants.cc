@@ -37,6 +37,11 @@ absl::Status ShardEngineImpl::CheckInvariants() const {
   REPRISE_RETURN_IF_ERROR(pool_->CheckInvariants(recount.slots));
   REPRISE_RETURN_IF_ERROR(CheckForest());
   REPRISE_RETURN_IF_ERROR(CheckHolders());
+  for (const TenantUse& use : TenantUses()) {
+    if (use.quota_bytes != TenantQuotas::kNone && use.used_bytes > use.quota_bytes)
+      return Wrong("tenant ", use.tenant.name, " has ", use.used_bytes, " bytes, and its quota is ",
+                   use.quota_bytes);
+  }
   return CheckSpaces(recount);
 }
 

@@ -117,6 +117,10 @@ absl::StatusOr<ReserveResult> ShardEngineImpl::Reserve(AttachmentId attachment,
     holdings->reservations.insert(result.reservation);
     reservations_[result.reservation] = std::move(reservation);
   } else if (first < args.keys.size() && result.outcomes[first] == ReserveOutcome::kNoSpace) {
+    if (!WithinQuota(space)) {
+      counters_.Add(Counter::kRefusedTenantQuota);
+      return QuotaRefusal(space);
+    }
     counters_.Add(Counter::kRefusedNoSpace);
     if (!pool_->FitsAny(space.shape.block_bytes)) {
       return Refusal(absl::StatusCode::kUnavailable, "SHARD_GPU_LOST",

@@ -36,10 +36,12 @@ bool ShardEngineImpl::UnderPressure() const {
 // Whose coldest block was used longest ago, on one level or on any; nullopt when all are exhausted
 // or empty.
 std::optional<ShardEngineImpl::Group> ShardEngineImpl::ColdestGroup(
-    std::optional<Level> level, const absl::flat_hash_set<uint32_t>& exhausted) const {
+    std::optional<Level> level, const absl::flat_hash_set<uint32_t>& exhausted,
+    const Tenant* only) const {
   std::optional<Group> coldest;
   uint64_t stamp = EvictionPolicy::kNeverStamp;
   for (const auto& [id, space] : spaces_) {
+    if (only != nullptr && space->tenant != *only) continue;
     for (Level at = level.value_or(0); at <= level.value_or(pool_->last()); ++at) {
       const uint64_t candidate = policy_.ColdestStamp(GroupOf(id, at));
       if (candidate >= stamp || exhausted.contains(GroupOf(id, at))) continue;

@@ -52,6 +52,7 @@ constexpr CounterRow kCounterRows[] = {
     {"evicted_own_space_blocks_total", "reprise_evicted_blocks_total", kEvicted, "cause",
      "own_space"},
     {"evicted_reclaim_blocks_total", "reprise_evicted_blocks_total", kEvicted, "cause", "reclaim"},
+    {"evicted_quota_blocks_total", "reprise_evicted_blocks_total", kEvicted, "cause", "quota"},
     {"moved_blocks_total", "reprise_moved_blocks_total",
      "Blocks moved between slots of a tier, to empty an extent."},
     {"reclaimed_extents_total", "reprise_reclaimed_extents_total",
@@ -73,6 +74,7 @@ constexpr CounterRow kCounterRows[] = {
     {"cut_off_watchers_total", "reprise_cut_off_watchers_total",
      "Watchers that fell behind and were ended."},
     {"refused_no_space_total", "reprise_refused_total", kRefused, "reason", "no_space"},
+    {"refused_tenant_quota_total", "reprise_refused_total", kRefused, "reason", "tenant_quota"},
     {"refused_attachments_total", "reprise_refused_total", kRefused, "reason", "attachments"},
     {"refused_specs_total", "reprise_refused_total", kRefused, "reason", "specs"},
     {"refused_spec_differs_total", "reprise_refused_total", kRefused, "reason", "spec_differs"},
@@ -161,6 +163,11 @@ void AddLanes(std::vector<Family>& families, const ShardSnapshot& shard) {
                                         static_cast<double>(shard.lanes.nccl_link_failures)));
 }
 
+bool NearQuota(const TenantUse& use) {
+  return use.quota_bytes != TenantQuotas::kNone &&
+         static_cast<double>(use.used_bytes) >= 0.95 * static_cast<double>(use.quota_bytes);
+}
+
 void AddPresence(std::vector<Family>& families, const ShardSnapshot& shard) {
   const auto gauge = [&](const char* name, const char* help, uint64_t value) {
     families.push_back(telemetry::Gauge(name, help, static_cast<double>(value)));
@@ -170,6 +177,11 @@ void AddPresence(std::vector<Family>& families, const ShardSnapshot& shard) {
   gauge("reprise_reservations", "Reservations now.", shard.engine.reservations);
   gauge("reprise_attachments", "Attached clients now, other shards included.",
         shard.engine.attachments);
+  gauge("reprise_tenants", "Tenants that have opened a cache spec here.",
+        shard.engine.tenants.size());
+  gauge("reprise_tenants_near_quota", "Of them: those that use 95 % of their quota, or more.",
+        static_cast<uint64_t>(
+            std::count_if(shard.engine.tenants.begin(), shard.engine.tenants.end(), NearQuota)));
   gauge("reprise_watchers", "Watchers of block events now, routers mostly.", shard.engine.watchers);
   gauge("reprise_draining", "1: takes no more writes and hands over what it has.",
         shard.draining ? 1 : 0);

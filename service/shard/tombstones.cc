@@ -4,7 +4,7 @@ namespace reprise::shard {
 
 bool IsEviction(DropCause cause) {
   return cause == DropCause::kWatermark || cause == DropCause::kOwnSpace ||
-         cause == DropCause::kReclaim;
+         cause == DropCause::kReclaim || cause == DropCause::kQuota;
 }
 
 void Tombstones::Add(const SpaceKey& key, Tombstone tombstone) {

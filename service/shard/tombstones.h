@@ -18,6 +18,7 @@ enum class DropCause : uint8_t {
   kWatermark,    // evicted in the background
   kOwnSpace,     // evicted for another block of its key space
   kReclaim,      // evicted to give memory to another key space
+  kQuota,        // evicted for another block of its tenant, which is at its quota
   kRemoved,      // by a client's Remove
   kQuarantined,  // its own bytes were wrong
   kBeneathQuarantined,

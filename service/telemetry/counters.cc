@@ -34,6 +34,8 @@ const char* CounterName(Counter counter) {
       return "evicted_watermark_blocks_total";
     case Counter::kEvictedOwnSpaceBlocks:
       return "evicted_own_space_blocks_total";
+    case Counter::kEvictedQuotaBlocks:
+      return "evicted_quota_blocks_total";
     case Counter::kEvictedReclaimBlocks:
       return "evicted_reclaim_blocks_total";
     case Counter::kMovedBlocks:
@@ -64,6 +66,8 @@ const char* CounterName(Counter counter) {
       return "cut_off_watchers_total";
     case Counter::kRefusedNoSpace:
       return "refused_no_space_total";
+    case Counter::kRefusedTenantQuota:
+      return "refused_tenant_quota_total";
     case Counter::kRefusedAttachments:
       return "refused_attachments_total";
     case Counter::kRefusedSpecs:

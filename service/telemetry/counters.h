@@ -31,6 +31,7 @@ enum class Counter : uint8_t {
   kEvictedWatermarkBlocks,  // by the background, above the high watermark
   kEvictedOwnSpaceBlocks,   // for another block of the same key space
   kEvictedReclaimBlocks,    // to give an extent to another key space
+  kEvictedQuotaBlocks,      // for another block of a tenant at its quota
   kMovedBlocks,             // between slots, to empty an extent
   kReclaimedExtents,
   kDemotedBlocks,  // moved to a slower tier
@@ -45,6 +46,7 @@ enum class Counter : uint8_t {
   kExpiredAttachments,
   kCutOffWatchers,
   kRefusedNoSpace,
+  kRefusedTenantQuota,
   kRefusedAttachments,  // each: beyond the limit of that name
   kRefusedSpecs,
   kRefusedSpecDiffers,

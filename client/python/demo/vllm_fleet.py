@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
-import signal
-import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from demo.server_process import free_port, stop_process
+from demo.server_process import ServerProcess
 
 MODEL_NAME = "tiny"
 BLOCK_TOKENS = 32  # the CPU backend's block sizes are multiples of this
@@ -45,7 +42,7 @@ class Answer:
     ttft_ms: float
 
 
-class Server:
+class Server(ServerProcess):
     """One `vllm serve`. Starts on construction; `ready` waits until it serves."""
 
     def __init__(
@@ -61,10 +58,7 @@ class Server:
         environment: dict[str, str] | None = None,
         threads: str | None = None,
     ) -> None:
-        self.name = name
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log_path = folder / f"vllm-{name}.log"
+        super().__init__("vLLM", name, folder)
         command = [
             sys.executable,
             "-c",
@@ -89,37 +83,23 @@ class Server:
         ]
         if connector is not None:
             command += ["--kv-transfer-config", json.dumps(connector)]
-        env = dict(
-            os.environ,
-            HF_HUB_OFFLINE="1",
-            VLLM_CPU_KVCACHE_SPACE=str(cache_gib),
-            VLLM_NO_USAGE_STATS="1",
-            VLLM_SERVER_DEV_MODE="1",
-            VLLM_HOST_IP="127.0.0.1",
-            TOKENIZERS_PARALLELISM="false",
+        env = {
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_CPU_KVCACHE_SPACE": str(cache_gib),
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_SERVER_DEV_MODE": "1",
+            "VLLM_HOST_IP": "127.0.0.1",
+            "TOKENIZERS_PARALLELISM": "false",
             **(environment or {}),
-        )
+        }
         if threads is not None:
             env["VLLM_CPU_OMP_THREADS_BIND"] = threads
-        self._log = self.log_path.open("ab")
-        self.process = subprocess.Popen(
-            command, stdout=self._log, stderr=self._log, env=env, start_new_session=True
-        )
+        self.start(command, env)
 
     def ready(self, timeout_s: float = START_TIMEOUT_S) -> "Server":
         """Returns when it serves. Raises RuntimeError with the end of its log, or TimeoutError."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"vLLM {self.name} ended while starting: {self._last_words()}")
-            try:
-                urllib.request.urlopen(f"{self.url}/health", timeout=2).read()
-                return self
-            except OSError:
-                time.sleep(0.2)
-        raise TimeoutError(
-            f"vLLM {self.name} does not serve after {timeout_s:.0f} s: {self._last_words()}"
-        )
+        self.await_answer("/health", timeout_s)
+        return self
 
     def client(self, timeout: float = 60.0) -> Any:
         """An openai client that does not retry: a failed request must be seen."""
@@ -128,15 +108,6 @@ class Server:
         return openai.OpenAI(
             base_url=f"{self.url}/v1", api_key="none", timeout=timeout, max_retries=0
         )
-
-    def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
-
-    def _last_words(self) -> str:
-        """In one line what its log says of an error, or says last; then the end of the log."""
-        lines = [line.strip() for line in self.log().splitlines() if line.strip()] or ["(no log)"]
-        errors = [line for line in lines if "Error" in line]
-        return f"{(errors or lines)[-1]}\nThe end of its log:\n{self.log()[-3000:]}"
 
     def warnings(self, lines: int = 20) -> list[str]:
         """The last lines of its log that warn of Reprise, or tell an error of anything."""
@@ -226,15 +197,6 @@ class Server:
     def forget_prefixes(self) -> None:
         """Empties the engine's own prefix cache, once no save holds its blocks."""
         self.post("/reset_prefix_cache")
-
-    def kill(self) -> None:
-        """SIGKILL for all of its processes: a machine that lost power."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def close(self) -> None:
-        stop_process(self.process)
-        self._log.close()
 
 
 def samples(text: str, name: str) -> Iterator[tuple[dict[str, str], float]]:

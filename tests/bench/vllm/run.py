@@ -18,7 +18,11 @@ import tempfile
 from typing import Any
 
 FOLDER = pathlib.Path(__file__).parent
-sys.path += [str(FOLDER / "timed"), str(FOLDER.parents[2] / "client" / "python")]
+sys.path += [
+    str(FOLDER / "timed"),
+    str(FOLDER.parent / "support"),
+    str(FOLDER.parents[2] / "client" / "python"),
+]
 
 import cases  # noqa: E402
 from demo.vllm_model import make_model  # noqa: E402

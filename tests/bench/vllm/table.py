@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from first_token import first_token_rows
+
 
 def table(facts: dict[str, Any]) -> str:
     load = facts["load_average"]
@@ -12,33 +14,13 @@ def table(facts: dict[str, Any]) -> str:
             f"vLLM on {facts['cpus']} CPUs, load average {load['before']:.1f} before and "
             f"{load['after']:.1f} after, all cases in turns.",
             "",
-            f"| first token of a {facts['prefix_tokens']:,}-token prefix | p50 | p99 | min to max "
-            f"| samples |",
-            "|---|---|---|---|---|",
-            *(_first_token(name, told) for name, told in facts["ttft_ms"].items()),
+            *first_token_rows(facts),
             "",
             "| nothing shared | median | min to max | goal |",
             "|---|---|---|---|",
             *_nothing_shared(facts["nothing_shared"]),
         ]
     )
-
-
-def _first_token(name: str, told: dict[str, Any]) -> str:
-    if "skipped" in told:
-        return f"| {name} | SKIPPED: {told['skipped']} | | | |"
-    numbers = "| | | |"
-    if "p50" in told:
-        lost = f", {told['failed_samples']} failed" if told["failed_samples"] else ""
-        numbers = (
-            f"{told['p99']:.0f} ms | {told['min']:.0f} to {told['max']:.0f} ms "
-            f"| {told['samples']}{lost} |"
-        )
-    if "failed" in told:
-        return f"| {name} | FAILED: {told['failed']} | {numbers}"
-    if "p50" not in told:
-        return f"| {name} | not measured: no time was left | | | |"
-    return f"| {name} | {told['p50']:.0f} ms | {numbers}"
 
 
 def _nothing_shared(told: dict[str, Any]) -> list[str]:

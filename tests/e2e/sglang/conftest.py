@@ -20,47 +20,33 @@ sys.path.append(str(pathlib.Path(__file__).parent))
 sys.path.append(str(pathlib.Path(__file__).parent / "on_cpu"))
 sys.path.append(str(ROOT / "tests" / "e2e" / "support"))
 
+from engine_fixtures import (  # noqa: E402, F401
+    binaries,
+    folder,
+    know_last,
+    last_goes_last,
+    model,
+    skip_all,
+)
+
+reason: str | None = None
 os.environ["HF_HUB_OFFLINE"] = "1"  # models are made here
-
 try:
-    import sglang
+    import sglang  # noqa: F401
 except ImportError as missing:
-    sglang = None
     reason = f"SGLang is not installed here ({missing}): ./dev test installs it"
-
-if sglang is not None:
+else:
     from demo.cluster import Cluster
-    from demo.vllm_model import make_model
     from server import Server, reprise_backend
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if sglang is None:
-        for item in items:
-            item.add_marker(pytest.mark.skip(reason=reason))
-    # The tests that take the cache away go last.
-    items.sort(key=lambda item: "last" in item.keywords)
+    skip_all(items, reason)
+    last_goes_last(items)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "last: takes the shared cache away")
-
-
-@pytest.fixture(scope="session")
-def binaries() -> pathlib.Path:
-    folder = os.environ.get("REPRISE_BIN")
-    assert folder, "set REPRISE_BIN to the folder with the executable `reprise`; ./dev test does"
-    return pathlib.Path(folder)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    return tmp_path_factory.mktemp("sglang")
-
-
-@pytest.fixture(scope="session")
-def model(folder: pathlib.Path) -> pathlib.Path:
-    return make_model(folder / "one" / "tiny-llama")
+    know_last(config)
 
 
 @pytest.fixture(scope="session")

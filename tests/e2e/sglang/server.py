@@ -6,15 +6,13 @@ import dataclasses
 import json
 import os
 import pathlib
-import signal
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from typing import Any
 
-from demo.server_process import free_port
+from demo.server_process import ServerProcess
 
 PAGE_TOKENS = 16
 POOL_TOKENS = 8192  # of the engine's own memory; its host memory has as much
@@ -55,7 +53,7 @@ class Answer:
         return sum(self.cached.values())
 
 
-class Server:
+class Server(ServerProcess):
     """One SGLang server. Starts on construction; `ready` waits until it serves."""
 
     def __init__(
@@ -68,10 +66,7 @@ class Server:
         layout: str = "page_first_direct",
         arguments: tuple[str, ...] = (),
     ) -> None:
-        self.name = name
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log_path = folder / f"sglang-{name}.log"
+        super().__init__("SGLang", name, folder)
         command = [
             sys.executable, "-m", "sglang.launch_server",
             "--model-path", str(model), "--dtype", "float32",
@@ -92,37 +87,12 @@ class Server:
                 "--hicache-storage-backend-extra-config", json.dumps(backend),
             ]  # fmt: skip
         path = os.pathsep.join([str(ON_CPU), os.environ.get("PYTHONPATH", "")])
-        self._log = self.log_path.open("ab")
-        self.process = subprocess.Popen(
-            command,
-            stdout=self._log,
-            stderr=self._log,
-            env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
-            start_new_session=True,
-        )
+        self.start(command, {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"})
 
     def ready(self, timeout_s: float = START_TIMEOUT_S) -> "Server":
         """Returns when it serves. Raises RuntimeError with the end of its log, or TimeoutError."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"SGLang {self.name} ended while starting: {self.log()[-3000:]}")
-            try:
-                urllib.request.urlopen(f"{self.url}/model_info", timeout=2).read()
-                return self
-            except OSError:
-                time.sleep(0.2)
-        raise TimeoutError(
-            f"SGLang {self.name} does not serve after {timeout_s:.0f} s: {self.log()[-3000:]}"
-        )
-
-    def ended(self, timeout_s: float = START_TIMEOUT_S) -> str:
-        """What the log says of a server that must refuse to start."""
-        self.process.wait(timeout_s)
-        return self.log()
-
-    def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
+        self.await_answer("/model_info", timeout_s)
+        return self
 
     def post(self, path: str, body: dict[str, Any] | None = None, timeout: float = 60.0) -> Any:
         """The answer's JSON, or its text. Raises HTTPError."""
@@ -159,10 +129,7 @@ class Server:
                 time.sleep(0.1)
 
     def close(self) -> None:
-        """SIGKILL for all of its processes: an orderly stop takes SGLang many seconds."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)  # its own session: nobody else is in it
-        except ProcessLookupError:
-            pass
-        self.process.wait()
-        self._log.close()
+        """At once: an orderly stop takes SGLang many seconds."""
+        if self.process.poll() is None:
+            self.kill()
+        super().close()

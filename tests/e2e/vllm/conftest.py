@@ -6,7 +6,6 @@ environment of its own.
 
 from __future__ import annotations
 
-import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -18,16 +17,23 @@ sys.path.append(str(ROOT / "client" / "python"))  # the demo; an installed repri
 sys.path.append(str(pathlib.Path(__file__).parent))
 sys.path.append(str(ROOT / "tests" / "e2e" / "support"))
 
-try:
-    import vllm
-except ImportError as missing:
-    vllm = None
-    reason = f"vLLM is not installed here ({missing}): ./dev test installs its CPU build"
+from engine_fixtures import (  # noqa: E402, F401
+    binaries,
+    folder,
+    know_last,
+    last_goes_last,
+    model,
+    skip_all,
+)
 
-if vllm is not None:
+reason: str | None = None
+try:
+    import vllm  # noqa: F401
+except ImportError as missing:
+    reason = f"vLLM is not installed here ({missing}): ./dev test installs its CPU build"
+else:
     from demo.cluster import Cluster
     from demo.vllm_fleet import Server, reprise_connector
-    from demo.vllm_model import make_model
 
 SHARDS = 5
 # Longer than anyone would set: counts here are exact, and a busy machine must not turn a hit into a
@@ -38,32 +44,12 @@ DRAM = "32MiB"  # small on purpose: the crowd's test fills it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if vllm is None:
-        for item in items:
-            item.add_marker(pytest.mark.skip(reason=reason))
-    # The tests that kill a server, and need it started anew, go last.
-    items.sort(key=lambda item: "last" in item.keywords)
+    skip_all(items, reason)
+    last_goes_last(items)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "last: kills a server that others share")
-
-
-@pytest.fixture(scope="session")
-def binaries() -> pathlib.Path:
-    folder = os.environ.get("REPRISE_BIN")
-    assert folder, "set REPRISE_BIN to the folder with the executable `reprise`; ./dev test does"
-    return pathlib.Path(folder)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    return tmp_path_factory.mktemp("vllm")
-
-
-@pytest.fixture(scope="session")
-def model(folder: pathlib.Path) -> pathlib.Path:
-    return make_model(folder / "one" / "tiny-llama")
+    know_last(config)
 
 
 @pytest.fixture(scope="session")

@@ -71,10 +71,11 @@ class EngineTest : public ::testing::Test {
     if (engine_ != nullptr) ExpectSound();
   }
 
-  void Start(uint64_t dram_bytes, bool background_eviction = false) {
+  void Start(uint64_t dram_bytes, bool background_eviction = false, TenantQuotas quotas = {}) {
     engine_ = nullptr;
     auto engine = ShardEngine::Create({.id = {"shard-0"},
                                        .dram_bytes = dram_bytes,
+                                       .quotas = std::move(quotas),
                                        .clock = &clock_,
                                        .background_eviction = background_eviction});
     ASSERT_TRUE(engine.ok()) << engine.status();

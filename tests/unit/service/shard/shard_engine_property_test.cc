@@ -67,13 +67,15 @@ using Path = std::string;
 // The engine beside a model of what it must and must not hold.
 class Pair {
  public:
-  explicit Pair(bool tiered) : tiered_(tiered) {
+  explicit Pair(bool tiered, uint64_t quota_bytes = TenantQuotas::kNone)
+      : tiered_(tiered), quota_bytes_(quota_bytes) {
     control_->guarded = true;
     engine_ = *ShardEngine::Create(
         {.id = {"shard-0"},
          .dram_bytes = 4 * kMiB,
          .hbm_bytes = tiered ? 4 * kMiB : 0,
          .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>(control_),
+         .quotas = {.default_bytes = quota_bytes, .named = {}},
          .clock = &clock_,
          .background_eviction = false});
     watch_ = *engine_->Watch();
@@ -230,7 +232,9 @@ class Pair {
     const std::vector<BlockKey> keys = Keys(chain);
     const auto reserved = engine_->Reserve(client.id, {.spec = client.handles[spec], .keys = keys});
     if (!reserved.ok()) {
-      RC_ASSERT(RefusalReason(reserved.status()) == "NO_SPACE");
+      const std::string why = RefusalReason(reserved.status());
+      RC_ASSERT(why == "NO_SPACE" ||
+                (quota_bytes_ != TenantQuotas::kNone && why == "TENANT_QUOTA"));
     } else {
       const std::vector<Path> granted = Granted(*reserved, chain);
       std::vector<Checksum128> checksums;
@@ -455,6 +459,7 @@ class Pair {
   }
 
   const bool tiered_;
+  const uint64_t quota_bytes_;
   ManualClock clock_;
   const std::shared_ptr<reprise::testing::HostHbmControl> control_ =
       std::make_shared<reprise::testing::HostHbmControl>();
@@ -479,6 +484,14 @@ TEST(EngineProperty, SoTheyDoWithBlocksOnTheirWayBetweenTwoTiers) {
   ::setenv("RC_PARAMS", kCases, /*overwrite=*/0);
   EXPECT_TRUE(rc::check("engine with two tiers against model", [](const std::vector<Step>& steps) {
     Pair pair(/*tiered=*/true);
+    for (const Step& step : steps) pair.Take(step);
+  }));
+}
+
+TEST(EngineProperty, SoTheyDoUnderAQuotaWhichIsNeverExceeded) {
+  ::setenv("RC_PARAMS", kCases, /*overwrite=*/0);
+  EXPECT_TRUE(rc::check("engine with a quota against model", [](const std::vector<Step>& steps) {
+    Pair pair(/*tiered=*/true, /*quota_bytes=*/3 * kMiB);
     for (const Step& step : steps) pair.Take(step);
   }));
 }

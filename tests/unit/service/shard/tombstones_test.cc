@@ -45,6 +45,7 @@ TEST(Tombstones, OnlyEvictionsAreEvictions) {
   EXPECT_TRUE(IsEviction(DropCause::kWatermark));
   EXPECT_TRUE(IsEviction(DropCause::kOwnSpace));
   EXPECT_TRUE(IsEviction(DropCause::kReclaim));
+  EXPECT_TRUE(IsEviction(DropCause::kQuota));
   EXPECT_FALSE(IsEviction(DropCause::kRemoved));
   EXPECT_FALSE(IsEviction(DropCause::kQuarantined));
   EXPECT_FALSE(IsEviction(DropCause::kBeneathQuarantined));

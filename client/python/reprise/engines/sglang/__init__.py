@@ -1,4 +1,4 @@
-"""Reprise behind SGLang: a storage backend of its hierarchical cache. Nothing of SGLang is patched.
+"""Reprise behind SGLang: a storage backend of its hierarchical cache.
 
     --enable-hierarchical-cache --hicache-storage-backend dynamic
     --hicache-storage-backend-extra-config '{

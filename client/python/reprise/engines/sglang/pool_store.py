@@ -60,7 +60,7 @@ class PoolStore:
             self._held.hold(Held(chain, run))
         else:
             run.release()
-            if run.error is None:
+            if run.error is None and not run.blocks:
                 self._explainer.consider(self.spec, chain)
         return found
 

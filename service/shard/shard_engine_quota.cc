@@ -1,0 +1,75 @@
+// Tenants' quotas: what each has, and room for a block within what it may have. A tenant that is at
+// its quota makes room with its own coldest blocks, and with nobody else's.
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "proto/types/limits.h"
+#include "proto/types/refusal.h"
+#include "service/shard/shard_engine_impl.h"
+
+namespace reprise::shard {
+
+// Of all slots of the tenant's blocks, whatever their state.
+uint64_t ShardEngineImpl::TenantBytes(const Tenant& tenant) const {
+  uint64_t bytes = 0;
+  for (const auto& [id, space] : spaces_) {
+    if (space->tenant != tenant) continue;
+    bytes += (space->blocks + space->reserved + space->held_back) *
+             SlotAllocator::SlotBytes(space->shape.block_bytes);
+  }
+  return bytes;
+}
+
+// Whether one more block of this key space is.
+bool ShardEngineImpl::WithinQuota(const KeySpace& space) const {
+  const uint64_t quota = options_.quotas.Of(space.tenant);
+  return quota == TenantQuotas::kNone ||
+         TenantBytes(space.tenant) + SlotAllocator::SlotBytes(space.shape.block_bytes) <= quota;
+}
+
+// False when every block of the tenant that could go is being read or written.
+bool ShardEngineImpl::MakeRoomWithinQuota(const KeySpace& space) {
+  absl::flat_hash_set<uint32_t> exhausted;
+  while (!WithinQuota(space)) {
+    const std::optional<Group> coldest = ColdestGroup(std::nullopt, exhausted, &space.tenant);
+    if (!coldest.has_value()) return false;
+    if (EvictOne(*coldest->space, coldest->level, DropCause::kQuota, space.id)) {
+      exhausted.clear();  // what hung above the block that went may go now
+    } else {
+      exhausted.insert(GroupOf(coldest->space->id, coldest->level));
+    }
+  }
+  return true;
+}
+
+absl::Status ShardEngineImpl::QuotaRefusal(const KeySpace& space) const {
+  const uint64_t quota = options_.quotas.Of(space.tenant);
+  const uint64_t block = SlotAllocator::SlotBytes(space.shape.block_bytes);
+  const std::string has = absl::StrCat("tenant \"", space.tenant.name, "\" has ",
+                                       TenantBytes(space.tenant), " of its ", quota, " bytes here");
+  if (block > quota) {
+    return Refusal(absl::StatusCode::kFailedPrecondition, "TENANT_QUOTA_BELOW_BLOCK",
+                   absl::StrCat(has, ", and one block is ", block, ": raise its --tenant-quota"));
+  }
+  return Refusal(
+      absl::StatusCode::kResourceExhausted, "TENANT_QUOTA",
+      absl::StrCat(has, ", and each block of them is being read or written; try again after ",
+                   absl::FormatDuration(limits::kRetryAfter), " or raise its --tenant-quota"));
+}
+
+std::vector<TenantUse> ShardEngineImpl::TenantUses() const {
+  std::vector<Tenant> tenants;
+  for (const auto& [id, space] : spaces_) tenants.push_back(space->tenant);
+  std::sort(tenants.begin(), tenants.end());
+  tenants.erase(std::unique(tenants.begin(), tenants.end()), tenants.end());
+  std::vector<TenantUse> uses;
+  for (const Tenant& tenant : tenants) {
+    uses.push_back({.tenant = tenant,
+                    .used_bytes = TenantBytes(tenant),
+                    .quota_bytes = options_.quotas.Of(tenant)});
+  }
+  return uses;
+}
+
+}  // namespace reprise::shard
