@@ -67,6 +67,17 @@ def test_heads_in_groups_of_one(cache, model):
     check(cache, model, source, target, mha_token, "groups of one")
 
 
+def test_keys_come_before_values_in_every_layout():
+    """What a codec does to K and to V is not the same."""
+    for layout in MHA:
+        pool = mha_pool(layout)
+        planes = read_pool(pool, "kv").planes
+        for layer in range(backend.LAYERS):
+            for which in (0, 1):
+                first = mha_token(pool, 0)[which, layer]
+                assert planes[2 * layer + which].address == first[0].data_ptr(), (layout, layer)
+
+
 def test_a_pool_in_another_layout_is_refused_by_name():
     pool = mha_pool("layer_first")
     pool.layout = "page_first_kv_split"
