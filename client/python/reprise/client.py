@@ -102,7 +102,7 @@ class Client:
             options.update(tls.options())
         self._handle = 0
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what is collected while it is held may want it too
         self._calls = 0  # inside the library now
         self._no_calls = threading.Condition(self._lock)
         self._closing = False
