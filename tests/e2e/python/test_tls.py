@@ -99,6 +99,26 @@ def test_a_tenants_conversation_survives_its_shard_and_is_nobody_elses(
         assert stored(other, spec, keys) == 0
 
 
+def test_a_tenants_quota_is_by_its_certificate_and_nobody_elses_blocks_go_for_it(
+    own_cluster: Callable[..., Cluster], authority: Authority, prompt: Prompt
+) -> None:
+    spec = make_spec(layers=4, head_dim=64)  # blocks of 64 KiB
+    quota = ["--tenant-quota", f"{ACME}=2MiB"]
+    cluster = own_cluster(
+        shards=1, replication=1, dram="32MiB", arguments=[*flags(authority.issue(FLEET)), *quota])
+    with (
+        reprise.Client(router=cluster.router, tls=authority.issue(ACME)) as acme,
+        reprise.Client(router=cluster.router, tls=authority.issue(OTHER)) as other,
+    ):
+        chains = [reprise.block_keys(prompt(20 * 16)) for _ in range(4)]
+        others = reprise.block_keys(prompt(40 * 16))
+        assert other.store(spec, others, random_blocks(spec, 40), session="s").stored == 40
+        for keys in chains:  # 80 blocks of which a quota of 32 keeps the last
+            assert acme.store(spec, keys, random_blocks(spec, 20), session="s").stored == 20
+        assert [stored(acme, spec, keys) for keys in chains] == [0, 0, 12, 20]
+        assert stored(other, spec, others) == 40, "the coldest of all, and another tenant's"
+
+
 def test_who_is_not_served_is_told_so_and_computes(
     secure: Cluster, authority: Authority, prompt: Prompt
 ) -> None:
