@@ -13,7 +13,7 @@ pytest.importorskip("sglang", reason="SGLang is not installed here: ./dev test i
 from prompts import words  # noqa: E402
 from server import PAGE_TOKENS, full_pages  # noqa: E402
 from shard_api import describe  # noqa: E402
-from shard_memory import PAGE, flip, pool, written  # noqa: E402
+from shard_memory import flip_in_each_copy, pool  # noqa: E402
 from stored import Growth  # noqa: E402
 
 COPIES = 2
@@ -36,13 +36,7 @@ def test_a_flipped_byte_is_computed_and_told(pair, cache):
     except PermissionError as refused:
         pytest.skip(f"a test may not look into another process's memory here: {refused}")
     prompt, answer = computed(pair, cache, "a byte flips")
-    flipped = 0
-    for shard in cache.shards:
-        pages = written(before[shard.id], pool(shard.pid))
-        if len(pages) > PAGES:
-            # One byte of one block, at home and on the replica, so that nothing can mend it.
-            flip(shard.pid, pages[len(pages) // 2] + PAGE // 2)
-            flipped += 1
+    flipped = flip_in_each_copy(cache.shards, before, PAGES)
     assert flipped, "the stored blocks were not found in any shard's memory"
     again = pair.b.complete(prompt, 8)
     assert again.tokens == answer.tokens

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mmap
 import pathlib
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -38,3 +40,19 @@ def flip(pid: int, address: int) -> None:
         byte = memory.read(1)[0]
         memory.seek(address)
         memory.write(bytes([byte ^ 0x10]))
+
+
+def flip_in_each_copy(
+    shards: Iterable[Any], before: dict[str, dict[int, np.ndarray]], pages: int
+) -> int:
+    """One byte of what each shard stored since `before` (its pool, by id), where that is more than
+    so many pages of memory: at home and on the replica, so that nothing can mend it. Returns in how
+    many shards.
+    """
+    flipped = 0
+    for shard in shards:
+        changed = written(before[shard.id], pool(shard.pid))
+        if len(changed) > pages:
+            flip(shard.pid, changed[len(changed) // 2] + PAGE // 2)
+            flipped += 1
+    return flipped

@@ -10,7 +10,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test insta
 
 from conversation import alone, words  # noqa: E402
 from shard_api import describe  # noqa: E402
-from shard_memory import PAGE, flip, pool, written  # noqa: E402
+from shard_memory import flip_in_each_copy, pool  # noqa: E402
 
 BLOCKS = 20
 
@@ -30,13 +30,7 @@ def test_a_flipped_byte_is_recomputed_and_counted(pair, cache):
         if sum(grown) >= 2 * BLOCKS:
             break
         time.sleep(0.05)
-    flipped = 0
-    for shard in cache.shards:
-        pages = written(before[shard.id], pool(shard.pid))
-        if len(pages) > BLOCKS:
-            # One byte of one block, at home and on the replica, so that nothing can mend it.
-            flip(shard.pid, pages[len(pages) // 2] + PAGE // 2)
-            flipped += 1
+    flipped = flip_in_each_copy(cache.shards, before, BLOCKS)
     assert flipped, "the stored blocks were not found in any shard's memory"
     corrupt = pair.b.metric("vllm:reprise_corrupt_blocks_total")
     answer = pair.b.complete(prompt, 4, session="flip")
