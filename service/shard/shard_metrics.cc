@@ -163,9 +163,11 @@ void AddLanes(std::vector<Family>& families, const ShardSnapshot& shard) {
                                         static_cast<double>(shard.lanes.nccl_link_failures)));
 }
 
+constexpr double kNearQuota = 0.95;  // of the quota: soon a block goes for each that comes
+
 bool NearQuota(const TenantUse& use) {
   return use.quota_bytes != TenantQuotas::kNone &&
-         static_cast<double>(use.used_bytes) >= 0.95 * static_cast<double>(use.quota_bytes);
+         static_cast<double>(use.used_bytes) >= kNearQuota * static_cast<double>(use.quota_bytes);
 }
 
 void AddPresence(std::vector<Family>& families, const ShardSnapshot& shard) {

@@ -8,6 +8,9 @@ from typing import Any
 from shard_api import describe
 
 
+COPIES = 2  # that the session's cache keeps of each block
+
+
 def blocks(cache: Any) -> int:
     """Blocks on all shards, replicas counted."""
     return sum(describe(shard.address).blocks for shard in cache.shards)

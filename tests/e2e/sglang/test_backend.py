@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
+import re
 import time
 
 import pytest
@@ -23,6 +26,7 @@ from test_host_pools import hashes  # noqa: E402
 from reprise.engines.sglang import RepriseHiCache, versions  # noqa: E402
 
 NOBODY = "127.0.0.1:1"
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def make(model, settings, **fields):
@@ -45,6 +49,14 @@ def make(model, settings, **fields):
 def test_a_wrong_configuration_is_refused_at_start_with_what_to_set(model, change, says):
     with pytest.raises(ValueError, match=says):
         make(model, {**reprise_backend(NOBODY), **change})
+
+
+@pytest.mark.parametrize("readme", ["README.md", "client/python/README.md"])
+def test_the_configuration_that_the_readme_shows_is_taken(model, readme):
+    text = (ROOT / readme).read_text()
+    (shown,) = re.findall(r"--hicache-storage-backend-extra-config '(.*?)'", text, re.DOTALL)
+    settings = {**json.loads(shown), "router": NOBODY}
+    make(model, settings).close()
 
 
 def test_context_parallel_ranks_are_refused(model):

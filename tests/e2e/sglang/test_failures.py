@@ -14,9 +14,8 @@ from prompts import words  # noqa: E402
 from server import PAGE_TOKENS, full_pages  # noqa: E402
 from shard_api import describe  # noqa: E402
 from shard_memory import flip_in_each_copy, pool  # noqa: E402
-from stored import Growth  # noqa: E402
+from stored import COPIES, Growth  # noqa: E402
 
-COPIES = 2
 PAGES = 20
 TOKENS = PAGES * PAGE_TOKENS + 5
 

@@ -16,7 +16,7 @@ from prompts import words  # noqa: E402
 from server import PAGE_TOKENS, full_pages  # noqa: E402
 from sglang.srt.mem_cache.radix_cache import RadixKey  # noqa: E402
 from sglang.srt.mem_cache.utils import get_storage_hash_str  # noqa: E402
-from stored import Growth  # noqa: E402
+from stored import COPIES, Growth  # noqa: E402
 
 VECTORS = pathlib.Path(__file__).parents[2] / "unit" / "client" / "key_vectors.json"
 ROWS = json.loads(VECTORS.read_text())["sglang"]
@@ -37,7 +37,7 @@ def test_explain_says_what_a_server_stored_of_a_prompt(pair, cache, binaries):
     prompt = words("explained", 200)
     stored = Growth(cache)
     pair.a.complete(prompt, 2, cache_salt="a salt")
-    stored.reaches(2 * (200 // PAGE_TOKENS))
+    stored.reaches(COPIES * (200 // PAGE_TOKENS))
     specs = subprocess.run(
         [binaries / "reprise", "get", "specs", "--router", cache.router, "-o", "json"],
         check=True,

@@ -10,9 +10,7 @@ pytest.importorskip("sglang", reason="SGLang is not installed here: ./dev test i
 
 from prompts import words  # noqa: E402
 from server import PAGE_TOKENS, full_pages  # noqa: E402
-from stored import Growth, leases  # noqa: E402
-
-COPIES = 2
+from stored import COPIES, Growth, leases  # noqa: E402
 
 
 def pages(tokens: int) -> int:

@@ -11,9 +11,7 @@ pytest.importorskip("sglang", reason="SGLang is not installed here: ./dev test i
 from demo.vllm_model import make_model  # noqa: E402
 from prompts import words  # noqa: E402
 from server import PAGE_TOKENS, full_pages  # noqa: E402
-from stored import Growth, blocks  # noqa: E402
-
-COPIES = 2
+from stored import COPIES, Growth, blocks  # noqa: E402
 
 
 def update(server, folder, **fields):

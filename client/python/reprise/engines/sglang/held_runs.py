@@ -49,10 +49,6 @@ class HeldRuns:
         self._reaper = threading.Thread(target=self._reap, name="reprise-leases", daemon=True)
         self._reaper.start()
 
-    def __len__(self) -> int:
-        with self._changed:
-            return len(self._held)
-
     def hold(self, held: Held) -> None:
         with self._changed:
             if self._closed:

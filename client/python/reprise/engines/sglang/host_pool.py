@@ -39,15 +39,6 @@ class HostPool:
     planes: tuple[Plane, ...]
     owner: Any  # the tensor
 
-    @property
-    def page_bytes(self) -> int:
-        """Bytes of one page of the pool."""
-        return int(self.owner.element_size()) * self.page_tokens * self._row_elements
-
-    @property
-    def _row_elements(self) -> int:
-        return len(self.planes) * max(1, self.kv_heads) * self.head_dim
-
 
 def read_pool(pool: Any, name: str) -> HostPool:
     """Raises UnsupportedPool with the pool's name and what to do."""

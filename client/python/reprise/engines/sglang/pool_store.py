@@ -10,6 +10,7 @@ from typing import Any
 
 from reprise.client import Client
 from reprise.engines.miss_explainer import MissExplainer
+from reprise.engines.transfers import transfer_s
 from reprise.keys import KeyArray
 from reprise.memory import PagedPlan
 from reprise.run import Run
@@ -21,9 +22,6 @@ from .held_runs import Held, HeldRuns
 from .host_pool import HostPool
 from .settings import Settings
 from .traffic import Traffic
-
-# Loads and saves get their timeout and the time that their bytes take on the slowest link.
-LINK_BYTES_PER_S_MIN = 64 << 20
 
 logger = logging.getLogger("sglang.reprise")
 
@@ -126,8 +124,7 @@ class PoolStore:
         return run
 
     def _deadline(self, timeout_ms: int, pages: int) -> float:
-        transfer_s = pages * self.spec.stored_bytes / LINK_BYTES_PER_S_MIN
-        return time.monotonic() + timeout_ms / 1000 + transfer_s
+        return time.monotonic() + timeout_ms / 1000 + transfer_s(pages * self.spec.stored_bytes)
 
     @staticmethod
     def _left(deadline: float) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from sglang.srt.mem_cache.hicache_storage import (
@@ -27,6 +27,7 @@ from sglang.srt.mem_cache.hicache_storage import (
 )
 
 from reprise.client import Client
+from reprise.keys import KeyArray
 
 from . import server_spec
 from .chains import chain_of
@@ -40,6 +41,8 @@ from .weights import Weights
 
 # Pools of which a prompt keeps the last pages alone (state, sliding windows): no chain of prefixes.
 TRAILING_POOLS = (PoolName.MAMBA, PoolName.SWA, PoolName.AUXILIARY_SWA, PoolName.DRAFT_SWA)
+
+CLIENT_THREADS = 4  # SGLang asks, loads and backs up at once; one for what is let go
 
 logger = logging.getLogger("sglang.reprise")
 
@@ -59,7 +62,8 @@ class RepriseHiCache(HiCacheStorage):
         self._checkpoint = server_spec.read_checkpoint(args, self._settings)
         rank = f"tp{storage_config.tp_rank} pp{storage_config.pp_rank}"
         self._client = Client(
-            **self._settings.client_arguments(f"sglang {os.getpid()} {rank}"), threads=4
+            **self._settings.client_arguments(f"sglang {os.getpid()} {rank}"),
+            threads=CLIENT_THREADS,
         )
         self._traffic = Traffic()
         self._complaints = Complaints(logger)
@@ -149,7 +153,7 @@ class RepriseHiCache(HiCacheStorage):
         host_indices: Any,
         extra_info: HiCacheStorageExtraInfo | None = None,
     ) -> list[bool]:
-        return self._load(PoolName.KV, keys, host_indices, extra_info)
+        return self._move(PoolStore.load, PoolName.KV, keys, host_indices, extra_info)
 
     def batch_set_v1(
         self,
@@ -157,7 +161,7 @@ class RepriseHiCache(HiCacheStorage):
         host_indices: Any,
         extra_info: HiCacheStorageExtraInfo | None = None,
     ) -> list[bool]:
-        return self._save(PoolName.KV, keys, host_indices, extra_info)
+        return self._move(PoolStore.save, PoolName.KV, keys, host_indices, extra_info)
 
     # ---- Pages of several pools
 
@@ -183,7 +187,9 @@ class RepriseHiCache(HiCacheStorage):
         extra_info: HiCacheStorageExtraInfo | None = None,
     ) -> dict[str, list[bool]]:
         return {
-            one.name: self._load(one.name, one.keys or [], one.host_indices, extra_info)
+            one.name: self._move(
+                PoolStore.load, one.name, one.keys or [], one.host_indices, extra_info
+            )
             for one in transfers
         }
 
@@ -193,7 +199,9 @@ class RepriseHiCache(HiCacheStorage):
         extra_info: HiCacheStorageExtraInfo | None = None,
     ) -> dict[str, list[bool]]:
         return {
-            one.name: self._save(one.name, one.keys or [], one.host_indices, extra_info)
+            one.name: self._move(
+                PoolStore.save, one.name, one.keys or [], one.host_indices, extra_info
+            )
             for one in transfers
         }
 
@@ -207,31 +215,20 @@ class RepriseHiCache(HiCacheStorage):
             return 0
         return store.leading(chain_of(prefix, keys), len(prefix))
 
-    def _load(
+    def _move(
         self,
+        move: Callable[[PoolStore, KeyArray, int, Any], int],
         name: str,
         keys: Sequence[str],
         host_indices: Any,
         extra_info: HiCacheStorageExtraInfo | None,
     ) -> list[bool]:
+        """Loads or saves; for each page whether it was, which is so for the first ones."""
         store, prefix = self._store(name), _prefix(extra_info)
-        count = 0
+        moved = 0
         if store is not None and keys:
-            count = store.load(chain_of(prefix, keys), len(prefix), host_indices)
-        return [i < count for i in range(len(keys))]
-
-    def _save(
-        self,
-        name: str,
-        keys: Sequence[str],
-        host_indices: Any,
-        extra_info: HiCacheStorageExtraInfo | None,
-    ) -> list[bool]:
-        store, prefix = self._store(name), _prefix(extra_info)
-        count = 0
-        if store is not None and keys:
-            count = store.save(chain_of(prefix, keys), len(prefix), host_indices)
-        return [i < count for i in range(len(keys))]
+            moved = move(store, chain_of(prefix, keys), len(prefix), host_indices)
+        return [i < moved for i in range(len(keys))]
 
     # ---- Single pages: the interface before v1, which SGLang does not use with "interface_v1"
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from reprise.engines import digests
 from reprise.engines.miss_explainer import MissExplainer
+from reprise.engines.transfers import transfer_s
 
 from . import keys, lookup
 from .hints import RequestHints, read_hints
@@ -28,9 +29,6 @@ from .settings import Settings
 from .spec_from_engine import Part
 
 logger = logging.getLogger("vllm.reprise")
-
-# Loads and saves get their timeout and the time that their bytes take on the slowest link.
-LINK_BYTES_PER_S_MIN = 64 << 20
 
 
 @dataclasses.dataclass
@@ -430,7 +428,7 @@ class SchedulerSide:
         nbytes = sum(
             part.spec.stored_bytes * blocks.get(part.group.index, 0) for part in self._parts
         )
-        return nbytes / LINK_BYTES_PER_S_MIN
+        return transfer_s(nbytes)
 
     def _keys(self, hashes: Any, block_tokens: int, tokens: int) -> bytes:
         return keys.keys_of(hashes, block_tokens // self._tokens_per_hash, tokens // block_tokens)
