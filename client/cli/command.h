@@ -66,6 +66,7 @@ Registered AddUp(CLI::App& app);
 Registered AddDescribe(CLI::App& app);
 Registered AddGet(CLI::App& app);
 Registered AddDrain(CLI::App& app);
+Registered AddSize(CLI::App& app);
 Registered AddExplain(CLI::App& app);
 Registered AddDoctor(CLI::App& app);
 Registered AddVersion(CLI::App& app);

@@ -40,6 +40,7 @@ struct UpOptions {
   uint32_t replication = 2;
   std::vector<std::string> tenant_quotas;
   std::string tenant_quota_default;
+  std::string eviction = "learned";
   uint16_t router_port = 0;
   uint16_t port_base = 0;
   std::string folder;
@@ -172,7 +173,7 @@ class Up {
         .executable = executable,
         .arguments = {"--id", shard.id, "--listen", absl::StrCat(kHost, ":", port), "--dram",
                       options_.dram, "--replication", absl::StrCat(options_.replication),
-                      "--members", members_, "-o", "json"},
+                      "--eviction", options_.eviction, "--members", members_, "-o", "json"},
         .log_path = folder_->File(absl::StrCat(shard.id, ".log"))};
     if (!options_.hbm.empty()) {
       child.arguments.insert(child.arguments.end(), {"--hbm", options_.hbm});
@@ -375,6 +376,11 @@ Registered AddUp(CLI::App& app) {
                       "more tenants");
   command->add_option("--tenant-quota-default", options->tenant_quota_default,
                       "the same for each tenant that is not named; default: none");
+  command
+      ->add_option("--eviction", options->eviction,
+                   "what the shards drop for new blocks: learned or lru")
+      ->check(CLI::IsMember({"learned", "lru"}))
+      ->capture_default_str();
   command->add_option("--router-port", options->router_port, "0: any free one")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();

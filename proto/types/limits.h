@@ -62,6 +62,18 @@ inline constexpr size_t kExplainSiblingsMax = 65'536;    // blocks compared with
 inline constexpr size_t kIndexStripes = 16;
 inline constexpr size_t kTombstonesMax = 65'536;  // evicted keys remembered for Explain
 
+// ---- What a shard drops first, and what other amounts of memory would have kept
+inline constexpr uint32_t kReuseClasses = 4;    // blocks used once, twice, ..., this often or more
+inline constexpr uint32_t kReuseAgeSteps = 4;   // ages told apart within each doubling
+inline constexpr double kReuseDecay = 0.9;      // of what was learned, at each refit
+inline constexpr double kReusePriorBlocks = 5;  // seen to come back at each age, before any was
+inline constexpr uint64_t kReuseRefitUsesMin = 512;    // a refit comes after so many uses, or after
+inline constexpr double kReuseRefitBlocksShare = 0.5;  //   this share of the stored blocks in uses
+inline constexpr absl::Duration kReuseApart = absl::Seconds(1);  // closer uses are one request's
+inline constexpr size_t kGhostsPerBlock = 5;           // evicted blocks remembered, to be learned
+inline constexpr size_t kGhostsMax = 1'000'000;        //   from: about 64 bytes each
+inline constexpr size_t kSizingSamplesMax = 8192;      // blocks followed (SHARDS, FAST 2015)
+
 // ---- Watching
 inline constexpr size_t kWatchersMax = 64;
 inline constexpr size_t kWatchQueueEventsMax =

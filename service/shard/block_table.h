@@ -57,7 +57,9 @@ struct BlockRecord {
   BlockId first_child = kNoBlock;
   BlockId next_sibling = kNoBlock;
   BlockId previous_sibling = kNoBlock;
-  uint32_t children = 0;  // committed
+  uint32_t children = 0;       // committed
+  uint32_t near_children = 0;  // of them on its tier, and not on their way to another
+  bool near = false;           // it is counted by its parent as that
   uint32_t reserved_children = 0;
   std::shared_ptr<const ChainInfo> chain;
 };

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "proto/types/cache_spec.h"
 #include "proto/types/ids.h"
@@ -23,6 +24,8 @@ struct KeySpace {
   uint64_t reserved = 0;      // blocks in reservations
   uint64_t held_back = 0;     // hidden or quarantined
   BlockId roots = kNoBlock;   // its chains' first blocks, as siblings
+  // Of all slots of the tenant's blocks, whatever their state. One for all its key spaces.
+  std::shared_ptr<uint64_t> tenant_bytes;
 };
 
 }  // namespace reprise::shard

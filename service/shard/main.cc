@@ -43,6 +43,7 @@ struct Flags {
   uint32_t replication = 2;
   std::vector<std::string> tenant_quotas;
   uint64_t tenant_quota_default = TenantQuotas::kNone;
+  Eviction eviction = Eviction::kLearned;
   std::string members;
   std::string output = "text";
   bool insecure = false;
@@ -101,6 +102,12 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "The same for each tenant that is not named; 0: none")
       ->transform(CLI::AsSizeValue(false))
       ->default_str("0");
+  app.add_option("--eviction", flags.eviction,
+                 "What is dropped for new blocks: learned (what is least likely to come back soon, "
+                 "by what did so far), or lru (what was used longest ago)")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, Eviction>{
+          {"learned", Eviction::kLearned}, {"lru", Eviction::kLru}}))
+      ->default_str("learned");
   app.add_option("--members", flags.members,
                  "YAML file with the cluster's shards; without it this shard is alone: nothing is "
                  "copied to others, pulled from them or handed over");
@@ -218,7 +225,8 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
                                                 .hbm_bytes = flags.hbm_bytes,
                                                 .hbm_device = std::move(gpu),
                                                 .replication = flags.replication,
-                                                .quotas = std::move(quotas)}));
+                                                .quotas = std::move(quotas),
+                                                .eviction = flags.eviction}));
   REPRISE_ASSIGN_OR_RETURN(
       const std::unique_ptr<ShardLanes> lanes,
       ShardLanes::Open({.view = !flags.no_view,

@@ -38,7 +38,8 @@ ShardEngineImpl::ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<Tie
     : options_(std::move(options)),
       clock_(options_.clock == nullptr ? MonotonicClock() : *options_.clock),
       pool_(std::move(pool)),
-      pins_(std::make_shared<PinBoard>(this, pool_)) {
+      pins_(std::make_shared<PinBoard>(this, pool_)),
+      order_(options_.eviction) {
   if (options_.background_eviction) evictor_ = std::thread([this] { EvictLoop(); });
 }
 
@@ -175,6 +176,9 @@ absl::StatusOr<KeySpaceId> ShardEngineImpl::FindOrAddSpace(const Tenant& tenant,
   }
   const KeySpaceId id(next_space_++);
   auto space = std::make_unique<KeySpace>();
+  const auto& known = space_ids_[tenant];
+  space->tenant_bytes =
+      known.empty() ? std::make_shared<uint64_t>(0) : SpaceOf(known.begin()->second).tenant_bytes;
   space->id = id;
   space->tenant = tenant;
   space->fingerprint = fingerprint;
@@ -225,7 +229,7 @@ EngineDescription ShardEngineImpl::Describe(const std::optional<Tenant>& tenant)
   for (const auto& [id, space] : spaces_) {
     description.blocks += space->blocks;
     for (Level level = 0; level < pool_->levels(); ++level) {
-      description.tiers[level].blocks += policy_.tracked(GroupOf(id, level));
+      description.tiers[level].blocks += order_.tracked(GroupOf(id, level));
     }
     if (tenant.has_value() && space->tenant != *tenant) continue;
     description.specs.push_back({.tenant = space->tenant,
@@ -239,6 +243,7 @@ EngineDescription ShardEngineImpl::Describe(const std::optional<Tenant>& tenant)
   description.attachments = holdings_.size();
   description.watchers = watchers_.size();
   description.counters = counters_.Snapshot();
+  description.sizing = EstimateSizing();
   return description;
 }
 

@@ -8,7 +8,8 @@
 // Invariants (CheckInvariants recomputes them from nothing):
 //   - a committed block's parent is committed here, or it is a chain's first block: what is stored
 //     is a forest;
-//   - only childless blocks without a lease or pin are evicted, least recently used first;
+//   - only childless blocks without a lease or pin are evicted, what is worth least first
+//     (service/eviction/eviction_order.h);
 //   - a block with a lease or a pin of a reader stays where it is, and none is readable on another
 //     tier before its checksum was verified there;
 //   - a slot belongs to exactly one of: free, one reservation, one committed block, quarantine;
@@ -39,6 +40,7 @@
 #include "proto/types/clock.h"
 #include "proto/types/ids.h"
 #include "proto/types/verbs.h"
+#include "service/eviction/eviction_order.h"
 #include "service/pool/extent_place.h"
 #include "service/pool/hbm_device.h"
 #include "service/shard/tenant_quotas.h"
@@ -52,6 +54,7 @@ struct ShardEngineOptions {
   std::unique_ptr<HbmDevice> hbm_device;  // REQUIRES: there is one when hbm_bytes > 0
   uint32_t replication = 1;               // told to clients by OpenSpec
   TenantQuotas quotas;
+  Eviction eviction = Eviction::kLearned;
   const Clock* clock = nullptr;     // REQUIRES: outlives the engine; nullptr: the monotonic clock
   bool background_eviction = true;  // a thread that keeps the pools below the high watermark
 };
@@ -168,12 +171,25 @@ struct TenantUse {
   uint64_t quota_bytes = 0;  // TenantQuotas::kNone: none
 };
 
+// What this shard would have served with other amounts of memory, as if it dropped the least
+// recently used block: an estimate (service/sizing/reuse_curve.h).
+struct SizingEstimate {
+  struct Point {
+    uint64_t memory_bytes = 0;  // 0: without a bound
+    uint64_t hit_tokens = 0;
+    double of_capacity = 0;  // memory_bytes beside what this shard has; 0: without a bound
+  };
+  uint64_t asked_tokens = 0;  // in the prompts of all Acquires
+  std::vector<Point> points;  // the least memory first
+};
+
 struct EngineDescription {
   std::vector<TierUse> tiers;
   std::vector<TenantUse> tenants;  // those that have opened a spec here
   std::vector<SpecUse> specs;
   uint64_t blocks = 0, leases = 0, reservations = 0, attachments = 0, watchers = 0;
   std::vector<std::pair<std::string, uint64_t>> counters;
+  SizingEstimate sizing;
 };
 
 struct OpenSpecResult {

@@ -14,10 +14,10 @@ std::vector<ChainEnd> ShardEngineImpl::Chains() const {
     for (BlockId root = space->roots; root != kNoBlock; root = blocks_[root].next_sibling) {
       for (BlockId at = root; at != kNoBlock; at = blocks_.NextBelow(root, at, false)) {
         if (blocks_[at].children > 0) continue;
-        by_stamp.emplace_back(policy_.Stamp(at), ChainEnd{.tenant = space->tenant,
-                                                          .fingerprint = space->fingerprint,
-                                                          .first = blocks_[root].key,
-                                                          .last = blocks_[at].key});
+        by_stamp.emplace_back(order_.last_use(at), ChainEnd{.tenant = space->tenant,
+                                                            .fingerprint = space->fingerprint,
+                                                            .first = blocks_[root].key,
+                                                            .last = blocks_[at].key});
       }
     }
   }

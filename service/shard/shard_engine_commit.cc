@@ -200,6 +200,7 @@ absl::Status ShardEngineImpl::FinishCommit(AttachmentId attachment, const Commit
   if (!work.blocks.empty()) {
     const BlockId leaf = work.blocks.back();
     TouchChain(leaf);
+    NoteStored(space, work.blocks);
     PublishStored(space, work.blocks);
     if (!(*reservation)->replica && listener_ != nullptr)
       chain = DescribeChain(space, leaf, committed);
@@ -219,13 +220,14 @@ void ShardEngineImpl::MakeVisible(KeySpace& space, BlockId id, const Checksum128
   blocks_.Link(id, space.roots);
   --space.reserved;
   ++space.blocks;
-  policy_.Track(id, GroupOf(space.id, pool_->LevelOf(block.slot)));
+  order_.Track(id, GroupOf(space.id, pool_->LevelOf(block.slot)), OrderKeyOf(key), clock_.Now());
+  Arrived(id);
   tombstones_.Erase(key);
   REPRISE_CHECK(index_.Insert(key, IndexEntry{.block = id, .tier = pool_->TierOf(block.slot)}));
 }
 
 void ShardEngineImpl::TouchChain(BlockId leaf) {
-  for (BlockId id = leaf; id != kNoBlock; id = blocks_[id].parent) policy_.Touch(id);
+  for (BlockId id = leaf; id != kNoBlock; id = blocks_[id].parent) order_.Refresh(id);
 }
 
 }  // namespace reprise::shard

@@ -37,13 +37,13 @@ bool ShardEngineImpl::Evictable(BlockId id) const {
 
 bool ShardEngineImpl::EvictOne(KeySpace& space, Level level, DropCause cause,
                                KeySpaceId for_space) {
-  const std::optional<uint32_t> coldest =
-      policy_.Coldest(GroupOf(space.id, level),
-                      [this](uint32_t id) ABSL_NO_THREAD_SAFETY_ANALYSIS { return Evictable(id); });
-  if (!coldest.has_value()) return false;
+  const std::optional<uint32_t> least =
+      order_.Least(GroupOf(space.id, level),
+                   [this](uint32_t id) ABSL_NO_THREAD_SAFETY_ANALYSIS { return Evictable(id); });
+  if (!least.has_value()) return false;
   counters_.Add(CounterOf(cause));
   Drop(
-      space, *coldest,
+      space, *least,
       Tombstone{.cause = cause, .for_space = for_space, .unix_ms = absl::ToUnixMillis(absl::Now())},
       BlockState::kHidden);
   return true;
@@ -115,8 +115,8 @@ bool ShardEngineImpl::MayGrow(const KeySpace& space, Level level,
   if (others.empty()) return false;
   const uint64_t share = pool_->extents(level) / (others.size() + 1);
   return pool_->Use(level, space.id).extents < share &&
-         policy_.ColdestStamp(GroupOf(others.front()->id, level)) <
-             policy_.ColdestStamp(GroupOf(space.id, level));
+         GoesBefore(order_.LeastRank(GroupOf(others.front()->id, level)),
+                    order_.LeastRank(GroupOf(space.id, level)));
 }
 
 void ShardEngineImpl::EvictToWatermark() {
@@ -140,7 +140,7 @@ void ShardEngineImpl::EvictToWatermark() {
   }
 }
 
-// Drops the least recently used of a tier, over all key spaces. False when the low watermark is
+// Drops what is worth least of a tier, over all key spaces. False when the low watermark is
 // reached or nothing may go.
 bool ShardEngineImpl::EvictBatch(Level level) {
   absl::flat_hash_set<uint32_t> exhausted;

@@ -21,7 +21,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
 #include "proto/types/limits.h"
-#include "service/eviction/lru_policy.h"
+#include "service/eviction/eviction_order.h"
 #include "service/index/block_index.h"
 #include "service/shard/attachment_table.h"
 #include "service/shard/block_table.h"
@@ -30,6 +30,7 @@
 #include "service/shard/shard_engine.h"
 #include "service/shard/tombstones.h"
 #include "service/shard/watch_queue.h"
+#include "service/sizing/reuse_curve.h"
 #include "service/telemetry/counters.h"
 #include "service/tiers/mover.h"
 #include "service/tiers/relief.h"
@@ -220,7 +221,27 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   bool EvictBatch(Level level) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void EvictLoop();
 
+  // ---- shard_engine_ends.cc
+  static uint64_t OrderKeyOf(const SpaceKey& key);
+  static bool GoesBefore(const std::optional<EvictionRank>& a,
+                         const std::optional<EvictionRank>& b);
+  void Arrived(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Departs(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void JudgeAsEnd(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CountNear(BlockId id, bool near) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsNear(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsEnd(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // ---- shard_engine_sizing.cc
+  void NoteAsked(const KeySpace& space, std::span<const BlockKey> keys)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NoteStored(const KeySpace& space, std::span<const BlockId> blocks)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  SizingEstimate EstimateSizing() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   // ---- shard_engine_quota.cc
+  void SlotTaken(KeySpace& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SlotGivenBack(KeySpace& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t TenantBytes(const Tenant& tenant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool WithinQuota(const KeySpace& space) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool MakeRoomWithinQuota(const KeySpace& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -362,7 +383,8 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
       ABSL_GUARDED_BY(mu_);
   uint32_t next_space_ ABSL_GUARDED_BY(mu_) = 1;
   BlockTable blocks_ ABSL_GUARDED_BY(mu_);
-  LruPolicy policy_ ABSL_GUARDED_BY(mu_);
+  EvictionOrder order_ ABSL_GUARDED_BY(mu_);
+  ReuseCurve sizing_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<SpaceKey, BlockId> reserved_ ABSL_GUARDED_BY(mu_);
   std::vector<std::vector<BlockId>> slot_blocks_ ABSL_GUARDED_BY(mu_);  // [extent][slot]
   absl::flat_hash_map<BlockId, SlotRef> moving_ ABSL_GUARDED_BY(mu_);  // where to; pinned meanwhile

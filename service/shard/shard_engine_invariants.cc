@@ -48,7 +48,7 @@ absl::Status ShardEngineImpl::CheckInvariants() const {
 absl::Status ShardEngineImpl::CheckBlocks(Recount& recount) const {
   for (BlockId id = 0; id < blocks_.size(); ++id) {
     if (blocks_[id].state == BlockState::kFree) {
-      if (policy_.tracks(id)) return Wrong("free block ", id, " is up for eviction");
+      if (order_.tracks(id)) return Wrong("free block ", id, " is up for eviction");
       continue;
     }
     REPRISE_RETURN_IF_ERROR(CheckBlock(id, recount));
@@ -72,7 +72,7 @@ absl::Status ShardEngineImpl::CheckBlock(BlockId id, Recount& recount) const {
   if (slot_blocks_[block.slot.extent][block.slot.index] != id)
     return Wrong("block ", id, "'s slot has another owner");
   Recount::Space& space = recount.spaces[block.space];
-  if (policy_.tracks(id) != (block.state == BlockState::kCommitted))
+  if (order_.tracks(id) != (block.state == BlockState::kCommitted))
     return Wrong("block ", id, " is judged wrongly");
   switch (block.state) {
     case BlockState::kFree:
@@ -126,6 +126,13 @@ absl::Status ShardEngineImpl::CheckCommitted(BlockId id) const {
     return Wrong("block ", id, " is stored on a tier that is lost");
   if (entry->tier != pool_->TierOf(block.slot))
     return Wrong("block ", id, " is on another tier than the index says");
+  uint32_t near_children = 0;
+  for (BlockId child = block.first_child; child != kNoBlock; child = blocks_[child].next_sibling) {
+    near_children += blocks_[child].near ? 1 : 0;
+  }
+  if (block.near != IsNear(id) || block.near_children != near_children)
+    return Wrong("block ", id, " and its parent or children disagree on being on one tier");
+  if (order_.is_end(id) != IsEnd(id)) return Wrong("block ", id, " is wrongly taken for an end");
   if (block.parent == kNoBlock) {
     return block.depth == 0 ? absl::OkStatus() : Wrong("block ", id, " lost its parent");
   }
@@ -224,9 +231,11 @@ absl::Status ShardEngineImpl::CheckSpaces(const Recount& recount) const {
         actual.held_back != space->held_back) {
       return Wrong("key space ", id.value, " counts its blocks wrongly");
     }
+    if (*space->tenant_bytes != TenantBytes(space->tenant))
+      return Wrong("key space ", id.value, ": its tenant's bytes are counted wrongly");
     for (Level level = 0; level < pool_->levels(); ++level) {
       const uint64_t stored = actual.by_level.empty() ? 0 : actual.by_level[level];
-      if (policy_.tracked(GroupOf(id, level)) != stored)
+      if (order_.tracked(GroupOf(id, level)) != stored)
         return Wrong("key space ", id.value, ": not all blocks are judged with their tier");
     }
   }

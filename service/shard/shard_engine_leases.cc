@@ -49,9 +49,10 @@ absl::StatusOr<AcquireResult> ShardEngineImpl::Acquire(AttachmentId attachment,
   KeySpace& space = SpaceOf(space_id);
   std::vector<BlockId> run = StoredRun(space, args.keys);
   CountRun(space, args.keys.size(), run.size());
+  NoteAsked(space, args.keys);
   AcquireResult result;
   result.run_blocks = static_cast<uint32_t>(run.size());
-  for (auto block = run.rbegin(); block != run.rend(); ++block) policy_.Touch(*block);
+  for (auto block = run.rbegin(); block != run.rend(); ++block) order_.Use(*block, now);
   if (args.first_block >= run.size()) return result;
   if (holdings->leases.size() >= limits::kLeasesPerAttachmentMax) {
     counters_.Add(Counter::kRefusedLeases);

@@ -10,7 +10,15 @@
 
 namespace reprise::shard {
 
-// Of all slots of the tenant's blocks, whatever their state.
+void ShardEngineImpl::SlotTaken(KeySpace& space) {
+  *space.tenant_bytes += SlotAllocator::SlotBytes(space.shape.block_bytes);
+}
+
+void ShardEngineImpl::SlotGivenBack(KeySpace& space) {
+  *space.tenant_bytes -= SlotAllocator::SlotBytes(space.shape.block_bytes);
+}
+
+// The same as its key spaces' `tenant_bytes`, from their counts.
 uint64_t ShardEngineImpl::TenantBytes(const Tenant& tenant) const {
   uint64_t bytes = 0;
   for (const auto& [id, space] : spaces_) {
@@ -25,7 +33,7 @@ uint64_t ShardEngineImpl::TenantBytes(const Tenant& tenant) const {
 bool ShardEngineImpl::WithinQuota(const KeySpace& space) const {
   const uint64_t quota = options_.quotas.Of(space.tenant);
   return quota == TenantQuotas::kNone ||
-         TenantBytes(space.tenant) + SlotAllocator::SlotBytes(space.shape.block_bytes) <= quota;
+         *space.tenant_bytes + SlotAllocator::SlotBytes(space.shape.block_bytes) <= quota;
 }
 
 // False when every block of the tenant that could go is being read or written.
@@ -47,7 +55,7 @@ absl::Status ShardEngineImpl::QuotaRefusal(const KeySpace& space) const {
   const uint64_t quota = options_.quotas.Of(space.tenant);
   const uint64_t block = SlotAllocator::SlotBytes(space.shape.block_bytes);
   const std::string has = absl::StrCat("tenant \"", space.tenant.name, "\" has ",
-                                       TenantBytes(space.tenant), " of its ", quota, " bytes here");
+                                       *space.tenant_bytes, " of its ", quota, " bytes here");
   if (block > quota) {
     return Refusal(absl::StatusCode::kFailedPrecondition, "TENANT_QUOTA_BELOW_BLOCK",
                    absl::StrCat(has, ", and one block is ", block, ": raise its --tenant-quota"));

@@ -16,8 +16,11 @@ void ShardEngineImpl::Drop(KeySpace& space, BlockId id, Tombstone tombstone, Blo
   BlockRecord& block = blocks_[id];
   const SpaceKey key{space.id, block.key};
   REPRISE_CHECK(block.state == BlockState::kCommitted && index_.Erase(key));
+  const BlockId parent = block.parent;
+  Departs(id);
   blocks_.Unlink(id, space.roots);
-  policy_.Forget(id);
+  if (parent != kNoBlock) JudgeAsEnd(parent);
+  IsEviction(tombstone.cause) ? order_.Evict(id) : order_.Forget(id);
   tombstones_.Add(key, std::move(tombstone));
   --space.blocks;
   ++space.held_back;
@@ -35,6 +38,7 @@ void ShardEngineImpl::FreeIfIdle(BlockId id) {
   BlockRecord& block = blocks_[id];
   if (block.state != BlockState::kHidden || block.leases > 0 || block.pins > 0) return;
   --SpaceOf(block.space).held_back;
+  SlotGivenBack(SpaceOf(block.space));
   SetSlotBlock(block.slot, kNoBlock);
   pool_->Free(block.slot);
   blocks_.Drop(id);

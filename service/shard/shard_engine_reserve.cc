@@ -92,7 +92,7 @@ absl::StatusOr<ReserveResult> ShardEngineImpl::Reserve(AttachmentId attachment,
         absl::StrCat("this attachment holds kReservationsPerAttachmentMax = ",
                      limits::kReservationsPerAttachmentMax, " reservations: commit some"));
   }
-  for (auto block = present.rbegin(); block != present.rend(); ++block) policy_.Touch(*block);
+  for (auto block = present.rbegin(); block != present.rend(); ++block) order_.Refresh(*block);
   Reservation reservation{.attachment = attachment, .space = space.id, .replica = args.replica};
   reservation.blocks.assign(args.keys.size(), kNoBlock);
   reservation.generations.assign(args.keys.size(), 0);
@@ -177,6 +177,7 @@ uint32_t ShardEngineImpl::GrantRun(KeySpace& space, const ReserveArgs& args, uin
     reserved_[key] = id;
     SetSlotBlock(*slot, id);
     ++space.reserved;
+    SlotTaken(space);
     reservation.blocks[i] = parent = id;
     reservation.generations[i] = block.generation;
     ++reservation.open_blocks;

@@ -33,20 +33,21 @@ bool ShardEngineImpl::UnderPressure() const {
   return false;
 }
 
-// Whose coldest block was used longest ago, on one level or on any; nullopt when all are exhausted
-// or empty.
+// Whose coldest block is worth least, on one level or on any; nullopt when all are exhausted or
+// empty.
 std::optional<ShardEngineImpl::Group> ShardEngineImpl::ColdestGroup(
     std::optional<Level> level, const absl::flat_hash_set<uint32_t>& exhausted,
     const Tenant* only) const {
   std::optional<Group> coldest;
-  uint64_t stamp = EvictionPolicy::kNeverStamp;
+  std::optional<EvictionRank> least;
   for (const auto& [id, space] : spaces_) {
     if (only != nullptr && space->tenant != *only) continue;
     for (Level at = level.value_or(0); at <= level.value_or(pool_->last()); ++at) {
-      const uint64_t candidate = policy_.ColdestStamp(GroupOf(id, at));
-      if (candidate >= stamp || exhausted.contains(GroupOf(id, at))) continue;
+      if (exhausted.contains(GroupOf(id, at))) continue;
+      const std::optional<EvictionRank> rank = order_.LeastRank(GroupOf(id, at));
+      if (!GoesBefore(rank, least)) continue;
       coldest = Group{.space = space.get(), .level = at};
-      stamp = candidate;
+      least = rank;
     }
   }
   return coldest;
@@ -79,7 +80,7 @@ size_t ShardEngineImpl::BeginDemotions(const DemotionOrder& order, std::vector<D
       group = Group{.space = &SpaceOf(*order.only), .level = order.level};
     }
     if (!group.has_value()) break;
-    const std::optional<uint32_t> id = policy_.Coldest(
+    const std::optional<uint32_t> id = order_.Least(
         GroupOf(group->space->id, group->level),
         [this](uint32_t block) ABSL_NO_THREAD_SAFETY_ANALYSIS { return Movable(block); });
     if (id.has_value() && BeginDemotion(*group, *id, begun)) {
@@ -105,6 +106,7 @@ bool ShardEngineImpl::BeginDemotion(const Group& group, BlockId id, std::vector<
     return false;
   }
   moving_[id] = *target;
+  Departs(id);
   SetSlotBlock(*target, id);
   begun.push_back({.id = id,
                    .move = {.from = block.slot,
@@ -143,6 +145,7 @@ bool ShardEngineImpl::FinishDemotion(const Demotion& demotion) {
     SetSlotBlock(target, kNoBlock);
     pool_->Free(target);
     counters_.Add(Counter::kDemotionsGivenUp);
+    if (block.state == BlockState::kCommitted) Arrived(id);
     if (corrupt && block.state == BlockState::kCommitted) {
       QuarantineBlock(space, id, "a checksum that did not match when it moved to another tier");
     }
@@ -152,8 +155,8 @@ bool ShardEngineImpl::FinishDemotion(const Demotion& demotion) {
   SetSlotBlock(block.slot, kNoBlock);
   pool_->Free(std::exchange(block.slot, target));
   const Level level = pool_->LevelOf(target);
-  policy_.Forget(id);
-  policy_.Track(id, GroupOf(space.id, level));
+  order_.Move(id, GroupOf(space.id, level));
+  Arrived(id);
   REPRISE_CHECK(index_.Replace(SpaceKey{space.id, block.key},
                                IndexEntry{.block = id, .tier = pool_->tier(level)}));
   counters_.Add(Counter::kDemotedBlocks);
@@ -190,7 +193,7 @@ void ShardEngineImpl::MakeRoomOnTop(KeySpaceId space_id, std::span<const BlockKe
     if (!pool_->Fits(0, block_bytes)) return;
     const std::vector<BlockId> stored = StoredRun(space, keys);
     // What the new blocks hang from is in use.
-    for (auto block = stored.rbegin(); block != stored.rend(); ++block) policy_.Touch(*block);
+    for (auto block = stored.rbegin(); block != stored.rend(); ++block) order_.Refresh(*block);
     const uint64_t missing = keys.size() - stored.size();
     const uint64_t room = pool_->Room(0, space_id, block_bytes);
     if (room >= missing) return;

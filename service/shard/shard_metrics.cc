@@ -131,6 +131,18 @@ void AddTiers(std::vector<Family>& families, const ShardSnapshot& shard) {
   for (Family* family : {&capacity, &used, &blocks, &lost}) families.push_back(std::move(*family));
 }
 
+void AddSizing(std::vector<Family>& families, const ShardSnapshot& shard) {
+  Family hits = telemetry::Gauge(
+      "reprise_sizing_hit_tokens",
+      "Of reprise_queried_tokens_total, what this shard would have found with so many times its "
+      "memory: an estimate, as if it dropped the least recently used block.");
+  for (const SizingEstimate::Point& point : shard.engine.sizing.points) {
+    hits.Add(static_cast<double>(point.hit_tokens),
+             {{"memory", point.memory_bytes == 0 ? "unbounded" : absl::StrCat(point.of_capacity)}});
+  }
+  families.push_back(std::move(hits));
+}
+
 void AddLanes(std::vector<Family>& families, const ShardSnapshot& shard) {
   Family blocks = telemetry::Counter(
       "reprise_lane_blocks_total",
@@ -268,6 +280,7 @@ std::vector<Family> ToFamilies(const ShardSnapshot& shard) {
   std::vector<Family> families;
   AddCounters(families, shard);
   AddTiers(families, shard);
+  AddSizing(families, shard);
   AddLanes(families, shard);
   AddPresence(families, shard);
   AddPeers(families, shard.peers.value_or(PeersUse()));

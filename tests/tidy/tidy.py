@@ -28,12 +28,14 @@ MAY_INCLUDE = {
     "service/eviction": ("proto/types", "kernels", "service/eviction"),
     "service/pool": ("proto/types", "kernels", "service/pool"),
     "service/process": ("proto/types", "proto/wire", "service/process"),
+    "service/sizing": ("proto/types", "kernels", "service/eviction", "service/sizing"),
     "service/telemetry": ("proto/types", "kernels", "service/telemetry"),
     "service/tiers": (
         "proto/types", "kernels", "service/tiers", "service/pool", "service/eviction"),
     "service/shard": (
         "proto", "reprise/v1", "kernels", "cluster", "service/index", "service/eviction",
-        "service/pool", "service/tiers", "service/telemetry", "service/process", "service/shard"),
+        "service/sizing", "service/pool", "service/tiers", "service/telemetry", "service/process",
+        "service/shard"),
     "service/router": ("proto", "reprise/v1", "cluster/placement", "cluster/membership",
                        "service/telemetry", "service/process", "service/router"),
     "cluster": ("proto", "reprise/v1", "kernels", "cluster"),

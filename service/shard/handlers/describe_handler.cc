@@ -118,6 +118,13 @@ absl::Status DescribeHandler::Handle(const wire::Caller& caller,
     lane->set_lane(wire::ToMessage(absent.lane));
     lane->set_why(absent.why);
   }
+  response.mutable_sizing()->set_asked_tokens(shard.engine.sizing.asked_tokens);
+  for (const SizingEstimate::Point& estimate : shard.engine.sizing.points) {
+    v1::ShardServiceDescribeResponse::Sizing::Point* point =
+        response.mutable_sizing()->add_points();
+    point->set_memory_bytes(estimate.memory_bytes);
+    point->set_hit_tokens(estimate.hit_tokens);
+  }
   return absl::OkStatus();
 }
 

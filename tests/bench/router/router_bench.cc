@@ -6,9 +6,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -17,8 +19,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "service/router/router_engine.h"
-#include "tests/bench/router/lru_cache.h"
-#include "tests/bench/router/trace.h"
+#include "service/sizing/trace.h"
+#include "tests/bench/support/generated_trace.h"
+#include "tests/bench/support/lru_cache.h"
 
 namespace reprise::bench {
 namespace {
@@ -26,6 +29,8 @@ namespace {
 using Json = nlohmann::json;
 using router::FeedId;
 using router::RouterEngine;
+using sizing::Request;
+using sizing::Trace;
 
 constexpr size_t kShards = 8;
 constexpr int kRounds = 5;  // of each speed, ours and the control's in turn; the median counts
@@ -44,6 +49,26 @@ BlockEvent EventOf(BlockEvent::Kind kind, std::vector<BlockKey> keys) {
           .fingerprint = SomeFingerprint(),
           .keys = std::move(keys),
           .tier = Tier::kDram};
+}
+
+// The key of part `part` of a block of the trace.
+BlockKey KeyOf(uint64_t block, uint32_t part = 0) {
+  BlockKey key;
+  std::array<uint64_t, 4> mixed{};
+  for (size_t i = 0; i < mixed.size(); ++i)
+    mixed[i] = sizing::KeyOfId(block ^ sizing::KeyOfId(part * mixed.size() + i));
+  std::memcpy(key.bytes.data(), mixed.data(), sizeof(mixed));
+  return key;
+}
+
+// The keys of a request, each block of the trace cut into `parts`.
+std::vector<BlockKey> KeysOf(const Request& request, uint32_t parts) {
+  std::vector<BlockKey> keys;
+  keys.reserve(request.blocks.size() * parts);
+  for (const uint64_t block : request.blocks) {
+    for (uint32_t part = 0; part < parts; ++part) keys.push_back(KeyOf(block, part));
+  }
+  return keys;
 }
 
 // The engine and the feeds of its shards.
@@ -94,7 +119,7 @@ Hits Replay(const Trace& trace, size_t shards, size_t blocks_each, Choose choose
     requests[shard] += 1;
     hits += static_cast<double>(caches[shard].Run(request.blocks));
     references += static_cast<double>(request.blocks.size());
-    const std::vector<uint32_t> dropped = caches[shard].Store(request.blocks);
+    const std::vector<uint64_t> dropped = caches[shard].Store(request.blocks);
     stored(shard, request, dropped);
   }
   const double mean = static_cast<double>(trace.requests.size()) / static_cast<double>(shards);
@@ -116,11 +141,11 @@ Hits ReplayRouted(const Trace& trace, size_t blocks_each) {
     if (!route.ok()) std::abort();
     return static_cast<size_t>(route->home.id.name.back() - '0');
   };
-  const auto stored = [&](size_t shard, const Request& request, std::span<const uint32_t> dropped) {
+  const auto stored = [&](size_t shard, const Request& request, std::span<const uint64_t> dropped) {
     fleet.Tell(shard, EventOf(BlockEvent::Kind::kStored, KeysOf(request, 1)), now);
     if (dropped.empty()) return;
     std::vector<BlockKey> keys;
-    for (uint32_t id : dropped) keys.push_back(KeyOf(id));
+    for (const uint64_t block : dropped) keys.push_back(KeyOf(block));
     fleet.Tell(shard, EventOf(BlockEvent::Kind::kRemoved, std::move(keys)), now);
   };
   return Replay(trace, kShards, blocks_each, choose, stored);
@@ -132,7 +157,7 @@ Json HitTable(const Trace& trace) {
       "\nhit ratio, 8 shards (goals: >= 0.97x pooled, >= 2.5x round robin, max/mean <= 1.05)\n");
   std::printf("%10s %8s %8s %8s %10s %10s %10s\n", "blocks", "pooled", "routed", "robin",
               "x pooled", "x robin", "max/mean");
-  const auto nothing = [](size_t, const Request&, std::span<const uint32_t>) {};
+  const auto nothing = [](size_t, const Request&, std::span<const uint64_t>) {};
   for (size_t blocks : {2500, 6250}) {
     const Hits pooled = Replay(
         trace, 1, kShards * blocks, [](const Request&) { return size_t{0}; }, nothing);
@@ -280,22 +305,17 @@ Json SpeedTable(const Trace& trace, uint32_t parts, size_t requests_max) {
 }
 
 int Main(int argc, char** argv) {
-  std::string path = "../shared/data/traces/mooncake_conversation.jsonl";
+  std::string path = kTracePath;
   bool json = false;
   CLI::App app{"How well and how fast a Reprise router decides."};
   CLI::Option* given = app.add_option("--trace,trace", path, "Requests to replay (JSON lines)");
   app.add_flag("--json", json, "One JSON object on the last line");
   CLI11_PARSE(app, argc, argv);
-  absl::StatusOr<Trace> trace = ReadTrace(path);
-  if (!trace.ok() && given->count() > 0) {
+  const absl::StatusOr<Trace> trace = TraceFor(path, given->count() > 0);
+  if (!trace.ok()) {
     std::fprintf(stderr, "reprise-bench-router: %s\n",
                  std::string(trace.status().message()).c_str());
     return 1;
-  }
-  if (!trace.ok()) {
-    std::fprintf(stderr, "no trace at %s: generated requests of the same shape, seed 1\n",
-                 path.c_str());
-    trace = GeneratedTrace(1);
   }
   double load = 0;
   (void)getloadavg(&load, 1);

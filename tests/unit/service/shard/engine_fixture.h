@@ -72,16 +72,9 @@ class EngineTest : public ::testing::Test {
   }
 
   void Start(uint64_t dram_bytes, bool background_eviction = false, TenantQuotas quotas = {}) {
-    engine_ = nullptr;
-    auto engine = ShardEngine::Create({.id = {"shard-0"},
-                                       .dram_bytes = dram_bytes,
-                                       .quotas = std::move(quotas),
-                                       .clock = &clock_,
-                                       .background_eviction = background_eviction});
-    ASSERT_TRUE(engine.ok()) << engine.status();
-    engine_ = *std::move(engine);
-    me_ = Attach("default", "test");
-    spec_ = Open(me_, kSpec);
+    StartWith({.dram_bytes = dram_bytes,
+               .quotas = std::move(quotas),
+               .background_eviction = background_eviction});
   }
 
   // With device memory above, which the CPU may not touch.
@@ -89,13 +82,17 @@ class EngineTest : public ::testing::Test {
     engine_ = nullptr;
     control_ = std::make_shared<reprise::testing::HostHbmControl>();
     control_->guarded = true;
-    auto engine = ShardEngine::Create(
-        {.id = {"shard-0"},
-         .dram_bytes = dram_bytes,
-         .hbm_bytes = hbm_bytes,
-         .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>(control_),
-         .clock = &clock_,
-         .background_eviction = background_eviction});
+    StartWith({.dram_bytes = dram_bytes,
+               .hbm_bytes = hbm_bytes,
+               .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>(control_),
+               .background_eviction = background_eviction});
+  }
+
+  void StartWith(ShardEngineOptions options) {
+    engine_ = nullptr;
+    options.id = {"shard-0"};
+    options.clock = &clock_;
+    auto engine = ShardEngine::Create(std::move(options));
     ASSERT_TRUE(engine.ok()) << engine.status();
     engine_ = *std::move(engine);
     me_ = Attach("default", "test");

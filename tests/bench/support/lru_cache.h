@@ -1,4 +1,4 @@
-// A cache of block ids that drops the least recently used, as a shard does: a prompt is touched
+// A cache of block keys that drops the least recently used, as a shard does: a prompt is touched
 // from its last block to its first, so that chains leave from their ends.
 //
 // Thread safety: none.
@@ -19,14 +19,14 @@ class LruCache {
   explicit LruCache(size_t blocks_max) : blocks_max_(blocks_max) {}
 
   // The stored prefix of `blocks`.
-  size_t Run(std::span<const uint32_t> blocks) const {
+  size_t Run(std::span<const uint64_t> blocks) const {
     size_t run = 0;
     while (run < blocks.size() && at_.contains(blocks[run])) ++run;
     return run;
   }
 
   // Stores and touches all of them; what was dropped for them, in that order.
-  std::vector<uint32_t> Store(std::span<const uint32_t> blocks) {
+  std::vector<uint64_t> Store(std::span<const uint64_t> blocks) {
     for (size_t i = blocks.size(); i-- > 0;) {
       const auto [it, fresh] = at_.try_emplace(blocks[i]);
       if (fresh) {
@@ -35,7 +35,7 @@ class LruCache {
         order_.splice(order_.begin(), order_, it->second);
       }
     }
-    std::vector<uint32_t> dropped;
+    std::vector<uint64_t> dropped;
     while (order_.size() > blocks_max_) {
       dropped.push_back(order_.back());
       at_.erase(order_.back());
@@ -46,8 +46,8 @@ class LruCache {
 
  private:
   const size_t blocks_max_;
-  std::list<uint32_t> order_;  // newest first
-  absl::flat_hash_map<uint32_t, std::list<uint32_t>::iterator> at_;
+  std::list<uint64_t> order_;  // newest first
+  absl::flat_hash_map<uint64_t, std::list<uint64_t>::iterator> at_;
 };
 
 }  // namespace reprise::bench

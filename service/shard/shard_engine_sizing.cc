@@ -1,0 +1,46 @@
+// What other amounts of memory would have kept of what is asked for here.
+
+#include "service/pool/slot_allocator.h"
+#include "service/shard/shard_engine_impl.h"
+
+namespace reprise::shard {
+namespace {
+
+// Of the memory that the shard has: how much less, and how much more, is of interest.
+constexpr double kSizes[] = {0.125, 0.25, 0.5, 1, 2, 4, 8, 16};
+
+}  // namespace
+
+// From the last block to the first, as they are used.
+void ShardEngineImpl::NoteAsked(const KeySpace& space, std::span<const BlockKey> keys) {
+  const uint64_t slot_bytes = SlotAllocator::SlotBytes(space.shape.block_bytes);
+  for (size_t i = keys.size(); i > 0; --i) {
+    sizing_.Ask(OrderKeyOf(SpaceKey{space.id, keys[i - 1]}), slot_bytes, space.spec.block_tokens);
+  }
+}
+
+// What was generated comes back in the next turn, without having been asked for before.
+void ShardEngineImpl::NoteStored(const KeySpace& space, std::span<const BlockId> blocks) {
+  const uint64_t slot_bytes = SlotAllocator::SlotBytes(space.shape.block_bytes);
+  for (size_t i = blocks.size(); i > 0; --i) {
+    sizing_.Keep(OrderKeyOf(SpaceKey{space.id, blocks_[blocks[i - 1]].key}), slot_bytes);
+  }
+}
+
+SizingEstimate ShardEngineImpl::EstimateSizing() const {
+  uint64_t capacity_bytes = 0;
+  for (Level level = 0; level < pool_->levels(); ++level) {
+    capacity_bytes += pool_->capacity_bytes(level);
+  }
+  SizingEstimate estimate = {.asked_tokens = sizing_.asked_tokens()};
+  for (const double size : kSizes) {
+    const auto memory_bytes = static_cast<uint64_t>(size * static_cast<double>(capacity_bytes));
+    estimate.points.push_back({.memory_bytes = memory_bytes,
+                               .hit_tokens = sizing_.HitTokens(memory_bytes),
+                               .of_capacity = size});
+  }
+  estimate.points.push_back({.hit_tokens = sizing_.HitTokens(UINT64_MAX)});
+  return estimate;
+}
+
+}  // namespace reprise::shard
