@@ -36,7 +36,7 @@ struct SizeOptions {
 
 // So much memory in all shards together.
 struct Point {
-  uint64_t memory_bytes = 0;  // 0: without a bound
+  uint64_t memory_bytes = 0;
   uint64_t hit_tokens = 0;
 };
 
@@ -48,7 +48,7 @@ struct Sizing {
   uint64_t block_tokens = 0;
   uint64_t hit_tokens = 0;  // served, as they counted it
   uint64_t miss_tokens = 0;
-  std::vector<Point> points;  // the least memory first, then without a bound
+  std::vector<Point> points;  // the least memory first
 
   bool meaningful() const { return asked_tokens >= kBlocksMeaningful * block_tokens; }
   double Share(uint64_t tokens) const {
@@ -66,7 +66,7 @@ struct Sizing {
   const Point* At(double times) const {
     constexpr double kNear = 0.01;
     const auto it = std::find_if(points.begin(), points.end(), [&](const Point& point) {
-      return point.memory_bytes > 0 && std::abs(Times(point) / times - 1) < kNear;
+      return std::abs(Times(point) / times - 1) < kNear;
     });
     return it == points.end() ? nullptr : &*it;
   }
@@ -115,8 +115,8 @@ std::string Advice(const Sizing& sizing) {
     return "Nothing was asked for yet, so that nothing can be said: ask again after some work.";
   }
   if (!sizing.meaningful()) {
-    return absl::StrCat("Only ", sizing.asked_tokens,
-                        " prompt tokens were asked for yet, less than ", kBlocksMeaningful,
+    return absl::StrCat("Only ", sizing.asked_tokens, " tokens were asked for yet, less than ",
+                        kBlocksMeaningful,
                         " blocks: this does not mean anything, ask again after more work.");
   }
   const Point* const now = sizing.At(1);
@@ -125,7 +125,6 @@ std::string Advice(const Sizing& sizing) {
   const Point* more = nullptr;  // the least that is worth it
   const Point* less = nullptr;  // the least that costs nothing
   for (const Point& point : sizing.points) {
-    if (point.memory_bytes == 0) continue;
     const double share = sizing.Share(point.hit_tokens);
     if (&point < now && less == nullptr && served - share < kWorthSaying) less = &point;
     if (&point > now && more == nullptr && share - served >= kWorthSaying) more = &point;
@@ -150,20 +149,21 @@ std::string Advice(const Sizing& sizing) {
 void PrintText(const Sizing& sizing) {
   std::vector<std::vector<std::string>> rows;
   for (const Point& point : sizing.points) {
-    const bool bounded = point.memory_bytes > 0;
-    rows.push_back({bounded ? HumanBytes(point.memory_bytes) : "unbounded",
-                    bounded && sizing.capacity_bytes > 0
-                        ? absl::StrCat("x ", TimesText(sizing.Times(point)))
-                        : "",
+    rows.push_back({HumanBytes(point.memory_bytes),
+                    absl::StrCat("x ", TimesText(sizing.Times(point))),
                     PercentText(sizing.Share(point.hit_tokens))});
   }
-  std::printf("%zu shards, %llu prompt tokens asked for since they started\n\n%s\n", sizing.shards,
+  std::printf("%zu %s, %llu tokens asked for since the start\n\n%s\n", sizing.shards,
+              sizing.shards == 1 ? "shard" : "shards",
               static_cast<unsigned long long>(sizing.asked_tokens),
-              Table({"MEMORY", "OF NOW", "WOULD SERVE"}, rows).c_str());
+              Table({"MEMORY", "OF NOW", "LRU WOULD SERVE"}, rows).c_str());
   if (const std::optional<double> measured = sizing.Measured()) {
     std::printf("Served so far, from what they had: %s.\n", PercentText(*measured).c_str());
   }
-  std::printf("%s\n", Advice(sizing).c_str());
+  std::printf(
+      "%s\nThat is of memory that drops the least recently used, from a sample of what was asked "
+      "for; a prompt that is\nlooked up at two shards counts at both.\n",
+      Advice(sizing).c_str());
 }
 
 Json JsonOf(const Sizing& sizing, const ClusterReport& report) {
@@ -173,17 +173,15 @@ Json JsonOf(const Sizing& sizing, const ClusterReport& report) {
                {"meaningful", sizing.meaningful()},
                {"measured_hit_tokens", sizing.hit_tokens},
                {"measured_miss_tokens", sizing.miss_tokens},
+               {"order", "lru"},
                {"points", Json::array()},
                {"advice", Advice(sizing)},
                {"silent", Json::array()}};
   for (const Point& point : sizing.points) {
-    Json row = {{"memory_bytes", nullptr}, {"of_capacity", nullptr}};
-    if (point.memory_bytes > 0) row["memory_bytes"] = point.memory_bytes;
-    if (point.memory_bytes > 0 && sizing.capacity_bytes > 0)
-      row["of_capacity"] = sizing.Times(point);
-    row["hit_tokens"] = point.hit_tokens;
-    row["served"] = sizing.Share(point.hit_tokens);
-    json["points"].push_back(std::move(row));
+    json["points"].push_back({{"memory_bytes", point.memory_bytes},
+                              {"of_capacity", sizing.Times(point)},
+                              {"hit_tokens", point.hit_tokens},
+                              {"served", sizing.Share(point.hit_tokens)}});
   }
   for (const ShardReport& shard : report.shards) {
     if (!shard.status.ok()) json["silent"].push_back(shard.address);
@@ -252,8 +250,8 @@ Registered AddSize(CLI::App& app) {
   AddWhere(*command, options->where);
   command->add_option(
       "--trace", options->trace,
-      "requests to replay instead of asking a cluster; every other argument is then "
-      "reprise-size's, see `reprise-size --help`");
+      "requests to replay instead of asking a cluster, whose options are then not looked at; the "
+      "other arguments are reprise-size's, see `reprise-size --help`");
   command->allow_extras();
   return {command, [options, command] { return Size(*options, command->remaining()); }};
 }

@@ -6,16 +6,22 @@
 
 namespace reprise::shard {
 
-void EvictionOrder::Track(uint32_t block, uint32_t group, uint64_t key, absl::Time now) {
+void EvictionOrder::Track(uint32_t block, uint32_t group, uint64_t key, absl::Time now, bool copy) {
   REPRISE_CHECK(!tracks(block));
   if (block >= nodes_.size()) nodes_.resize(block + 1);
   uint32_t uses = 1;
-  if (const std::optional<Ghost> ghost = ghosts_.Take(key)) {
+  const std::optional<Ghost> ghost = copy ? std::nullopt : ghosts_.Take(key);
+  if (ghost.has_value()) {
     model_.Reused(ghost->uses, now_ + 1 - ghost->last_use);
     uses = ghost->uses + 1;
   }
-  nodes_[block] = {
-      .key = key, .last_use = ++now_, .used_at = now, .uses = uses, .group = group, .end = true};
+  nodes_[block] = {.key = key,
+                   .last_use = ++now_,
+                   .used_at = now,
+                   .uses = uses,
+                   .group = group,
+                   .end = true,
+                   .copy = copy};
   ++groups_[group].blocks;
   ++tracked_;
   EndsOf(nodes_[block]).emplace(now_, block);
@@ -26,8 +32,9 @@ void EvictionOrder::Use(uint32_t block, absl::Time now) {
   REPRISE_CHECK(tracks(block));
   Node& node = nodes_[block];
   const bool again = now - node.used_at < limits::kReuseApart;
-  if (!again) model_.Reused(node.uses, now_ + 1 - node.last_use);
+  if (!again && !node.copy) model_.Reused(node.uses, now_ + 1 - node.last_use);
   node.used_at = now;
+  node.copy = false;
   Renew(block, again ? node.uses : node.uses + 1);
   Learn();
 }
@@ -62,7 +69,7 @@ void EvictionOrder::Move(uint32_t block, uint32_t group) {
 void EvictionOrder::Evict(uint32_t block) {
   REPRISE_CHECK(tracks(block));
   const Node& node = nodes_[block];
-  if (kind_ == Eviction::kLearned) {
+  if (kind_ == Eviction::kLearned && !node.copy) {
     ghosts_.Add(node.key, {.uses = node.uses, .last_use = node.last_use});
     const size_t most = std::min(limits::kGhostsPerBlock * tracked_, limits::kGhostsMax);
     while (ghosts_.size() > most) {

@@ -1,14 +1,15 @@
-// The order in which blocks leave a shard: the one that is worth least first.
+// The order in which blocks leave a shard: within a class of blocks that were used as often, the
+// one used longest ago; of the classes', the one that is worth least.
 //
 // A block is judged within its group (a key space on a tier), against the group's other ends:
-// blocks from which nothing of the group hangs. The order owns none of the memory that it judges
-// and knows nothing of prefixes: the caller says which blocks are ends, and which may go. Ranks
-// compare groups.
+// blocks that may go as far as the caller can tell, for nothing of the group hangs from them and
+// nobody has a right to them. The order owns none of the memory that it judges and knows nothing of
+// prefixes or leases: the caller says which blocks are ends. Ranks compare groups.
 //
-// Learned: by what ReuseModel makes of how often and how long ago a block was used, from the uses
-// of stored blocks and of those evicted not long ago. `./dev bench eviction` has it beside
-// least-recently-used, S3-FIFO and the optimum: on two published traces 1.04 to 2 times the hits of
-// least-recently-used in a memory of up to a tenth of all blocks, and as many in a larger one.
+// What a block is worth is learned, by ReuseModel, from the uses of stored blocks and of those
+// evicted not long ago. On a published trace of chats (Mooncake, FAST 2025) this has 1.04 to 2
+// times the hits of least-recently-used in a memory of up to a tenth of all blocks, and as many in
+// a larger one: `./dev bench eviction`, with S3-FIFO and the optimum beside it.
 //
 // Thread safety: none; the caller holds the lock.
 #pragma once
@@ -48,14 +49,15 @@ class EvictionOrder {
   explicit EvictionOrder(Eviction kind) : kind_(kind) {}
 
   // Starts judging `block` as an end that was just used. `key` tells blocks apart over their ids'
-  // reuse; two that share one are taken for the same. REQUIRES: not tracked.
-  void Track(uint32_t block, uint32_t group, uint64_t key, absl::Time now);
+  // reuse; two that share one are taken for the same. `copy`: of a block that is used elsewhere;
+  // until it is used here it teaches nothing. REQUIRES: not tracked.
+  void Track(uint32_t block, uint32_t group, uint64_t key, absl::Time now, bool copy = false);
   // A reader used it. Uses within kReuseApart of another count as one: a request asks more than
   // once. A prompt's blocks are used from the last to the first. REQUIRES: tracked, as all below.
   void Use(uint32_t block, absl::Time now);
   // A writer passed it on its way to what hangs from it: as recent as if used, and no use.
   void Refresh(uint32_t block);
-  // Whether it is up for eviction: something of its group hangs from it, or not.
+  // Whether it is up for eviction.
   void SetEnd(uint32_t block, bool end);
   // It is in another group now, as old as it was.
   void Move(uint32_t block, uint32_t group);
@@ -64,7 +66,8 @@ class EvictionOrder {
   // Stops judging it: it left for another reason.
   void Forget(uint32_t block);
 
-  // Of the group's ends for which `eligible` says yes, the one to drop next; it stays tracked.
+  // Of the group's ends for which `eligible` says yes, the one to drop next; it stays tracked. Those
+  // for which it says no are passed over each time: few may be.
   std::optional<uint32_t> Least(uint32_t group, absl::FunctionRef<bool(uint32_t)> eligible) const;
   // Of the group's ends the least; nullopt: it has none.
   std::optional<EvictionRank> LeastRank(uint32_t group) const;
@@ -83,6 +86,7 @@ class EvictionOrder {
     uint32_t uses = 0;  // 0: not tracked
     uint32_t group = 0;
     bool end = false;
+    bool copy = false;  // not used yet
   };
   // By last use, the one used longest ago first.
   using Ends = absl::btree_set<std::pair<uint64_t, uint32_t>>;
@@ -103,7 +107,7 @@ class EvictionOrder {
   ReuseModel model_;
   Ghosts ghosts_;
   size_t tracked_ = 0;
-  uint64_t now_ = 0;  // uses of blocks
+  uint64_t now_ = 0;  // blocks stored, used and passed
   uint64_t refit_at_ = 0;
 };
 

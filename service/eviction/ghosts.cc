@@ -1,10 +1,13 @@
 #include "service/eviction/ghosts.h"
 
+#include <algorithm>
+
 namespace reprise::shard {
 
 void Ghosts::Add(uint64_t key, const Ghost& ghost) {
   ghosts_[key] = Entry{.ghost = ghost, .turn = next_turn_};
   turns_.emplace_back(next_turn_++, key);
+  if (turns_.size() > kTurnsPerGhostMax * ghosts_.size() + kTurnsSpare) DropStaleTurns();
 }
 
 std::optional<Ghost> Ghosts::Take(uint64_t key) {
@@ -12,8 +15,6 @@ std::optional<Ghost> Ghosts::Take(uint64_t key) {
   if (it == ghosts_.end()) return std::nullopt;
   const Ghost ghost = it->second.ghost;
   ghosts_.erase(it);
-  // Where many are taken, their turns must not pile up.
-  while (!turns_.empty() && !ghosts_.contains(turns_.front().second)) turns_.pop_front();
   return ghost;
 }
 
@@ -21,13 +22,20 @@ std::optional<Ghost> Ghosts::TakeOldest() {
   while (!turns_.empty()) {
     const auto [turn, key] = turns_.front();
     turns_.pop_front();
-    const auto it = ghosts_.find(key);
-    if (it == ghosts_.end() || it->second.turn != turn) continue;
-    const Ghost ghost = it->second.ghost;
-    ghosts_.erase(it);
-    return ghost;
+    if (IsCurrent(turn, key)) return Take(key);
   }
   return std::nullopt;
+}
+
+bool Ghosts::IsCurrent(uint64_t turn, uint64_t key) const {
+  const auto it = ghosts_.find(key);
+  return it != ghosts_.end() && it->second.turn == turn;
+}
+
+// Where most are taken before their turn, the turns would pile up.
+void Ghosts::DropStaleTurns() {
+  std::erase_if(turns_,
+                [this](const auto& entry) { return !IsCurrent(entry.first, entry.second); });
 }
 
 }  // namespace reprise::shard

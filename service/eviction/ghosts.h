@@ -30,14 +30,22 @@ class Ghosts {
   std::optional<Ghost> TakeOldest();
 
   size_t size() const { return ghosts_.size(); }
+  // What is kept of the order besides: a few times size() at most.
+  size_t turns() const { return turns_.size(); }
 
  private:
+  static constexpr size_t kTurnsPerGhostMax = 2;
+  static constexpr size_t kTurnsSpare = 64;  // so that few ghosts are not sorted out all the time
+
   struct Entry {
     Ghost ghost;
     uint64_t turn = 0;
   };
+  bool IsCurrent(uint64_t turn, uint64_t key) const;
+  void DropStaleTurns();
+
   absl::flat_hash_map<uint64_t, Entry> ghosts_;
-  std::deque<std::pair<uint64_t, uint64_t>> turns_;  // (turn, key), oldest first; some are gone
+  std::deque<std::pair<uint64_t, uint64_t>> turns_;  // (turn, key), oldest first; some are stale
   uint64_t next_turn_ = 0;
 };
 

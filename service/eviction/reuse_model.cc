@@ -2,50 +2,58 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 
 namespace reprise::shard {
 namespace {
 
-constexpr uint64_t kSteps2 = limits::kReuseAgeSteps;
-static_assert(std::has_single_bit(kSteps2));
-constexpr int kStepBits = std::countr_zero(kSteps2);
+constexpr uint64_t kFirstSteps = limits::kReuseAgeSteps;  // of one age each
+static_assert(std::has_single_bit(kFirstSteps));
+constexpr int kStepBits = std::countr_zero(kFirstSteps);
 
+// Where each step begins.
+template <size_t kSteps>
+constexpr std::array<double, kSteps> AgesOfSteps() {
+  std::array<double, kSteps> ages{};
+  for (size_t step = 0; step < kSteps; ++step) {
+    const uint64_t doubling = step < kFirstSteps ? 0 : (step >> kStepBits) - 1;
+    const uint64_t within = step < kFirstSteps ? step : kFirstSteps + (step & (kFirstSteps - 1));
+    ages[step] = static_cast<double>(within << doubling);
+  }
+  return ages;
+}
+
+// Of a block of which nothing is known.
 double PriorWorth(double age) {
   return 1 / std::max(age, 1.0);
 }
 
 }  // namespace
 
+const ReuseModel::Curve ReuseModel::kAges = AgesOfSteps<kSteps>();
+
 // The bits below the highest one that choose a step within a doubling are kept, as a float does.
 size_t ReuseModel::Step(uint64_t age) {
-  if (age < kSteps2) return age;
+  if (age < kFirstSteps) return age;
   const int doubling = std::bit_width(age) - 1 - kStepBits;
   const size_t step = (static_cast<size_t>(doubling) << kStepBits) + (age >> doubling);
   return std::min(step, kSteps - 1);
 }
 
-double ReuseModel::AgeOf(size_t step) {
-  if (step < kSteps2) return static_cast<double>(step);
-  const auto doubling = static_cast<int>(step >> kStepBits) - 1;
-  return std::ldexp(static_cast<double>(kSteps2 + (step & (kSteps2 - 1))), doubling);
-}
-
 double ReuseModel::Worth(uint32_t uses, uint64_t age) const {
   const Class& blocks = classes_[IndexOf(uses)];
-  return blocks.learned ? blocks.worth[Step(age)] : PriorWorth(AgeOf(Step(age)));
+  const size_t step = Step(age);
+  return blocks.learned ? blocks.worth[step] : PriorWorth(kAges[step]);
 }
 
 // Of a block that has waited until `step`, as `waiting` of the class have. The prior is a few
 // blocks more that waited as long and came back after as long again.
 double ReuseModel::WorthAt(const Class& blocks, size_t step, double waiting) {
-  const double age = std::max(AgeOf(step), 1.0);
+  if (waiting <= 0 || step + 1 == kSteps) return PriorWorth(kAges[step]);
   double used = limits::kReusePriorBlocks;
-  double cost = limits::kReusePriorBlocks * age;
-  if (waiting == 0) return PriorWorth(age);
+  double cost = limits::kReusePriorBlocks / PriorWorth(kAges[step]);
   double worth = 0;
   for (size_t until = step; until + 1 < kSteps && waiting > 0; ++until) {
-    cost += waiting * (AgeOf(until + 1) - AgeOf(until));
+    cost += waiting * (kAges[until + 1] - kAges[until]);
     used += blocks.reused[until];
     worth = std::max(worth, used / cost);
     waiting -= blocks.reused[until] + blocks.given_up[until];

@@ -1,14 +1,15 @@
 // How soon blocks come back, learned from those that did and those that did not, and what that
 // makes a block worth that has lain unused for a while.
 //
-// The worth of a block is the chance that it is used again over the memory times time that waiting
-// for it is expected to take, for the most favourable time to give up. That is the Gittins index of
+// The worth of a block is the chance that it is used again over the time that it is expected to lie
+// there until then, for the most favourable time to give up. That is the Gittins index of
 // the wait; LHD (Beckmann, Chen and Cidon, NSDI 2018) ranks by the like of it, as hit density.
 // Blocks are told apart by how often they were used: a prompt's new tail, a conversation's middle
 // and a system prompt come back at different rates. Until something was learned, the worth is
 // 1 / age for all, which is the order of the least recently used.
 //
-// Ages count uses of blocks (any block's), so that a busy shard and an idle one learn the same.
+// Ages count what happens to blocks (any block's: EvictionOrder's counter), so that a busy shard and
+// an idle one learn the same.
 // Thread safety: none; the caller holds the lock.
 #pragma once
 
@@ -38,6 +39,8 @@ class ReuseModel {
   static constexpr size_t kSteps = 40 * limits::kReuseAgeSteps;
   using Curve = std::array<double, kSteps>;  // by step
 
+  static const Curve kAges;  // where each step begins
+
   struct Class {
     Curve reused{};
     Curve given_up{};
@@ -46,7 +49,6 @@ class ReuseModel {
   };
 
   static size_t Step(uint64_t age);
-  static double AgeOf(size_t step);  // where the step begins
   static double WorthAt(const Class& blocks, size_t step, double waiting);
 
   static size_t IndexOf(uint32_t uses) {

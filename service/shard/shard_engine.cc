@@ -39,7 +39,8 @@ ShardEngineImpl::ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<Tie
       clock_(options_.clock == nullptr ? MonotonicClock() : *options_.clock),
       pool_(std::move(pool)),
       pins_(std::make_shared<PinBoard>(this, pool_)),
-      order_(options_.eviction) {
+      order_(options_.eviction),
+      sizing_(SizingHorizonBytes(*pool_)) {
   if (options_.background_eviction) evictor_ = std::thread([this] { EvictLoop(); });
 }
 

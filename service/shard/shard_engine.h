@@ -175,9 +175,9 @@ struct TenantUse {
 // recently used block: an estimate (service/sizing/reuse_curve.h).
 struct SizingEstimate {
   struct Point {
-    uint64_t memory_bytes = 0;  // 0: without a bound
+    uint64_t memory_bytes = 0;
     uint64_t hit_tokens = 0;
-    double of_capacity = 0;  // memory_bytes beside what this shard has; 0: without a bound
+    double of_capacity = 0;  // memory_bytes beside what this shard has
   };
   uint64_t asked_tokens = 0;  // in the prompts of all Acquires
   std::vector<Point> points;  // the least memory first

@@ -190,7 +190,7 @@ absl::Status ShardEngineImpl::FinishCommit(AttachmentId attachment, const Commit
   }
   KeySpace& space = SpaceOf((*reservation)->space);
   for (size_t i = 0; i < work.blocks.size(); ++i) {
-    MakeVisible(space, work.blocks[i], work.expected[i]);
+    MakeVisible(space, work.blocks[i], work.expected[i], (*reservation)->replica);
   }
   const size_t committed = work.blocks.size();
   work.result.committed = static_cast<uint32_t>(committed);
@@ -210,7 +210,8 @@ absl::Status ShardEngineImpl::FinishCommit(AttachmentId attachment, const Commit
   return absl::OkStatus();
 }
 
-void ShardEngineImpl::MakeVisible(KeySpace& space, BlockId id, const Checksum128& checksum) {
+void ShardEngineImpl::MakeVisible(KeySpace& space, BlockId id, const Checksum128& checksum,
+                                  bool replica) {
   BlockRecord& block = blocks_[id];
   const SpaceKey key{space.id, block.key};
   reserved_.erase(key);
@@ -220,7 +221,8 @@ void ShardEngineImpl::MakeVisible(KeySpace& space, BlockId id, const Checksum128
   blocks_.Link(id, space.roots);
   --space.reserved;
   ++space.blocks;
-  order_.Track(id, GroupOf(space.id, pool_->LevelOf(block.slot)), OrderKeyOf(key), clock_.Now());
+  order_.Track(id, GroupOf(space.id, pool_->LevelOf(block.slot)), OrderKeyOf(key), clock_.Now(),
+               replica);
   Arrived(id);
   tombstones_.Erase(key);
   REPRISE_CHECK(index_.Insert(key, IndexEntry{.block = id, .tier = pool_->TierOf(block.slot)}));

@@ -198,7 +198,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
                             std::optional<CommittedChain>& chain) ABSL_LOCKS_EXCLUDED(mu_);
   void AbandonCommit(const CommitWork& work, const std::vector<size_t>& corrupt)
       ABSL_LOCKS_EXCLUDED(mu_);
-  void MakeVisible(KeySpace& space, BlockId id, const Checksum128& checksum)
+  void MakeVisible(KeySpace& space, BlockId id, const Checksum128& checksum, bool replica)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TouchChain(BlockId leaf) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -233,7 +233,9 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   bool IsEnd(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // ---- shard_engine_sizing.cc
-  void NoteAsked(const KeySpace& space, std::span<const BlockKey> keys)
+  static uint64_t CapacityBytes(const TieredPool& pool);
+  static uint64_t SizingHorizonBytes(const TieredPool& pool);
+  void NoteAsked(const KeySpace& space, std::span<const uint64_t> order_keys)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void NoteStored(const KeySpace& space, std::span<const BlockId> blocks)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

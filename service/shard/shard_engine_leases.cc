@@ -43,13 +43,16 @@ absl::StatusOr<AcquireResult> ShardEngineImpl::Acquire(AttachmentId attachment,
   REPRISE_ASSIGN_OR_RETURN(const KeySpaceId space_id, attachments_.Resolve(attachment, args.spec));
   const absl::Time now = clock_.Now();
   const absl::Duration ttl = args.ttl > absl::ZeroDuration() ? args.ttl : limits::kLeaseTtl;
+  std::vector<uint64_t> order_keys;  // hashed outside the lock: there may be many
+  order_keys.reserve(args.keys.size());
+  for (const BlockKey& key : args.keys) order_keys.push_back(OrderKeyOf(SpaceKey{space_id, key}));
   Locked lock(this);
   Settle(now);
   REPRISE_ASSIGN_OR_RETURN(Holdings* const holdings, HoldingsOf(attachment));
   KeySpace& space = SpaceOf(space_id);
   std::vector<BlockId> run = StoredRun(space, args.keys);
   CountRun(space, args.keys.size(), run.size());
-  NoteAsked(space, args.keys);
+  NoteAsked(space, order_keys);
   AcquireResult result;
   result.run_blocks = static_cast<uint32_t>(run.size());
   for (auto block = run.rbegin(); block != run.rend(); ++block) order_.Use(*block, now);
@@ -63,7 +66,7 @@ absl::StatusOr<AcquireResult> ShardEngineImpl::Acquire(AttachmentId attachment,
   run.erase(run.begin(), run.begin() + args.first_block);
   result.checksums.reserve(run.size());
   for (BlockId id : run) {
-    ++blocks_[id].leases;
+    if (++blocks_[id].leases == 1) JudgeAsEnd(id);
     result.checksums.push_back(blocks_[id].checksum);
   }
   result.tiers = TiersOf(run);
@@ -127,7 +130,8 @@ void ShardEngineImpl::EndLease(LeaseId id) {
   const auto holdings = holdings_.find(it->second.attachment);
   if (holdings != holdings_.end()) holdings->second.leases.erase(id);
   for (BlockId block : it->second.blocks) {
-    --blocks_[block].leases;
+    BlockRecord& record = blocks_[block];
+    if (--record.leases == 0 && record.state == BlockState::kCommitted) JudgeAsEnd(block);
     FreeIfIdle(block);
   }
   leases_.erase(it);

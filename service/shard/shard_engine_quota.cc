@@ -40,7 +40,9 @@ bool ShardEngineImpl::WithinQuota(const KeySpace& space) const {
 bool ShardEngineImpl::MakeRoomWithinQuota(const KeySpace& space) {
   absl::flat_hash_set<uint32_t> exhausted;
   while (!WithinQuota(space)) {
-    const std::optional<Group> coldest = ColdestGroup(std::nullopt, exhausted, &space.tenant);
+    // Above the last tier many ends have blocks beneath them, and cannot go.
+    std::optional<Group> coldest = ColdestGroup(pool_->last(), exhausted, &space.tenant);
+    if (!coldest.has_value()) coldest = ColdestGroup(std::nullopt, exhausted, &space.tenant);
     if (!coldest.has_value()) return false;
     if (EvictOne(*coldest->space, coldest->level, DropCause::kQuota, space.id)) {
       exhausted.clear();  // what hung above the block that went may go now
@@ -67,16 +69,15 @@ absl::Status ShardEngineImpl::QuotaRefusal(const KeySpace& space) const {
 }
 
 std::vector<TenantUse> ShardEngineImpl::TenantUses() const {
-  std::vector<Tenant> tenants;
-  for (const auto& [id, space] : spaces_) tenants.push_back(space->tenant);
-  std::sort(tenants.begin(), tenants.end());
-  tenants.erase(std::unique(tenants.begin(), tenants.end()), tenants.end());
   std::vector<TenantUse> uses;
-  for (const Tenant& tenant : tenants) {
+  for (const auto& [tenant, spaces] : space_ids_) {
+    if (spaces.empty()) continue;
     uses.push_back({.tenant = tenant,
-                    .used_bytes = TenantBytes(tenant),
+                    .used_bytes = *SpaceOf(spaces.begin()->second).tenant_bytes,
                     .quota_bytes = options_.quotas.Of(tenant)});
   }
+  std::sort(uses.begin(), uses.end(),
+            [](const TenantUse& a, const TenantUse& b) { return a.tenant < b.tenant; });
   return uses;
 }
 

@@ -137,8 +137,7 @@ void AddSizing(std::vector<Family>& families, const ShardSnapshot& shard) {
       "Of reprise_queried_tokens_total, what this shard would have found with so many times its "
       "memory: an estimate, as if it dropped the least recently used block.");
   for (const SizingEstimate::Point& point : shard.engine.sizing.points) {
-    hits.Add(static_cast<double>(point.hit_tokens),
-             {{"memory", point.memory_bytes == 0 ? "unbounded" : absl::StrCat(point.of_capacity)}});
+    hits.Add(static_cast<double>(point.hit_tokens), {{"memory", absl::StrCat(point.of_capacity)}});
   }
   families.push_back(std::move(hits));
 }

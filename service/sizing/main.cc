@@ -184,6 +184,12 @@ absl::StatusOr<Report> Answer(const Flags& flags) {
   REPRISE_ASSIGN_OR_RETURN(report.trace, ReadTrace(flags.trace, flags.cut));
   REPRISE_ASSIGN_OR_RETURN(report.block_bytes, BlockBytes(flags, report.trace.block_tokens));
   report.totals = TotalsOf(report.trace);
+  constexpr uint64_t kBytesMax = uint64_t{1} << 60;  // an exbibyte
+  if (report.totals.distinct_blocks > kBytesMax / flags.replication / report.block_bytes) {
+    return Refusal(
+        absl::StatusCode::kInvalidArgument, "TRACE_TOO_LARGE",
+        "the trace's blocks take more than an exbibyte: are the bytes of a token right?");
+  }
   std::vector<uint64_t> sizes = flags.memory_bytes;
   if (sizes.empty())
     sizes = SizesFor(flags.replication * report.totals.distinct_blocks * report.block_bytes);

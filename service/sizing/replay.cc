@@ -115,7 +115,7 @@ TraceTotals TotalsOf(const Trace& trace) {
 }
 
 shard::ReuseCurve LruCurve(const Trace& trace, uint64_t block_bytes) {
-  shard::ReuseCurve curve(std::numeric_limits<size_t>::max());
+  shard::ReuseCurve curve(shard::ReuseCurve::kNoHorizon, std::numeric_limits<size_t>::max());
   for (const Request& request : trace.requests) {
     for (size_t i = request.blocks.size(); i-- > 0;)
       curve.Ask(request.blocks[i], block_bytes, trace.block_tokens);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 
 #include "proto/types/status_macros.h"
 
@@ -32,8 +33,9 @@ double BytesOf(size_t step) {
 
 }  // namespace
 
-ReuseCurve::ReuseCurve(size_t samples_max) : samples_max_(samples_max), hit_tokens_(kSteps) {
-  REPRISE_CHECK(samples_max >= 1);
+ReuseCurve::ReuseCurve(uint64_t horizon_bytes, size_t samples_max)
+    : horizon_bytes_(horizon_bytes), samples_max_(samples_max), hit_tokens_(kSteps) {
+  REPRISE_CHECK(horizon_bytes >= 1 && samples_max >= 1);
   Compact();
 }
 
@@ -62,16 +64,34 @@ void ReuseCurve::Follow(uint64_t hash, uint64_t bytes) {
   it->second = {.slot = used_.size(), .bytes = bytes};
   used_.push_back(hash);
   AddAt(it->second.slot, bytes);
-  if (followed_.size() > samples_max_) DropLargest();
+  const auto beyond = [this] {
+    return static_cast<double>(followed_bytes_) / rate() > static_cast<double>(horizon_bytes_);
+  };
+  while (followed_.size() > 1 && beyond()) ForgetOldest();
+  if (followed_.size() > samples_max_) ForgetLargest();
 }
 
-// The sample becomes what lies below it, so that what was followed of that stays whole.
-void ReuseCurve::DropLargest() {
-  const uint64_t hash = hashes_.top();
-  hashes_.pop();
+void ReuseCurve::Forget(uint64_t hash) {
   const auto it = followed_.find(hash);
   AddAt(it->second.slot, ~it->second.bytes + 1);
   followed_.erase(it);
+}
+
+void ReuseCurve::ForgetOldest() {
+  const auto is_followed = [this](size_t slot) {
+    const auto it = followed_.find(used_[slot]);
+    return it != followed_.end() && it->second.slot == slot;
+  };
+  while (!is_followed(oldest_)) ++oldest_;
+  Forget(used_[oldest_]);
+}
+
+// The sample becomes what lies below it, so that what was followed of that stays whole.
+void ReuseCurve::ForgetLargest() {
+  while (!followed_.contains(hashes_.top())) hashes_.pop();
+  const uint64_t hash = hashes_.top();
+  hashes_.pop();
+  Forget(hash);
   sampled_ = hash - 1;
 }
 
@@ -89,6 +109,8 @@ void ReuseCurve::Compact() {
   tree_.assign(std::max(kSlotsMin, 2 * used_.size()) + 1, 0);
   followed_bytes_ = 0;
   for (size_t slot = 0; slot < used_.size(); ++slot) AddAt(slot, followed_.at(used_[slot]).bytes);
+  oldest_ = 0;
+  hashes_ = std::priority_queue<uint64_t>(std::less<uint64_t>(), used_);
 }
 
 void ReuseCurve::AddAt(size_t slot, uint64_t bytes) {

@@ -145,7 +145,7 @@ double ListNanoseconds(const std::vector<std::vector<uint64_t>>& prompts) {
 double AskNanoseconds(const std::vector<std::vector<uint64_t>>& prompts, size_t samples_max) {
   constexpr uint64_t kBlockBytes = 2 << 20;
   constexpr uint32_t kBlockTokens = 16;
-  ReuseCurve curve(samples_max);
+  ReuseCurve curve(ReuseCurve::kNoHorizon, samples_max);
   return NanosecondsEach(kUsesOfEach * kCostBlocks, [&] {
     for (size_t turn = 0; turn < kUsesOfEach * kCostBlocks / kCostPromptBlocks; ++turn) {
       const std::vector<uint64_t>& prompt = prompts[PromptAt(turn)];

@@ -28,5 +28,17 @@ TEST(Ghosts, TheOneRememberedLongestGoesFirst) {
   EXPECT_EQ(ghosts.size(), 0u);
 }
 
+// Neither one that is never taken nor keys that come again and again make it remember more.
+TEST(Ghosts, WhatIsTakenLeavesNothingBehind) {
+  Ghosts ghosts;
+  ghosts.Add(1, {.uses = 1, .last_use = 1});
+  for (uint64_t i = 0; i < 100'000; ++i) {
+    ghosts.Add(2 + i % 100, {.uses = 1, .last_use = i});
+    if (i % 3 != 0) ghosts.Take(2 + i % 100);
+    ASSERT_LE(ghosts.turns(), 2 * (ghosts.size() + 1) + 64);
+  }
+  EXPECT_EQ(ghosts.TakeOldest()->last_use, 1u);
+}
+
 }  // namespace
 }  // namespace reprise::shard

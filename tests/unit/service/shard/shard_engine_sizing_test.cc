@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <random>
 
 #include "tests/unit/service/shard/engine_fixture.h"
 
@@ -10,7 +11,7 @@ class Sizing : public EngineTest {
   static constexpr size_t kSlots = 64;
 
   SizingEstimate Estimate() { return engine_->Describe(Tenant{"default"}).sizing; }
-  // Of what was asked for, at so many times the memory; 0: at any.
+  // Of what was asked for, at so many times the memory.
   uint64_t HitTokens(double of_capacity) {
     const SizingEstimate estimate = Estimate();
     const auto point = std::find_if(
@@ -31,10 +32,8 @@ TEST_F(Sizing, NothingWasAskedAtFirst) {
   ASSERT_FALSE(estimate.points.empty());
   for (size_t i = 0; i < estimate.points.size(); ++i) {
     EXPECT_EQ(estimate.points[i].hit_tokens, 0u);
-    if (i > 0 && i + 1 < estimate.points.size())
-      EXPECT_GT(estimate.points[i].memory_bytes, estimate.points[i - 1].memory_bytes);
+    if (i > 0) EXPECT_GT(estimate.points[i].memory_bytes, estimate.points[i - 1].memory_bytes);
   }
-  EXPECT_EQ(estimate.points.back().memory_bytes, 0u) << "without a bound";
 }
 
 // Twice as many blocks as there is room for, asked for in turn: all of it with twice the memory,
@@ -50,16 +49,21 @@ TEST_F(Sizing, TwiceTheMemoryWouldHaveKeptAllOfIt) {
   EXPECT_EQ(Estimate().asked_tokens, kRounds * tokens);
   EXPECT_EQ(HitTokens(1), 0u);
   EXPECT_EQ(HitTokens(2), (kRounds - 1) * tokens);
-  EXPECT_EQ(HitTokens(0), (kRounds - 1) * tokens);
+  EXPECT_EQ(HitTokens(16), (kRounds - 1) * tokens);
 }
 
+// A shard that drops the least recently used itself. The estimate takes a prompt's new blocks to be
+// there before its first one is looked for, and so is a little less.
 TEST_F(Sizing, WithWhatThereIsItSaysWhatWasFound) {
-  for (int round = 0; round < 4; ++round) {
-    for (int i = 0; i < 4; ++i) Ask(ChainNamed(absl::StrCat("p", i), 8));
-  }
-  EXPECT_EQ(HitTokens(1), CounterValue("hit_tokens_total"));
-  EXPECT_EQ(Estimate().asked_tokens,
-            CounterValue("hit_tokens_total") + CounterValue("miss_tokens_total"));
+  StartWith({.dram_bytes = 4 * kMiB, .eviction = Eviction::kLru, .background_eviction = false});
+  std::mt19937 random(1);
+  for (int i = 0; i < 1000; ++i) Ask(ChainNamed(absl::StrCat("p", random() % 14), 8));
+  const uint64_t found = CounterValue("hit_tokens_total");
+  EXPECT_EQ(Estimate().asked_tokens, found + CounterValue("miss_tokens_total"));
+  EXPECT_LE(HitTokens(1), found);
+  EXPECT_GE(HitTokens(1), found * 8 / 10);
+  EXPECT_LT(HitTokens(0.5), HitTokens(1) * 8 / 10);
+  EXPECT_GT(HitTokens(2), found * 12 / 10);
 }
 
 // What was generated and stored is asked for in the next turn.

@@ -53,7 +53,7 @@ TEST(ReuseCurve, IsWhatAnLruOfEachSizeWouldServe) {
                        rc::gen::arbitrary<bool>()));
     const uint64_t block_bytes =
         *rc::gen::element(uint64_t{1}, uint64_t{64}, uint64_t{4096}, uint64_t{2} << 20);
-    ReuseCurve curve(kAll);
+    ReuseCurve curve(ReuseCurve::kNoHorizon, kAll);
     std::vector<Lru> caches;
     for (size_t blocks = 0; blocks <= 42; ++blocks) caches.emplace_back(blocks * block_bytes);
     for (const auto& [id, tokens, keep] : steps) {
@@ -72,7 +72,7 @@ TEST(ReuseCurve, IsWhatAnLruOfEachSizeWouldServe) {
 TEST(ReuseCurve, DistancesAreInBytes) {
   EXPECT_TRUE(rc::check("curve against distances", [] {
     const auto ids = *rc::gen::container<std::vector<uint8_t>>(rc::gen::inRange<uint8_t>(0, 30));
-    ReuseCurve curve(kAll);
+    ReuseCurve curve(ReuseCurve::kNoHorizon, kAll);
     std::list<uint64_t> order;
     std::vector<uint64_t> distances_bytes;
     const auto bytes_of = [](uint64_t id) { return 1000 + 37 * id * id; };
@@ -122,7 +122,7 @@ void GeneratedWork(uint32_t seed, Ask ask) {
 TEST(ReuseCurve, ASampleSaysTheSameWithinTwoPercent) {
   constexpr uint64_t kBlockBytes = 1 << 20;
   for (const uint32_t seed : {1u, 2u, 3u}) {
-    ReuseCurve all(kAll), sampled(2048);
+    ReuseCurve all(ReuseCurve::kNoHorizon, kAll), sampled(ReuseCurve::kNoHorizon, 2048);
     GeneratedWork(seed, [&](uint64_t id) {
       all.Ask(KeyOf(id), kBlockBytes, 16);
       sampled.Ask(KeyOf(id), kBlockBytes, 16);
@@ -138,8 +138,30 @@ TEST(ReuseCurve, ASampleSaysTheSameWithinTwoPercent) {
   }
 }
 
+// Half of the blocks are asked for a second time, 24,000 blocks later. Ten million go by, and a
+// memory of less than that must not come to look as if it served any of it.
+TEST(ReuseCurve, WhatNobodyAsksForAgainDoesNotBlurTheRest) {
+  constexpr uint64_t kBlockBytes = 1 << 20, kApart = 12'000, kRounds = 400;
+  ReuseCurve curve(1'000'000 * kBlockBytes);
+  uint64_t next = 0;
+  for (uint64_t round = 0; round < kRounds; ++round) {
+    const uint64_t first = next;
+    for (uint64_t i = 0; i < kApart; ++i) curve.Ask(KeyOf(next++), kBlockBytes, 1);
+    for (uint64_t i = 0; i < kApart; ++i) curve.Ask(KeyOf(next++), kBlockBytes, 1);
+    for (uint64_t i = 0; i < kApart; ++i) curve.Ask(KeyOf(first + i), kBlockBytes, 1);
+  }
+  const auto served = [&](uint64_t blocks) {
+    return static_cast<double>(curve.HitTokens(blocks * kBlockBytes)) /
+           static_cast<double>(curve.asked_tokens());
+  };
+  EXPECT_LE(served(4'000), 0.01);
+  EXPECT_LE(served(16'000), 0.02);
+  EXPECT_NEAR(served(48'000), 1.0 / 3, 0.02);
+  EXPECT_NEAR(served(1'000'000), 1.0 / 3, 0.02);
+}
+
 TEST(ReuseCurve, FollowsNoMoreThanItMayAndKnowsWhatItFollows) {
-  ReuseCurve curve(100);
+  ReuseCurve curve(ReuseCurve::kNoHorizon, 100);
   for (uint64_t id = 0; id < 100'000; ++id) {
     curve.Ask(KeyOf(id), 1, 1);
     ASSERT_LE(curve.sampled_blocks(), 100u);
@@ -155,7 +177,7 @@ TEST(ReuseCurve, NeverFallsAndIsNeverMoreThanWasAskedFor) {
     const auto samples_max = *rc::gen::inRange<size_t>(1, 20);
     const auto steps = *rc::gen::container<std::vector<std::pair<uint8_t, uint16_t>>>(
         rc::gen::arbitrary<std::pair<uint8_t, uint16_t>>());
-    ReuseCurve curve(samples_max);
+    ReuseCurve curve(ReuseCurve::kNoHorizon, samples_max);
     uint64_t asked = 0;
     for (const auto& [id, bytes] : steps) {
       curve.Ask(KeyOf(id), bytes, 1 + id);
@@ -177,7 +199,7 @@ TEST(ReuseCurve, NeverFallsAndIsNeverMoreThanWasAskedFor) {
 // One block is asked for between any two of the others.
 TEST(ReuseCurve, DistancesStayRightForALongTime) {
   constexpr uint64_t kOthers = 39, kTurns = 200;
-  ReuseCurve curve;
+  ReuseCurve curve(ReuseCurve::kNoHorizon);
   for (uint64_t turn = 0; turn < kTurns; ++turn) {
     for (uint64_t id = 1; id <= kOthers; ++id) {
       curve.Ask(KeyOf(id), 1 << 20, 1);
@@ -192,14 +214,14 @@ TEST(ReuseCurve, DistancesStayRightForALongTime) {
 }
 
 TEST(ReuseCurve, KnowsNothingAtFirst) {
-  const ReuseCurve curve;
+  const ReuseCurve curve(ReuseCurve::kNoHorizon);
   EXPECT_EQ(curve.asked_tokens(), 0u);
   EXPECT_EQ(curve.HitTokens(1 << 30), 0u);
   EXPECT_EQ(curve.HitTokens(kUnbounded), 0u);
 }
 
 TEST(ReuseCurve, WhatWasKeptIsThereWhenItIsAskedFor) {
-  ReuseCurve curve;
+  ReuseCurve curve(ReuseCurve::kNoHorizon);
   curve.Keep(KeyOf(1), 100);
   curve.Ask(KeyOf(1), 100, 16);
   EXPECT_EQ(curve.asked_tokens(), 16u);
@@ -208,7 +230,7 @@ TEST(ReuseCurve, WhatWasKeptIsThereWhenItIsAskedFor) {
 }
 
 TEST(ReuseCurve, HugeBlocksDoNotOverflow) {
-  ReuseCurve curve(1);
+  ReuseCurve curve(ReuseCurve::kNoHorizon, 1);
   for (int turn = 0; turn < 3; ++turn) {
     for (uint64_t id = 0; id < 3; ++id) curve.Ask(KeyOf(id), kUnbounded / 2, 1);
   }
