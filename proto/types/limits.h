@@ -70,9 +70,9 @@ inline constexpr double kReusePriorBlocks = 5;  // seen to come back at each age
 inline constexpr uint64_t kReuseRefitUsesMin = 512;    // a refit comes after so many uses, or after
 inline constexpr double kReuseRefitBlocksShare = 0.5;  //   this share of the stored blocks in uses
 inline constexpr absl::Duration kReuseApart = absl::Seconds(1);  // closer uses are one request's
-inline constexpr size_t kGhostsPerBlock = 5;           // evicted blocks remembered, to be learned
-inline constexpr size_t kGhostsMax = 1'000'000;        //   from: about 64 bytes each
-inline constexpr size_t kSizingSamplesMax = 8192;      // blocks followed (SHARDS, FAST 2015)
+inline constexpr size_t kGhostsPerBlock = 5;       // evicted blocks remembered, to be learned
+inline constexpr size_t kGhostsMax = 1'000'000;    //   from: about 64 bytes each
+inline constexpr size_t kSizingSamplesMax = 8192;  // blocks followed (SHARDS, FAST 2015)
 
 // ---- Watching
 inline constexpr size_t kWatchersMax = 64;

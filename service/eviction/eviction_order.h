@@ -66,8 +66,8 @@ class EvictionOrder {
   // Stops judging it: it left for another reason.
   void Forget(uint32_t block);
 
-  // Of the group's ends for which `eligible` says yes, the one to drop next; it stays tracked. Those
-  // for which it says no are passed over each time: few may be.
+  // Of the group's ends for which `eligible` says yes, the one to drop next; it stays tracked.
+  // Those for which it says no are passed over each time: few may be.
   std::optional<uint32_t> Least(uint32_t group, absl::FunctionRef<bool(uint32_t)> eligible) const;
   // Of the group's ends the least; nullopt: it has none.
   std::optional<EvictionRank> LeastRank(uint32_t group) const;

@@ -8,8 +8,8 @@
 // and a system prompt come back at different rates. Until something was learned, the worth is
 // 1 / age for all, which is the order of the least recently used.
 //
-// Ages count what happens to blocks (any block's: EvictionOrder's counter), so that a busy shard and
-// an idle one learn the same.
+// Ages count what happens to blocks (any block: EvictionOrder's counter), so that a busy shard
+// and an idle one learn the same.
 // Thread safety: none; the caller holds the lock.
 #pragma once
 

@@ -4,10 +4,10 @@
 // Each reference to a block is a hit in every cache that is larger than all blocks used since its
 // last reference (Mattson et al., IBM Systems Journal 1970). Only blocks whose key falls into a
 // sample are followed, and their distances are scaled up by what the sample leaves out; when more
-// than kSizingSamplesMax are in it, it is made smaller (SHARDS, Waldspurger et al., FAST 2015). What
-// only a cache beyond the horizon would still have is forgotten, or blocks that nobody asks for
-// again would thin the sample for ever. As a shard uses a prompt's blocks from the last to the
-// first, a prefix is never colder than what hangs from it, and what a size would have kept is
+// than kSizingSamplesMax are in it, it is made smaller (SHARDS, Waldspurger et al., FAST 2015).
+// What only a cache beyond the horizon would still have is forgotten, or blocks that nobody asks
+// for again would thin the sample for ever. As a shard uses a prompt's blocks from the last to
+// the first, a prefix is never colder than what hangs from it, and what a size would have kept is
 // prefixes.
 //
 // Distances are kept in 32 steps for each doubling: exact at their bounds (as all sizes up to 64
