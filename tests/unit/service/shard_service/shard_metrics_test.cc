@@ -29,8 +29,12 @@ std::set<std::string> SeriesOf(const std::vector<Family>& families) {
   return series;
 }
 
+// As an engine describes itself that nobody has asked anything yet.
 ShardSnapshot Fresh() {
-  return {.id = "shard-0", .engine = {.counters = Counters().Snapshot()}};
+  return {.id = "shard-0",
+          .engine = {.counters = Counters().Snapshot(),
+                     .sizing = {.points = {{.memory_bytes = 50, .of_capacity = 0.5},
+                                           {.memory_bytes = 100, .of_capacity = 1}}}}};
 }
 
 TEST(ShardMetrics, ATierALaneOrAPeerMoreAddsNoSeries) {
@@ -94,6 +98,15 @@ TEST(ShardMetrics, QueriedTokensAreHitsAndMisses) {
   const auto families = ToFamilies(shard);
   EXPECT_EQ(ValueOf(families, "reprise_hit_tokens_total"), 96);
   EXPECT_EQ(ValueOf(families, "reprise_queried_tokens_total"), 128);
+}
+
+TEST(ShardMetrics, WhatOtherAmountsOfMemoryWouldHaveFoundIsBySize) {
+  ShardSnapshot shard = Fresh();
+  shard.engine.sizing.points[0].hit_tokens = 32;
+  shard.engine.sizing.points[1].hit_tokens = 96;
+  const auto families = ToFamilies(shard);
+  EXPECT_EQ(ValueOf(families, "reprise_sizing_hit_tokens", {{"memory", "0.5"}}), 32);
+  EXPECT_EQ(ValueOf(families, "reprise_sizing_hit_tokens", {{"memory", "1"}}), 96);
 }
 
 TEST(ShardMetrics, EachLaneHasItsOwnBlocksAndBytesEachWay) {
