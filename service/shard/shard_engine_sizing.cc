@@ -8,12 +8,12 @@ namespace {
 
 // Of the memory that the shard has: how much less, and how much more, is of interest.
 constexpr double kSizes[] = {0.125, 0.25, 0.5, 1, 2, 4, 8, 16};
-constexpr uint64_t kHorizon = 32;  // so that what the last of them would have is followed for sure
+constexpr uint64_t kHorizonSize = 32;  // beyond the last of them, so that all it would have counts
 
 }  // namespace
 
 uint64_t ShardEngineImpl::SizingHorizonBytes(const TieredPool& pool) {
-  return kHorizon * CapacityBytes(pool);
+  return kHorizonSize * CapacityBytes(pool);
 }
 
 uint64_t ShardEngineImpl::CapacityBytes(const TieredPool& pool) {

@@ -170,6 +170,21 @@ TEST(LearnedOrder, AWriterThatPassesIsNoUse) {
             1);
 }
 
+// What another shard's readers do with a block is not known here: that a copy is dropped and stored
+// again says nothing.
+TEST(LearnedOrder, CopiesTeachNothingBeforeTheyAreRead) {
+  const auto dropped_and_stored_again = [](bool copy) {
+    return [copy](EvictionOrder& order, uint32_t block, absl::Time now) {
+      order.Forget(block);
+      order.Track(block, 1, block, now, copy);
+      order.Evict(block);
+      order.Track(block, 1, block, now);
+    };
+  };
+  EXPECT_LT(WorthOfANewBlock(dropped_and_stored_again(false)), 1);
+  EXPECT_EQ(WorthOfANewBlock(dropped_and_stored_again(true)), 1);
+}
+
 // What the order must do before it learns, written as plainly as possible: a vector per group, the
 // one used longest ago first.
 struct Model {

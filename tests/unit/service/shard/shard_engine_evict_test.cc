@@ -48,6 +48,23 @@ TEST_F(Evicting, LeasedBlocksAreNeverEvicted) {
   EXPECT_LT(Run(leased), 8u);
 }
 
+// The oldest block of all is leased and cannot go; that must not cost its key space the others.
+TEST_F(Evicting, ALeasedBlockDoesNotMakeItsKeySpaceLookCold) {
+  CacheSpec other = kSpec;
+  other.model = "other";
+  const SpecHandle theirs = Open(me_, other);
+  const auto store_theirs = [&](int i) {
+    return Store(me_, other, {.spec = theirs, .keys = ChainNamed(absl::StrCat("theirs", i), 4)});
+  };
+  Store(ChainNamed("ours0", 4));
+  Acquire(ChainNamed("ours0", 4), limits::kLeaseTtlMax);
+  for (int i = 0; i < 8; ++i) ASSERT_EQ(store_theirs(i).commit.committed, 4u);
+  for (int i = 1; i < 8; ++i) Store(ChainNamed(absl::StrCat("ours", i), 4));
+  engine_->EvictToWatermark();
+  for (int i = 0; i < 8; ++i) EXPECT_EQ(Run(ChainNamed(absl::StrCat("ours", i), 4)), 4u) << i;
+  EXPECT_EQ(Run(me_, theirs, ChainNamed("theirs0", 4)), 0u);
+}
+
 TEST_F(Evicting, PinnedBlocksAreNotEvictedThoughTheirLeaseIsOver) {
   Fill(8);
   const std::vector<BlockKey> chain = ChainNamed("fill0", 8);
