@@ -43,7 +43,7 @@ struct Flags {
   uint32_t replication = 2;
   std::vector<std::string> tenant_quotas;
   uint64_t tenant_quota_default = TenantQuotas::kNone;
-  Eviction eviction = Eviction::kLearned;
+  std::string eviction = "learned";
   std::string members;
   std::string output = "text";
   bool insecure = false;
@@ -105,9 +105,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--eviction", flags.eviction,
                  "What is dropped for new blocks: learned (what is least likely to come back soon, "
                  "by what did so far), or lru (what was used longest ago)")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, Eviction>{
-          {"learned", Eviction::kLearned}, {"lru", Eviction::kLru}}))
-      ->default_str("learned");
+      ->check(CLI::IsMember({"learned", "lru"}))
+      ->capture_default_str();
   app.add_option("--members", flags.members,
                  "YAML file with the cluster's shards; without it this shard is alone: nothing is "
                  "copied to others, pulled from them or handed over");
@@ -219,14 +218,16 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   REPRISE_ASSIGN_OR_RETURN(TenantQuotas quotas,
                            ParseTenantQuotas(flags.tenant_quotas, flags.tenant_quota_default));
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<HbmDevice> gpu, OpenGpu(flags));
-  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<ShardEngine> engine,
-                           ShardEngine::Create({.id = ShardId{flags.id},
-                                                .dram_bytes = flags.dram_bytes,
-                                                .hbm_bytes = flags.hbm_bytes,
-                                                .hbm_device = std::move(gpu),
-                                                .replication = flags.replication,
-                                                .quotas = std::move(quotas),
-                                                .eviction = flags.eviction}));
+  REPRISE_ASSIGN_OR_RETURN(
+      std::unique_ptr<ShardEngine> engine,
+      ShardEngine::Create(
+          {.id = ShardId{flags.id},
+           .dram_bytes = flags.dram_bytes,
+           .hbm_bytes = flags.hbm_bytes,
+           .hbm_device = std::move(gpu),
+           .replication = flags.replication,
+           .quotas = std::move(quotas),
+           .eviction = flags.eviction == "lru" ? Eviction::kLru : Eviction::kLearned}));
   REPRISE_ASSIGN_OR_RETURN(
       const std::unique_ptr<ShardLanes> lanes,
       ShardLanes::Open({.view = !flags.no_view,
