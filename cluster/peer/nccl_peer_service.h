@@ -6,6 +6,8 @@
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
+#include <grpcpp/grpcpp.h>
+
 #include <atomic>
 #include <functional>
 

@@ -2,6 +2,7 @@
 // what was written, byte for byte, without having kept a copy.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <span>

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import headers
 import tidy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,3 +73,17 @@ def test_unregistered_test_is_found(tmp_path: Path) -> None:
     paths = ["tests/CMakeLists.txt", "tests/a_test.cc", "tests/b_test.cc"]
     assert list(tidy.rule_registered(tmp_path, paths)) == [
         "tests/b_test.cc: no CMakeLists.txt registers it"]
+
+
+def test_header_that_forgets_what_it_names_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.h").write_text("#include <string>\nstd::string a();  // std::vector\n")
+    (tmp_path / "b.h").write_text('#include "a.h"\nstd::string b();\nstd::vector<int> c();\n')
+    assert list(headers.rule_headers(tmp_path, ["a.h", "b.h"])) == [
+        "b.h: names std::vector and does not include <vector>"]
+
+
+def test_source_that_includes_its_own_header_late_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.h").write_text("int a();\n")
+    (tmp_path / "a.cc").write_text('#include <string>\n#include "a.h"\n')
+    assert list(headers.rule_headers(tmp_path, ["a.h", "a.cc"])) == [
+        "a.cc: includes string before its own header a.h"]

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import headers
+
 Rule = Callable[[str, str], Iterator[str]]
 
 COLUMNS_MAX = 100
@@ -78,18 +80,11 @@ BANNED = {
 }
 
 
-def included(text: str) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        match = re.match(r'\s*#\s*include\s+["<]([^">]+)[">]', line)
-        if match:
-            yield number, match.group(1)
-
-
 def rule_includes(path: str, text: str) -> Iterator[str]:
     if not path.endswith(C_SUFFIXES):
         return
     folder = max((f for f in MAY_INCLUDE if path.startswith(f + "/")), key=len, default=None)
-    for number, name in included(text):
+    for number, name in headers.included(text):
         if folder and name.startswith(OURS):
             if not any(name.startswith(allowed + "/") for allowed in MAY_INCLUDE[folder]):
                 yield f"{path}:{number}: {folder} may not include {name}"
@@ -190,6 +185,7 @@ def tracked(root: Path) -> list[str]:
 def findings(root: Path) -> list[str]:
     paths = tracked(root)
     found = list(rule_registered(root, paths))
+    found.extend(headers.rule_headers(root, paths))
     for path in paths:
         if path.endswith(SOURCE_SUFFIXES):
             text = (root / path).read_text()

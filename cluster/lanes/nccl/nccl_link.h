@@ -20,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "cluster/lanes/monotonic_deadline.h"
 #include "cluster/lanes/nccl/link_state.h"
