@@ -14,6 +14,7 @@
 #include "proto/wire/channel.h"
 #include "proto/wire/deadline.h"
 #include "proto/wire/enums.h"
+#include "proto/wire/hints.h"
 #include "proto/wire/spec.h"
 #include "proto/wire/status.h"
 #include "proto/wire/verbs.h"
@@ -158,6 +159,16 @@ class GrpcShardLink final : public ShardLink {
     return PulledRun{.run_blocks = response.run_blocks(),
                      .pulled_blocks = response.pulled_blocks(),
                      .from = {response.from_shard_id()}};
+  }
+
+  absl::StatusOr<HintResult> Hint(const HintCall& call, absl::Time deadline) override {
+    v1::HintRequest request;
+    request.set_spec_handle(call.spec.value);
+    request.set_keys(PackKeys(call.keys));
+    wire::ToMessage(call.hint, request);
+    REPRISE_ASSIGN_OR_RETURN(const v1::HintResponse response,
+                             Call<v1::HintResponse>(&Stub::Hint, request, deadline));
+    return wire::FromMessage(response);
   }
 
  private:

@@ -22,6 +22,7 @@
 #include "proto/types/block_key.h"
 #include "proto/types/cache_spec.h"
 #include "proto/types/checksum128.h"
+#include "proto/types/hints.h"
 #include "proto/types/ids.h"
 #include "proto/types/verbs.h"
 
@@ -93,6 +94,12 @@ struct PulledRun {
   ShardId from;                // no name: nothing was pulled
 };
 
+struct HintCall {
+  SpecHandle spec;
+  std::span<const BlockKey> keys;  // kRelease: none
+  reprise::Hint hint;
+};
+
 class ShardLink {
  public:
   // Dials, attaches and waits for the welcome. UNAVAILABLE or DEADLINE_EXCEEDED when the shard does
@@ -123,6 +130,7 @@ class ShardLink {
                                               absl::Time deadline) = 0;
   // The shard brings blocks that it lacks from another one. Takes as long as moving them does.
   virtual absl::StatusOr<PulledRun> Pull(const PullCall& call, absl::Time deadline) = 0;
+  virtual absl::StatusOr<HintResult> Hint(const HintCall& call, absl::Time deadline) = 0;
 
   // The fastest lane that both ends share.
   virtual lanes::Lane& lane() = 0;

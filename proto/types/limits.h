@@ -62,6 +62,15 @@ inline constexpr size_t kExplainSiblingsMax = 65'536;    // blocks compared with
 inline constexpr size_t kIndexStripes = 16;
 inline constexpr size_t kTombstonesMax = 65'536;  // evicted keys remembered for Explain
 
+// ---- Claims: blocks that callers want kept
+inline constexpr uint32_t kClaimPriority = 50;      // of a Retain that names none
+inline constexpr uint32_t kClaimPriorityMax = 100;  // stays longest
+inline constexpr absl::Duration kClaimTtlMax = absl::Hours(24 * 30);
+inline constexpr double kClaimedShare = 0.5;  // of a shard's memory and of a tenant's quota, that
+inline constexpr double kPinnedShare = 0.5;   //   claims may hold, and of that what pins may hold
+inline constexpr size_t kClaimsMax = 65'536;  // of a shard
+inline constexpr size_t kClaimKeysAheadMax = 1 << 20;  // keys that claims wait for, of a shard
+
 // ---- What a shard drops first, and what other amounts of memory would have kept
 inline constexpr uint32_t kReuseClasses = 4;    // blocks used once, twice, ..., this often or more
 inline constexpr uint32_t kReuseAgeSteps = 4;   // ages told apart within each doubling

@@ -17,6 +17,8 @@ static_assert(static_cast<int>(LaneKind::kNccl) == v1::LANE_KIND_NCCL);
 static_assert(static_cast<int>(ReserveOutcome::kNoSpace) == v1::RESERVE_OUTCOME_NO_SPACE);
 static_assert(static_cast<int>(MissReason::kNone) == v1::MISS_REASON_NONE);
 static_assert(static_cast<int>(MissReason::kPending) == v1::MISS_REASON_PENDING);
+static_assert(static_cast<int>(HintOutcome::kApplied) == v1::HINT_OUTCOME_APPLIED);
+static_assert(static_cast<int>(HintOutcome::kMissing) == v1::HINT_OUTCOME_MISSING);
 
 // `value` as a T when it lies in [first, last] of the message's enumeration.
 template <typename T>
@@ -49,6 +51,9 @@ v1::ReserveOutcome ToMessage(ReserveOutcome outcome) {
 v1::MissReason ToMessage(MissReason reason) {
   return static_cast<v1::MissReason>(reason);
 }
+v1::HintOutcome ToMessage(HintOutcome outcome) {
+  return static_cast<v1::HintOutcome>(outcome);
+}
 
 AttentionKind FromMessage(v1::AttentionKind kind) {
   return v1::AttentionKind_IsValid(kind) ? static_cast<AttentionKind>(kind)
@@ -73,6 +78,10 @@ absl::StatusOr<ReserveOutcome> FromMessage(v1::ReserveOutcome outcome, absl::str
 
 absl::StatusOr<MissReason> FromMessage(v1::MissReason reason, absl::string_view field) {
   return InRange(reason, MissReason::kNone, MissReason::kPending, field);
+}
+
+absl::StatusOr<HintOutcome> FromMessage(v1::HintOutcome outcome, absl::string_view field) {
+  return InRange(outcome, HintOutcome::kApplied, HintOutcome::kMissing, field);
 }
 
 }  // namespace reprise::wire

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "proto/types/cache_spec.h"
+#include "proto/types/hints.h"
 #include "proto/types/ids.h"
 #include "proto/types/verbs.h"
 #include "reprise/v1/common.pb.h"
@@ -20,6 +21,7 @@ v1::Tier ToMessage(Tier tier);
 v1::LaneKind ToMessage(LaneKind kind);  // in-process lanes are never on the wire: UNSPECIFIED
 v1::ReserveOutcome ToMessage(ReserveOutcome outcome);
 v1::MissReason ToMessage(MissReason reason);
+v1::HintOutcome ToMessage(HintOutcome outcome);
 
 // Unset and unknown kinds stay kUnspecified: ValidateSpec refuses them with the spec's other
 // faults.
@@ -30,5 +32,6 @@ absl::StatusOr<Tier> FromMessage(v1::Tier tier, absl::string_view field);
 absl::StatusOr<LaneKind> FromMessage(v1::LaneKind kind, absl::string_view field);
 absl::StatusOr<ReserveOutcome> FromMessage(v1::ReserveOutcome outcome, absl::string_view field);
 absl::StatusOr<MissReason> FromMessage(v1::MissReason reason, absl::string_view field);
+absl::StatusOr<HintOutcome> FromMessage(v1::HintOutcome outcome, absl::string_view field);
 
 }  // namespace reprise::wire
