@@ -116,6 +116,11 @@ absl::StatusOr<StoreResult> Client::Store(const StoreCall& call) {
   return StoreChain(core_, call, context);
 }
 
+absl::StatusOr<HintAnswer> Client::Hint(const HintCall& call) {
+  REPRISE_RETURN_IF_ERROR(CheckHintCall(call));
+  return HintShards(core_, call, ContextOf(*core_, call.timeout));
+}
+
 absl::StatusOr<Operation<AcquireResult>> Client::StartAcquire(AcquireCall call) {
   REPRISE_RETURN_IF_ERROR(CheckAcquire(call));
   const CallContext context = ContextOf(*core_, call.timeout);
@@ -163,6 +168,18 @@ absl::StatusOr<Operation<StoreResult>> Client::StartStore(StoreCall call) {
       core_, context, fail, [weak, shared, ticket, fail](const CallContext& granted) {
         if (absl::Status status = ticket->Wait(granted.deadline); !status.ok()) return fail(status);
         return StoreChain(weak.lock(), *shared, granted);
+      });
+}
+
+absl::StatusOr<Operation<HintAnswer>> Client::StartHint(HintCall call) {
+  REPRISE_RETURN_IF_ERROR(CheckHintCall(call));
+  const CallContext context = ContextOf(*core_, call.timeout);
+  auto shared = std::make_shared<const HintCall>(std::move(call));
+  const std::weak_ptr<ClientCore> weak = core_;
+  return Start<HintAnswer>(
+      core_, context, [](const absl::Status& status) { return HintAnswer{.status = status}; },
+      [weak, shared](const CallContext& granted) {
+        return HintShards(weak.lock(), *shared, granted);
       });
 }
 

@@ -1,5 +1,6 @@
 // The client that runs inside an inference worker: finds the longest stored prefix of a prompt,
-// reads its blocks into the worker's memory, stores the blocks that the worker computed.
+// reads its blocks into the worker's memory, stores the blocks that the worker computed, and tells
+// the store what is wanted later and what is not.
 //
 // A cache must never be in the way: every call returns by its deadline with as much as there was, a
 // shard in trouble is a miss at once (breaker), and what went wrong is told beside the result and
@@ -28,6 +29,7 @@
 #include "client/cpp/run.h"
 #include "client/cpp/shard_queries.h"
 #include "client/cpp/shard_set.h"
+#include "proto/types/hints.h"
 #include "proto/types/limits.h"
 #include "proto/types/tls_options.h"
 
@@ -100,6 +102,19 @@ struct StoreResult {
   absl::Status status;   // not OK when some were refused, and why
 };
 
+struct HintCall {
+  std::shared_ptr<const ClientSpec> spec;
+  std::vector<BlockKey> keys;  // the whole chain, from its first block; empty only for kRelease
+  std::string session;         // empty: the first key stands for it
+  reprise::Hint hint;
+  absl::Duration timeout;  // <= 0: the client's
+};
+struct HintAnswer {
+  HintResult result;    // of the shard that did the most; says nothing when none answered
+  uint32_t shards = 0;  // that answered, a refusal not counted
+  absl::Status status;  // not OK: no shard, or not all that should have, answered, and why
+};
+
 struct ExplainCall {
   Fingerprint fingerprint;
   std::vector<BlockKey> keys;
@@ -134,12 +149,17 @@ class Client {
   absl::StatusOr<AcquireResult> Acquire(const AcquireCall& call);
   absl::StatusOr<FetchResult> Fetch(const std::shared_ptr<Run>& run, const FetchCall& call);
   absl::StatusOr<StoreResult> Store(const StoreCall& call);
+  // Asks the shards to which the chain's placement leads, as many as there are copies, and those
+  // that hold a part of it to keep it or to let it go; for a kRelease without keys all shards, since
+  // the claim may lie at any. Best effort: a shard in trouble costs its share of the time.
+  absl::StatusOr<HintAnswer> Hint(const HintCall& call);
 
   // ---- Non-blocking, on the client's threads. INVALID_ARGUMENT for misuse, RESOURCE_EXHAUSTED
   // when too many wait.
   absl::StatusOr<Operation<AcquireResult>> StartAcquire(AcquireCall call);
   absl::StatusOr<Operation<FetchResult>> StartFetch(std::shared_ptr<Run> run, FetchCall call);
   absl::StatusOr<Operation<StoreResult>> StartStore(StoreCall call);
+  absl::StatusOr<Operation<HintAnswer>> StartHint(HintCall call);
 
   // Leases the run ahead of need: the next Acquire of the same keys takes it over. Blocks that lie
   // elsewhere are brought to the session's home first. Best effort.

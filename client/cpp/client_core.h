@@ -82,10 +82,12 @@ void PrefetchRun(const CorePtr& core, const AcquireCall& call, const CallContext
 FetchResult FetchRun(const CorePtr& core, Run& run, const FetchCall& call,
                      const CallContext& context);
 StoreResult StoreChain(const CorePtr& core, const StoreCall& call, const CallContext& context);
+HintAnswer HintShards(const CorePtr& core, const HintCall& call, const CallContext& context);
 
 // ---- Misuse: INVALID_ARGUMENT, or OK
 absl::Status CheckAcquire(const AcquireCall& call);
 absl::Status CheckFetch(const Run& run, const FetchCall& call);
 absl::Status CheckStore(const StoreCall& call);
+absl::Status CheckHintCall(const HintCall& call);
 
 }  // namespace reprise::client

@@ -66,6 +66,7 @@ std::string Client::StatsJson() const {
                       {"pulls", counters.pulls.load()},
                       {"prefetches", counters.prefetches.load()},
                       {"prefetch_hits", counters.prefetch_hits.load()},
+                      {"hints", counters.hints.load()},
                       {"calls_failed", counters.calls_failed.load()},
                       {"calls_late", counters.calls_late.load()},
                       {"staging_bytes", staging_bytes()},

@@ -35,6 +35,7 @@ struct Counters {
   std::atomic<uint64_t> pulls{0};  // times that a shard was asked to bring blocks from another
   std::atomic<uint64_t> prefetches{0};
   std::atomic<uint64_t> prefetch_hits{0};
+  std::atomic<uint64_t> hints{0};
   std::atomic<uint64_t> calls_failed{0};
   std::atomic<uint64_t> calls_late{0};  // of those: at their deadline
   std::array<std::atomic<uint64_t>, kLaneKinds> blocks_by_lane{};

@@ -50,9 +50,9 @@ absl::Status CheckHint(const Hint& hint, size_t key_count) {
   const char* const verb = HintVerbName(hint.verb);
   if (NamesClaim(hint.verb) &&
       (hint.claim_id.empty() || hint.claim_id.size() > limits::kNameBytesMax)) {
-    return Senseless("CLAIM_ID", absl::StrCat("claim_id has ", hint.claim_id.size(), " bytes: ",
-                                              verb, " needs a name of 1 to ",
-                                              limits::kNameBytesMax, " bytes"));
+    return Senseless("CLAIM_ID",
+                     absl::StrCat("claim_id has ", hint.claim_id.size(), " bytes: ", verb,
+                                  " needs a name of 1 to ", limits::kNameBytesMax, " bytes"));
   }
   if (hint.verb == HintVerb::kRelease) return absl::OkStatus();
   if (key_count == 0) {
@@ -72,8 +72,8 @@ absl::Status CheckHint(const Hint& hint, size_t key_count) {
   }
   if (hint.verb == HintVerb::kRetain &&
       (hint.priority == 0 || hint.priority > limits::kClaimPriorityMax)) {
-    return Senseless("CLAIM_PRIORITY", absl::StrCat("priority = ", hint.priority,
-                                                    ": give 1 to ", limits::kClaimPriorityMax));
+    return Senseless("CLAIM_PRIORITY", absl::StrCat("priority = ", hint.priority, ": give 1 to ",
+                                                    limits::kClaimPriorityMax));
   }
   return absl::OkStatus();
 }

@@ -68,7 +68,7 @@ inline constexpr uint32_t kClaimPriorityMax = 100;  // stays longest
 inline constexpr absl::Duration kClaimTtlMax = absl::Hours(24 * 30);
 inline constexpr double kClaimedShare = 0.5;  // of a shard's memory and of a tenant's quota, that
 inline constexpr double kPinnedShare = 0.5;   //   claims may hold, and of that what pins may hold
-inline constexpr size_t kClaimsMax = 65'536;  // of a shard
+inline constexpr size_t kClaimsMax = 16'384;  // of a shard
 inline constexpr size_t kClaimKeysAheadMax = 1 << 20;  // keys that claims wait for, of a shard
 
 // ---- What a shard drops first, and what other amounts of memory would have kept

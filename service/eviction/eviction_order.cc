@@ -24,7 +24,7 @@ void EvictionOrder::Track(uint32_t block, uint32_t group, uint64_t key, absl::Ti
                    .copy = copy};
   ++groups_[group].blocks;
   ++tracked_;
-  EndsOf(nodes_[block]).emplace(now_, block);
+  EndsOf(nodes_[block]).insert(EndOf(nodes_[block], block));
   Learn();
 }
 
@@ -50,10 +50,19 @@ void EvictionOrder::SetEnd(uint32_t block, bool end) {
   if (node.end == end) return;
   node.end = end;
   if (end) {
-    EndsOf(node).emplace(node.last_use, block);
+    EndsOf(node).insert(EndOf(node, block));
   } else {
-    EndsOf(node).erase({node.last_use, block});
+    EndsOf(node).erase(EndOf(node, block));
   }
+}
+
+void EvictionOrder::SetClaim(uint32_t block, uint8_t rank) {
+  REPRISE_CHECK(tracks(block));
+  Node& node = nodes_[block];
+  const bool end = node.end;
+  SetEnd(block, false);
+  node.claim = rank;
+  SetEnd(block, end);
 }
 
 void EvictionOrder::Move(uint32_t block, uint32_t group) {
@@ -63,7 +72,7 @@ void EvictionOrder::Move(uint32_t block, uint32_t group) {
   nodes_[block].group = group;
   ++groups_[group].blocks;
   ++tracked_;
-  if (node.end) EndsOf(nodes_[block]).emplace(node.last_use, block);
+  if (node.end) EndsOf(node).insert(EndOf(node, block));
 }
 
 void EvictionOrder::Evict(uint32_t block) {
@@ -113,7 +122,13 @@ size_t EvictionOrder::tracked(uint32_t group) const {
   return it == groups_.end() ? 0 : it->second.blocks;
 }
 
+EvictionOrder::End EvictionOrder::EndOf(const Node& node, uint32_t block) {
+  constexpr int kRankShift = 56;  // above every last_use
+  return {uint64_t{node.claim} << kRankShift | node.last_use, block};
+}
+
 EvictionOrder::Ends& EvictionOrder::EndsOf(const Node& node) {
+  if (node.claim > 0) return groups_[node.group].ends[limits::kReuseClasses];
   const uint32_t uses =
       kind_ == Eviction::kLru ? 1 : std::min<uint32_t>(node.uses, limits::kReuseClasses);
   return groups_[node.group].ends[uses - 1];
@@ -121,16 +136,18 @@ EvictionOrder::Ends& EvictionOrder::EndsOf(const Node& node) {
 
 EvictionRank EvictionOrder::RankOf(uint32_t block) const {
   const Node& node = nodes_[block];
-  return {.worth = kind_ == Eviction::kLru ? 0 : model_.Worth(node.uses, now_ - node.last_use),
+  const bool by_worth = kind_ == Eviction::kLearned && node.claim == 0;
+  return {.claim = node.claim,
+          .worth = by_worth ? model_.Worth(node.uses, now_ - node.last_use) : 0,
           .last_use = node.last_use};
 }
 
 void EvictionOrder::Renew(uint32_t block, uint32_t uses) {
   Node& node = nodes_[block];
-  if (node.end) EndsOf(node).erase({node.last_use, block});
+  if (node.end) EndsOf(node).erase(EndOf(node, block));
   node.last_use = ++now_;
   node.uses = uses;
-  if (node.end) EndsOf(node).emplace(now_, block);
+  if (node.end) EndsOf(node).insert(EndOf(node, block));
 }
 
 void EvictionOrder::Leave(uint32_t block) {

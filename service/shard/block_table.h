@@ -61,6 +61,8 @@ struct BlockRecord {
   uint32_t near_children = 0;  // of them on its tier, and not on their way to another
   bool near = false;           // it is counted by its parent as that
   uint32_t reserved_children = 0;
+  uint32_t claims = 0;      // that rest here, and children with any
+  uint32_t claim_pins = 0;  // of the claims that are pins the same
   std::shared_ptr<const ChainInfo> chain;
 };
 

@@ -13,19 +13,25 @@
 
 namespace reprise::shard {
 
+// What a tenant has, in bytes of slots: over all its key spaces.
+struct TenantTally {
+  uint64_t bytes = 0;          // of its blocks, whatever their state
+  uint64_t claimed_bytes = 0;  // of those that claims keep
+  uint64_t pinned_bytes = 0;   // of them by pins
+};
+
 struct KeySpace {
   KeySpaceId id;
   Tenant tenant;
   Fingerprint fingerprint;
   CacheSpec spec;
   BlockShape shape;
-  uint32_t open_handles = 0;  // of attachments
-  uint64_t blocks = 0;        // committed
-  uint64_t reserved = 0;      // blocks in reservations
-  uint64_t held_back = 0;     // hidden or quarantined
-  BlockId roots = kNoBlock;   // its chains' first blocks, as siblings
-  // Of all slots of the tenant's blocks, whatever their state. One for all its key spaces.
-  std::shared_ptr<uint64_t> tenant_bytes;
+  uint32_t open_handles = 0;           // of attachments
+  uint64_t blocks = 0;                 // committed
+  uint64_t reserved = 0;               // blocks in reservations
+  uint64_t held_back = 0;              // hidden or quarantined
+  BlockId roots = kNoBlock;            // its chains' first blocks, as siblings
+  std::shared_ptr<TenantTally> tally;  // one for all key spaces of the tenant
 };
 
 }  // namespace reprise::shard

@@ -44,6 +44,7 @@ struct Flags {
   std::vector<std::string> tenant_quotas;
   uint64_t tenant_quota_default = TenantQuotas::kNone;
   std::string eviction = "learned";
+  double claimed_share = limits::kClaimedShare;
   std::string members;
   std::string output = "text";
   bool insecure = false;
@@ -106,6 +107,11 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "What is dropped for new blocks: learned (what is least likely to come back soon, "
                  "by what did so far), or lru (what was used longest ago)")
       ->check(CLI::IsMember({"learned", "lru"}))
+      ->capture_default_str();
+  app.add_option("--claims", flags.claimed_share,
+                 "Share of memory, and of each tenant's quota, that callers' claims (retain and "
+                 "pin) may keep; pins half of that; 0: none")
+      ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   app.add_option("--members", flags.members,
                  "YAML file with the cluster's shards; without it this shard is alone: nothing is "
@@ -227,7 +233,8 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
            .hbm_device = std::move(gpu),
            .replication = flags.replication,
            .quotas = std::move(quotas),
-           .eviction = flags.eviction == "lru" ? Eviction::kLru : Eviction::kLearned}));
+           .eviction = flags.eviction == "lru" ? Eviction::kLru : Eviction::kLearned,
+           .claimed_share = flags.claimed_share}));
   REPRISE_ASSIGN_OR_RETURN(
       const std::unique_ptr<ShardLanes> lanes,
       ShardLanes::Open({.view = !flags.no_view,

@@ -178,8 +178,8 @@ absl::StatusOr<KeySpaceId> ShardEngineImpl::FindOrAddSpace(const Tenant& tenant,
   const KeySpaceId id(next_space_++);
   auto space = std::make_unique<KeySpace>();
   const auto& known = space_ids_[tenant];
-  space->tenant_bytes =
-      known.empty() ? std::make_shared<uint64_t>(0) : SpaceOf(known.begin()->second).tenant_bytes;
+  space->tally =
+      known.empty() ? std::make_shared<TenantTally>() : SpaceOf(known.begin()->second).tally;
   space->id = id;
   space->tenant = tenant;
   space->fingerprint = fingerprint;
@@ -195,6 +195,7 @@ bool ShardEngineImpl::DropUnusedSpace(const Tenant& tenant) {
     const KeySpace& space = SpaceOf(id);
     if (space.open_handles + space.blocks + space.reserved + space.held_back > 0) continue;
     const KeySpaceId unused = id;
+    for (const ClaimId claim : claims_.Of(unused)) EndClaim(claim);
     space_ids_[tenant].erase(Fingerprint(fingerprint));
     spaces_.erase(unused);
     return true;
@@ -245,6 +246,7 @@ EngineDescription ShardEngineImpl::Describe(const std::optional<Tenant>& tenant)
   description.watchers = watchers_.size();
   description.counters = counters_.Snapshot();
   description.sizing = EstimateSizing();
+  description.claims = DescribeClaims();
   return description;
 }
 
@@ -261,6 +263,7 @@ void ShardEngineImpl::Tick() {
 
 void ShardEngineImpl::Settle(absl::Time now) {
   WithdrawLostTiers();
+  EndOverdueClaims(now);
   while (!due_.empty() && due_.top().at <= now) {
     Due due = due_.top();
     due_.pop();

@@ -8,8 +8,8 @@
 // Invariants (CheckInvariants recomputes them from nothing):
 //   - a committed block's parent is committed here, or it is a chain's first block: what is stored
 //     is a forest;
-//   - only childless blocks without a lease or pin are evicted, what is worth least first
-//     (service/eviction/eviction_order.h);
+//   - only childless blocks without a lease or pin are evicted, what nobody claims and is worth
+//     least first (service/eviction/eviction_order.h);
 //   - a block with a lease or a pin of a reader stays where it is, and none is readable on another
 //     tier before its checksum was verified there;
 //   - a slot belongs to exactly one of: free, one reservation, one committed block, quarantine;
@@ -38,7 +38,9 @@
 #include "proto/types/cache_spec.h"
 #include "proto/types/checksum128.h"
 #include "proto/types/clock.h"
+#include "proto/types/hints.h"
 #include "proto/types/ids.h"
+#include "proto/types/limits.h"
 #include "proto/types/verbs.h"
 #include "service/eviction/eviction_order.h"
 #include "service/pool/extent_place.h"
@@ -55,6 +57,7 @@ struct ShardEngineOptions {
   uint32_t replication = 1;               // told to clients by OpenSpec
   TenantQuotas quotas;
   Eviction eviction = Eviction::kLearned;
+  double claimed_share = limits::kClaimedShare;  // of memory and quotas, for claims; 0: none
   const Clock* clock = nullptr;     // REQUIRES: outlives the engine; nullptr: the monotonic clock
   bool background_eviction = true;  // a thread that keeps the pools below the high watermark
 };
@@ -124,6 +127,12 @@ struct RemoveResult {
   uint32_t leased = 0;
 };
 
+struct HintArgs {
+  SpecHandle spec;
+  std::span<const BlockKey> keys;  // the whole prefix, from its first block
+  reprise::Hint hint;
+};
+
 // One watcher's bounded queue. Events come in the order in which they took effect, the snapshot
 // first.
 class BlockWatch {
@@ -139,6 +148,12 @@ class BlockWatch {
   virtual void NotifyWith(std::function<void()> ready) = 0;
 };
 
+// A claim on the first blocks of a chain, as a hint that would place it.
+struct ChainClaim {
+  Hint hint;
+  uint32_t blocks = 0;
+};
+
 // A committed run that wants a replica. The listener must not block.
 struct CommittedChain {
   Tenant tenant;
@@ -147,6 +162,7 @@ struct CommittedChain {
   std::vector<BlockKey> keys;       // the whole chain, from its first block
   std::vector<uint32_t> token_ids;  // empty: unknown
   uint32_t first_new = 0;           // keys before it were stored already
+  std::vector<ChainClaim> claims;
 };
 
 // The last block of a stored chain, and the chain's first one.
@@ -183,6 +199,13 @@ struct SizingEstimate {
   std::vector<Point> points;  // the least memory first
 };
 
+// Bytes of slots that claims keep, over all tenants.
+struct ClaimsUse {
+  uint64_t claims = 0;
+  uint64_t claimed_bytes = 0, claimed_bytes_max = 0;
+  uint64_t pinned_bytes = 0, pinned_bytes_max = 0;  // of the claimed ones
+};
+
 struct EngineDescription {
   std::vector<TierUse> tiers;
   std::vector<TenantUse> tenants;  // those that have opened a spec here
@@ -190,6 +213,7 @@ struct EngineDescription {
   uint64_t blocks = 0, leases = 0, reservations = 0, attachments = 0, watchers = 0;
   std::vector<std::pair<std::string, uint64_t>> counters;
   SizingEstimate sizing;
+  ClaimsUse claims;
 };
 
 struct OpenSpecResult {
@@ -230,6 +254,7 @@ class ShardEngine : public lanes::LaneHost {
   virtual absl::StatusOr<CommitResult> Commit(AttachmentId attachment, const CommitArgs& args) = 0;
   virtual absl::StatusOr<RemoveResult> Remove(AttachmentId attachment, SpecHandle spec,
                                               std::span<const BlockKey> keys) = 0;
+  virtual absl::StatusOr<HintResult> Hint(AttachmentId attachment, const HintArgs& args) = 0;
   virtual absl::StatusOr<Explanation> Explain(const Tenant& tenant, const Fingerprint& fingerprint,
                                               std::span<const BlockKey> keys,
                                               std::span<const uint32_t> token_ids) = 0;

@@ -56,6 +56,7 @@ CommittedChain ShardEngineImpl::DescribeChain(const KeySpace& space, BlockId lea
                       size_t{block.depth - block.chain->first_block} * block_tokens;
     std::copy_n(from, block_tokens, chain.token_ids.begin() + size_t{block.depth} * block_tokens);
   }
+  chain.claims = ClaimsOn(leaf);
   return chain;
 }
 

@@ -226,6 +226,7 @@ void ShardEngineImpl::MakeVisible(KeySpace& space, BlockId id, const Checksum128
   Arrived(id);
   tombstones_.Erase(key);
   REPRISE_CHECK(index_.Insert(key, IndexEntry{.block = id, .tier = pool_->TierOf(block.slot)}));
+  ClaimsFollow(space, id);
 }
 
 void ShardEngineImpl::TouchChain(BlockId leaf) {

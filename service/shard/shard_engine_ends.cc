@@ -1,6 +1,7 @@
 // Which blocks are up for eviction: the ends of what is stored that nobody has leased. On the last
-// tier an end is a block from which nothing hangs; above it, from which nothing hangs on the same
-// tier, for what is colder has moved down already. A chain so leaves each tier from its end.
+// tier an end is a block from which nothing hangs, and that no claim pins; above it, from which
+// nothing hangs on the same tier, for what is colder has moved down already. A chain so leaves each
+// tier from its end.
 
 #include "absl/hash/hash.h"
 #include "service/shard/shard_engine_impl.h"
@@ -28,8 +29,9 @@ bool ShardEngineImpl::IsNear(BlockId id) const {
 bool ShardEngineImpl::IsEnd(BlockId id) const {
   const BlockRecord& block = blocks_[id];
   const bool last = pool_->LevelOf(block.slot) == pool_->last();
-  return (last ? block.children : block.near_children) == 0 && block.leases == 0 &&
-         !moving_.contains(id);
+  const bool may_leave = last ? block.children == 0 && block.claim_pins == 0  // for good
+                              : block.near_children == 0;
+  return may_leave && block.leases == 0 && !moving_.contains(id);
 }
 
 void ShardEngineImpl::JudgeAsEnd(BlockId id) {

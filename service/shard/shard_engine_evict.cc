@@ -28,11 +28,11 @@ Counter CounterOf(DropCause cause) {
 
 }  // namespace
 
-// A childless block that nobody reads, and beneath which nobody is about to commit.
+// A childless block that nobody reads or has pinned, and beneath which nobody is about to commit.
 bool ShardEngineImpl::Evictable(BlockId id) const {
   const BlockRecord& block = blocks_[id];
   return block.children == 0 && block.reserved_children == 0 && block.leases == 0 &&
-         block.pins == 0;
+         block.pins == 0 && block.claim_pins == 0;
 }
 
 bool ShardEngineImpl::EvictOne(KeySpace& space, Level level, DropCause cause,
@@ -42,6 +42,7 @@ bool ShardEngineImpl::EvictOne(KeySpace& space, Level level, DropCause cause,
                    [this](uint32_t id) ABSL_NO_THREAD_SAFETY_ANALYSIS { return Evictable(id); });
   if (!least.has_value()) return false;
   counters_.Add(CounterOf(cause));
+  if (order_.claim(*least) > 0) counters_.Add(Counter::kEvictedClaimedBlocks);
   Drop(
       space, *least,
       Tombstone{.cause = cause, .for_space = for_space, .unix_ms = absl::ToUnixMillis(absl::Now())},

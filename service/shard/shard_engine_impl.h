@@ -25,6 +25,7 @@
 #include "service/index/block_index.h"
 #include "service/shard/attachment_table.h"
 #include "service/shard/block_table.h"
+#include "service/shard/claim_table.h"
 #include "service/shard/key_space.h"
 #include "service/shard/pin_board.h"
 #include "service/shard/shard_engine.h"
@@ -63,6 +64,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   absl::StatusOr<CommitResult> Commit(AttachmentId attachment, const CommitArgs& args) override;
   absl::StatusOr<RemoveResult> Remove(AttachmentId attachment, SpecHandle spec,
                                       std::span<const BlockKey> keys) override;
+  absl::StatusOr<HintResult> Hint(AttachmentId attachment, const HintArgs& args) override;
   absl::StatusOr<Explanation> Explain(const Tenant& tenant, const Fingerprint& fingerprint,
                                       std::span<const BlockKey> keys,
                                       std::span<const uint32_t> token_ids) override;
@@ -205,6 +207,33 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   // ---- shard_engine_chains.cc
   CommittedChain DescribeChain(const KeySpace& space, BlockId leaf, size_t new_blocks) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // ---- shard_engine_claims.cc
+  absl::StatusOr<HintResult> PlaceClaim(KeySpace& space, const HintArgs& args)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckClaimTable(size_t ahead) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  HintResult ReleaseClaim(KeySpace& space, const reprise::Hint& hint)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EndClaim(ClaimId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EndOverdueClaims(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ClaimsFollow(const KeySpace& space, BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ClaimsFallBack(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RestOn(ClaimId id, BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CountClaim(BlockId id, bool pin, bool add) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RankClaimed(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint64_t ClaimableBytes(const KeySpace& space, bool pin) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t Affordable(const KeySpace& space, std::span<const BlockId> run, bool pin) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint64_t ClaimsMaxBytes(uint64_t of_bytes, bool pin) const;
+  ClaimsUse DescribeClaims() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<ChainClaim> ClaimsOn(BlockId leaf) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // ---- shard_engine_let_go.cc
+  HintResult EvictRun(KeySpace& space, const HintArgs& args, absl::string_view by)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  const char* WhyItStays(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<HintResult> DemoteRun(AttachmentId attachment, KeySpaceId space_id,
+                                       const HintArgs& args) ABSL_LOCKS_EXCLUDED(mu_);
 
   // ---- shard_engine_evict.cc
   bool Evictable(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -365,6 +394,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   absl::Status CheckCommitted(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckForest() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckHolders() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckClaims() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckSpaces(const Recount& recount) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   KeySpace& SpaceOf(KeySpaceId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
@@ -390,6 +420,8 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   absl::flat_hash_map<SpaceKey, BlockId> reserved_ ABSL_GUARDED_BY(mu_);
   std::vector<std::vector<BlockId>> slot_blocks_ ABSL_GUARDED_BY(mu_);  // [extent][slot]
   absl::flat_hash_map<BlockId, SlotRef> moving_ ABSL_GUARDED_BY(mu_);  // where to; pinned meanwhile
+  ClaimTable claims_ ABSL_GUARDED_BY(mu_);
+  TenantTally claimed_ ABSL_GUARDED_BY(mu_);  // over all tenants; without `bytes`
   Tombstones tombstones_ ABSL_GUARDED_BY(mu_){limits::kTombstonesMax};
   std::deque<BlockId> quarantined_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<Level> withdrawn_ ABSL_GUARDED_BY(mu_);

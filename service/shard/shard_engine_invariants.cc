@@ -37,6 +37,7 @@ absl::Status ShardEngineImpl::CheckInvariants() const {
   REPRISE_RETURN_IF_ERROR(pool_->CheckInvariants(recount.slots));
   REPRISE_RETURN_IF_ERROR(CheckForest());
   REPRISE_RETURN_IF_ERROR(CheckHolders());
+  REPRISE_RETURN_IF_ERROR(CheckClaims());
   for (const TenantUse& use : TenantUses()) {
     if (use.quota_bytes != TenantQuotas::kNone && use.used_bytes > use.quota_bytes)
       return Wrong("tenant ", use.tenant.name, " has ", use.used_bytes, " bytes, and its quota is ",
@@ -223,6 +224,50 @@ absl::Status ShardEngineImpl::CheckHolders() const {
              : Wrong(reserved_.size(), " blocks reserved, ", open, " by somebody");
 }
 
+// Every block from one that a claim rests on to its chain's first is counted as kept, once.
+absl::Status ShardEngineImpl::CheckClaims() const {
+  absl::flat_hash_map<BlockId, uint32_t> claims, pins;
+  absl::flat_hash_map<const TenantTally*, TenantTally> tallies;
+  TenantTally all;
+  size_t ahead = 0;
+  const auto keep = [&](BlockId from, absl::flat_hash_map<BlockId, uint32_t>& counts,
+                        uint64_t TenantTally::*bytes) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    for (BlockId id = from; id != kNoBlock; id = blocks_[id].parent) {
+      if (counts[id]++ > 0) return;
+      const KeySpace& space = SpaceOf(blocks_[id].space);
+      const uint64_t slot_bytes = SlotAllocator::SlotBytes(space.shape.block_bytes);
+      tallies[space.tally.get()].*bytes += slot_bytes;
+      all.*bytes += slot_bytes;
+    }
+  };
+  for (const ClaimId id : claims_.All()) {
+    const Claim& claim = claims_[id];
+    ahead += claim.ahead.size();
+    if (claim.rests == kNoBlock) continue;
+    if (blocks_[claim.rests].state != BlockState::kCommitted ||
+        blocks_[claim.rests].space != claim.space)
+      return Wrong("claim ", id.value, " rests on a block that is not stored");
+    keep(claim.rests, claims, &TenantTally::claimed_bytes);
+    if (claim.rank == kPinRank) keep(claim.rests, pins, &TenantTally::pinned_bytes);
+  }
+  if (ahead != claims_.keys_ahead()) return Wrong("keys ahead of claims are counted wrongly");
+  for (BlockId id = 0; id < blocks_.size(); ++id) {
+    if (blocks_[id].claims != claims[id] || blocks_[id].claim_pins != pins[id])
+      return Wrong("block ", id, " counts its claims wrongly");
+    if (order_.tracks(id) && order_.claim(id) != claims_.StrongestOn(id))
+      return Wrong("block ", id, " has not the rank of its strongest claim");
+  }
+  if (all.claimed_bytes != claimed_.claimed_bytes || all.pinned_bytes != claimed_.pinned_bytes)
+    return Wrong("claimed bytes are counted wrongly");
+  for (const auto& [id, space] : spaces_) {
+    const TenantTally& tally = tallies[space->tally.get()];
+    if (tally.claimed_bytes != space->tally->claimed_bytes ||
+        tally.pinned_bytes != space->tally->pinned_bytes)
+      return Wrong("key space ", id.value, ": its tenant's claimed bytes are counted wrongly");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ShardEngineImpl::CheckSpaces(const Recount& recount) const {
   for (const auto& [id, space] : spaces_) {
     const auto it = recount.spaces.find(id);
@@ -231,7 +276,7 @@ absl::Status ShardEngineImpl::CheckSpaces(const Recount& recount) const {
         actual.held_back != space->held_back) {
       return Wrong("key space ", id.value, " counts its blocks wrongly");
     }
-    if (*space->tenant_bytes != TenantBytes(space->tenant))
+    if (space->tally->bytes != TenantBytes(space->tenant))
       return Wrong("key space ", id.value, ": its tenant's bytes are counted wrongly");
     for (Level level = 0; level < pool_->levels(); ++level) {
       const uint64_t stored = actual.by_level.empty() ? 0 : actual.by_level[level];

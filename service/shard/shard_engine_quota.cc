@@ -11,14 +11,14 @@
 namespace reprise::shard {
 
 void ShardEngineImpl::SlotTaken(KeySpace& space) {
-  *space.tenant_bytes += SlotAllocator::SlotBytes(space.shape.block_bytes);
+  space.tally->bytes += SlotAllocator::SlotBytes(space.shape.block_bytes);
 }
 
 void ShardEngineImpl::SlotGivenBack(KeySpace& space) {
-  *space.tenant_bytes -= SlotAllocator::SlotBytes(space.shape.block_bytes);
+  space.tally->bytes -= SlotAllocator::SlotBytes(space.shape.block_bytes);
 }
 
-// The same as its key spaces' `tenant_bytes`, from their counts.
+// The same as its key spaces' `tally`, from their counts.
 uint64_t ShardEngineImpl::TenantBytes(const Tenant& tenant) const {
   uint64_t bytes = 0;
   for (const auto& [id, space] : spaces_) {
@@ -33,7 +33,7 @@ uint64_t ShardEngineImpl::TenantBytes(const Tenant& tenant) const {
 bool ShardEngineImpl::WithinQuota(const KeySpace& space) const {
   const uint64_t quota = options_.quotas.Of(space.tenant);
   return quota == TenantQuotas::kNone ||
-         *space.tenant_bytes + SlotAllocator::SlotBytes(space.shape.block_bytes) <= quota;
+         space.tally->bytes + SlotAllocator::SlotBytes(space.shape.block_bytes) <= quota;
 }
 
 // False when every block of the tenant that could go is being read or written.
@@ -57,7 +57,7 @@ absl::Status ShardEngineImpl::QuotaRefusal(const KeySpace& space) const {
   const uint64_t quota = options_.quotas.Of(space.tenant);
   const uint64_t block = SlotAllocator::SlotBytes(space.shape.block_bytes);
   const std::string has = absl::StrCat("tenant \"", space.tenant.name, "\" has ",
-                                       *space.tenant_bytes, " of its ", quota, " bytes here");
+                                       space.tally->bytes, " of its ", quota, " bytes here");
   if (block > quota) {
     return Refusal(absl::StatusCode::kFailedPrecondition, "TENANT_QUOTA_BELOW_BLOCK",
                    absl::StrCat(has, ", and one block is ", block, ": raise its --tenant-quota"));
@@ -73,7 +73,7 @@ std::vector<TenantUse> ShardEngineImpl::TenantUses() const {
   for (const auto& [tenant, spaces] : space_ids_) {
     if (spaces.empty()) continue;
     uses.push_back({.tenant = tenant,
-                    .used_bytes = *SpaceOf(spaces.begin()->second).tenant_bytes,
+                    .used_bytes = SpaceOf(spaces.begin()->second).tally->bytes,
                     .quota_bytes = options_.quotas.Of(tenant)});
   }
   std::sort(uses.begin(), uses.end(),

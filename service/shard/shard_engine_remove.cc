@@ -17,6 +17,7 @@ void ShardEngineImpl::Drop(KeySpace& space, BlockId id, Tombstone tombstone, Blo
   const SpaceKey key{space.id, block.key};
   REPRISE_CHECK(block.state == BlockState::kCommitted && index_.Erase(key));
   const BlockId parent = block.parent;
+  ClaimsFallBack(id);
   Departs(id);
   blocks_.Unlink(id, space.roots);
   if (parent != kNoBlock) JudgeAsEnd(parent);

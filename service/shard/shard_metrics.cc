@@ -26,6 +26,7 @@ struct CounterRow {
 
 constexpr char kEvicted[] = "Blocks dropped to make room, by why room was needed.";
 constexpr char kExpired[] = "What ended because nobody renewed it in time.";
+constexpr char kHinted[] = "Blocks that a hint dropped, or moved to a slower tier.";
 constexpr char kRefused[] = "Requests refused, by reason.";
 
 constexpr CounterRow kCounterRows[] = {
@@ -53,6 +54,8 @@ constexpr CounterRow kCounterRows[] = {
      "own_space"},
     {"evicted_reclaim_blocks_total", "reprise_evicted_blocks_total", kEvicted, "cause", "reclaim"},
     {"evicted_quota_blocks_total", "reprise_evicted_blocks_total", kEvicted, "cause", "quota"},
+    {"evicted_claimed_blocks_total", "reprise_evicted_claimed_blocks_total",
+     "Of reprise_evicted_blocks_total, those on which a claim rested: claims keep more than fits."},
     {"moved_blocks_total", "reprise_moved_blocks_total",
      "Blocks moved between slots of a tier, to empty an extent."},
     {"reclaimed_extents_total", "reprise_reclaimed_extents_total",
@@ -63,6 +66,12 @@ constexpr CounterRow kCounterRows[] = {
     {"demotions_given_up_total", "reprise_demotions_given_up_total",
      "Moves to a slower tier that came to nothing."},
     {"removed_blocks_total", "reprise_removed_blocks_total", "Blocks removed on request."},
+    {"hinted_evict_blocks_total", "reprise_hinted_blocks_total", kHinted, "hint", "evict"},
+    {"hinted_demote_blocks_total", "reprise_hinted_blocks_total", kHinted, "hint", "demote"},
+    {"claims_placed_total", "reprise_claims_placed_total", "Claims placed by Hint."},
+    {"claims_clipped_total", "reprise_claims_clipped_total",
+     "Claims that could not keep all of their prefix: claims may keep no more here."},
+    {"claims_ended_total", "reprise_claims_ended_total", "Claims that ended at their time."},
     {"quarantined_blocks_total", "reprise_quarantined_blocks_total",
      "Blocks hidden because their bytes were wrong, and what hung from them."},
     {"lost_blocks_total", "reprise_lost_blocks_total", "Blocks lost with the device of a tier."},
@@ -75,6 +84,7 @@ constexpr CounterRow kCounterRows[] = {
      "Watchers that fell behind and were ended."},
     {"refused_no_space_total", "reprise_refused_total", kRefused, "reason", "no_space"},
     {"refused_tenant_quota_total", "reprise_refused_total", kRefused, "reason", "tenant_quota"},
+    {"refused_claims_total", "reprise_refused_total", kRefused, "reason", "claims"},
     {"refused_attachments_total", "reprise_refused_total", kRefused, "reason", "attachments"},
     {"refused_specs_total", "reprise_refused_total", kRefused, "reason", "specs"},
     {"refused_spec_differs_total", "reprise_refused_total", kRefused, "reason", "spec_differs"},
@@ -140,6 +150,20 @@ void AddSizing(std::vector<Family>& families, const ShardSnapshot& shard) {
     hits.Add(static_cast<double>(point.hit_tokens), {{"memory", absl::StrCat(point.of_capacity)}});
   }
   families.push_back(std::move(hits));
+}
+
+void AddClaims(std::vector<Family>& families, const ShardSnapshot& shard) {
+  const ClaimsUse& use = shard.engine.claims;
+  Family kept = telemetry::Gauge("reprise_claimed_bytes", "Memory of blocks that claims keep.");
+  kept.Add(static_cast<double>(use.claimed_bytes), {{"claims", "all"}});
+  kept.Add(static_cast<double>(use.pinned_bytes), {{"claims", "pins"}});
+  Family most = telemetry::Gauge("reprise_claimed_bytes_max", "Memory that claims may keep.");
+  most.Add(static_cast<double>(use.claimed_bytes_max), {{"claims", "all"}});
+  most.Add(static_cast<double>(use.pinned_bytes_max), {{"claims", "pins"}});
+  families.push_back(
+      telemetry::Gauge("reprise_claims", "Claims now.", static_cast<double>(use.claims)));
+  families.push_back(std::move(kept));
+  families.push_back(std::move(most));
 }
 
 void AddLanes(std::vector<Family>& families, const ShardSnapshot& shard) {
@@ -245,6 +269,12 @@ std::string Percent(uint64_t part, uint64_t whole) {
   return whole == 0 ? std::string("-") : absl::StrCat(part * 100 / whole, " %");
 }
 
+std::string ClaimsText(const ClaimsUse& use) {
+  return absl::StrCat(use.claims, ", on ",
+                      telemetry::BytesText(static_cast<double>(use.claimed_bytes)), " of at most ",
+                      telemetry::BytesText(static_cast<double>(use.claimed_bytes_max)));
+}
+
 telemetry::StatusTable TierTable(const ShardSnapshot& shard) {
   telemetry::StatusTable table{.title = "Tiers", .columns = {"tier", "used", "of", "", "blocks"}};
   for (const TierUse& use : shard.engine.tiers) {
@@ -280,6 +310,7 @@ std::vector<Family> ToFamilies(const ShardSnapshot& shard) {
   AddCounters(families, shard);
   AddTiers(families, shard);
   AddSizing(families, shard);
+  AddClaims(families, shard);
   AddLanes(families, shard);
   AddPresence(families, shard);
   AddPeers(families, shard.peers.value_or(PeersUse()));
@@ -297,6 +328,7 @@ telemetry::StatusPage ToPage(const ShardSnapshot& shard) {
                 {"hit tokens of those queried",
                  Percent(hits, hits + CounterOf(shard, "miss_tokens_total"))},
                 {"leases", absl::StrCat(shard.engine.leases)},
+                {"claims", ClaimsText(shard.engine.claims)},
                 {"attached clients", absl::StrCat(shard.engine.attachments)},
                 {"other shards", shard.peers.has_value() ? absl::StrCat(shard.peers->known)
                                                          : std::string("none: this one is alone")}},

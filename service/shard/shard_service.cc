@@ -22,6 +22,7 @@ ShardService::ShardService(ShardCore& core)
       commit_(core),
       read_(core),
       pull_(core),
+      hint_(core),
       remove_(core),
       explain_(core),
       watch_blocks_(core),
@@ -136,6 +137,12 @@ grpc::ServerUnaryReactor* ShardService::Pull(grpc::CallbackServerContext* contex
                                              const v1::PullRequest* request,
                                              v1::PullResponse* response) {
   return pull_.Open(context, request, response);
+}
+
+grpc::ServerUnaryReactor* ShardService::Hint(grpc::CallbackServerContext* context,
+                                             const v1::HintRequest* request,
+                                             v1::HintResponse* response) {
+  return Serve(WorkKind::kWriteCall, Weight::kHeavy, hint_, context, request, response);
 }
 
 grpc::ServerUnaryReactor* ShardService::Remove(grpc::CallbackServerContext* context,

@@ -17,6 +17,7 @@
 #include "service/shard/handlers/commit_handler.h"
 #include "service/shard/handlers/describe_handler.h"
 #include "service/shard/handlers/explain_handler.h"
+#include "service/shard/handlers/hint_handler.h"
 #include "service/shard/handlers/lookup_handler.h"
 #include "service/shard/handlers/open_spec_handler.h"
 #include "service/shard/handlers/pull_handler.h"
@@ -79,6 +80,9 @@ class ShardService final : public RawBytesService {
   grpc::ServerUnaryReactor* Pull(grpc::CallbackServerContext* context,
                                  const v1::PullRequest* request,
                                  v1::PullResponse* response) override;
+  grpc::ServerUnaryReactor* Hint(grpc::CallbackServerContext* context,
+                                 const v1::HintRequest* request,
+                                 v1::HintResponse* response) override;
   grpc::ServerUnaryReactor* Remove(grpc::CallbackServerContext* context,
                                    const v1::RemoveRequest* request,
                                    v1::RemoveResponse* response) override;
@@ -109,6 +113,7 @@ class ShardService final : public RawBytesService {
   CommitHandler commit_;
   ReadHandler read_;
   PullHandler pull_;
+  HintHandler hint_;
   RemoveHandler remove_;
   ExplainHandler explain_;
   WatchBlocksHandler watch_blocks_;

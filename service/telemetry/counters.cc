@@ -38,6 +38,8 @@ const char* CounterName(Counter counter) {
       return "evicted_quota_blocks_total";
     case Counter::kEvictedReclaimBlocks:
       return "evicted_reclaim_blocks_total";
+    case Counter::kEvictedClaimedBlocks:
+      return "evicted_claimed_blocks_total";
     case Counter::kMovedBlocks:
       return "moved_blocks_total";
     case Counter::kReclaimedExtents:
@@ -50,6 +52,16 @@ const char* CounterName(Counter counter) {
       return "demotions_given_up_total";
     case Counter::kRemovedBlocks:
       return "removed_blocks_total";
+    case Counter::kHintedEvictBlocks:
+      return "hinted_evict_blocks_total";
+    case Counter::kHintedDemoteBlocks:
+      return "hinted_demote_blocks_total";
+    case Counter::kClaimsPlaced:
+      return "claims_placed_total";
+    case Counter::kClaimsClipped:
+      return "claims_clipped_total";
+    case Counter::kClaimsEnded:
+      return "claims_ended_total";
     case Counter::kQuarantinedBlocks:
       return "quarantined_blocks_total";
     case Counter::kLostBlocks:
@@ -68,6 +80,8 @@ const char* CounterName(Counter counter) {
       return "refused_no_space_total";
     case Counter::kRefusedTenantQuota:
       return "refused_tenant_quota_total";
+    case Counter::kRefusedClaims:
+      return "refused_claims_total";
     case Counter::kRefusedAttachments:
       return "refused_attachments_total";
     case Counter::kRefusedSpecs:

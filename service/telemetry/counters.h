@@ -32,12 +32,18 @@ enum class Counter : uint8_t {
   kEvictedOwnSpaceBlocks,   // for another block of the same key space
   kEvictedReclaimBlocks,    // to give an extent to another key space
   kEvictedQuotaBlocks,      // for another block of a tenant at its quota
+  kEvictedClaimedBlocks,    // of all of these, those on which a claim rested
   kMovedBlocks,             // between slots, to empty an extent
   kReclaimedExtents,
   kDemotedBlocks,  // moved to a slower tier
   kDemotedBytes,
   kDemotionsGivenUp,  // blocks taken into use meanwhile, corrupt, or refused by the device
   kRemovedBlocks,
+  kHintedEvictBlocks,   // dropped by Hint's Evict
+  kHintedDemoteBlocks,  // moved by Hint's Demote; also demoted
+  kClaimsPlaced,
+  kClaimsClipped,  // that could not keep, or go on to, all of their prefix
+  kClaimsEnded,    // at their time
   kQuarantinedBlocks,
   kLostBlocks,     // with the device of their tier
   kCorruptBlocks,  // checksum at Commit did not match
@@ -47,6 +53,7 @@ enum class Counter : uint8_t {
   kCutOffWatchers,
   kRefusedNoSpace,
   kRefusedTenantQuota,
+  kRefusedClaims,
   kRefusedAttachments,  // each: beyond the limit of that name
   kRefusedSpecs,
   kRefusedSpecDiffers,

@@ -22,6 +22,10 @@ NamedCounters Limits() {
       {"block_bytes_max", limits::kBlockBytesMax},
       {"block_bytes_min", limits::kBlockBytesMin},
       {"calls_max", limits::kUnaryCallsMax},
+      {"claim_keys_ahead_max", limits::kClaimKeysAheadMax},
+      {"claim_priority_max", limits::kClaimPriorityMax},
+      {"claim_ttl_max_ms", Milliseconds(limits::kClaimTtlMax)},
+      {"claims_max", limits::kClaimsMax},
       {"drain_deadline_max_ms", Milliseconds(limits::kDrainDeadlineMax)},
       {"drain_deadline_ms", Milliseconds(limits::kDrainDeadline)},
       {"keep_alive_interval_ms", Milliseconds(limits::kKeepAliveInterval)},
@@ -125,6 +129,13 @@ absl::Status DescribeHandler::Handle(const wire::Caller& caller,
     point->set_memory_bytes(estimate.memory_bytes);
     point->set_hit_tokens(estimate.hit_tokens);
   }
+  const ClaimsUse& use = shard.engine.claims;
+  v1::ShardServiceDescribeResponse::Claims* const claims = response.mutable_claims();
+  claims->set_claims(use.claims);
+  claims->set_claimed_bytes(use.claimed_bytes);
+  claims->set_pinned_bytes(use.pinned_bytes);
+  claims->set_claimed_bytes_max(use.claimed_bytes_max);
+  claims->set_pinned_bytes_max(use.pinned_bytes_max);
   return absl::OkStatus();
 }
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -37,6 +38,10 @@ struct Trouble {
   std::atomic<int> pulls{0};
   // What Pull does; empty: this shard cannot. Set before the first call.
   std::function<absl::StatusOr<cluster::PulledRun>(const cluster::PullCall&)> pull;
+  std::atomic<int> hints{0};
+  // What Hint does; empty: this shard is of a version that knows none. Set before the first call.
+  std::function<absl::StatusOr<HintResult>(const cluster::HintCall&)> hint;
+  std::atomic<uint32_t> replication{1};  // as it tells those who open a spec
 
   // What a call on a hung or dead shard comes to; OK when it is well.
   absl::Status Endure(absl::Time deadline) const {
@@ -170,7 +175,7 @@ class FakeLink final : public cluster::ShardLink {
     cluster::OpenedSpec opened{.handle = answer.handle,
                                .fingerprint = answer.fingerprint,
                                .block_bytes = answer.block_bytes,
-                               .replication = 1};
+                               .replication = shard_.trouble.replication};
     specs_.emplace_back(spec, opened);
     return opened;
   }
@@ -225,6 +230,12 @@ class FakeLink final : public cluster::ShardLink {
     REPRISE_RETURN_IF_ERROR(Well(deadline));
     if (!shard_.trouble.pull) return absl::UnimplementedError("no Pull here");
     return shard_.trouble.pull(call);
+  }
+  absl::StatusOr<HintResult> Hint(const cluster::HintCall& call, absl::Time deadline) override {
+    ++shard_.trouble.hints;
+    REPRISE_RETURN_IF_ERROR(Well(deadline));
+    if (!shard_.trouble.hint) return absl::UnimplementedError("no Hint here");
+    return shard_.trouble.hint(call);
   }
 
  private:

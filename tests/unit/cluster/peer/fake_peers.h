@@ -175,6 +175,9 @@ class FakeLink final : public ShardLink, public lanes::Lane {
   absl::StatusOr<PulledRun> Pull(const PullCall&, absl::Time) override {
     return absl::UnimplementedError("not asked of a peer");
   }
+  absl::StatusOr<HintResult> Hint(const HintCall&, absl::Time) override {
+    return absl::UnimplementedError("not asked of a peer");
+  }
   lanes::Lane& lane() override { return *this; }
 
   LaneKind kind() const override { return LaneKind::kStream; }

@@ -1,0 +1,260 @@
+// What callers want kept (service/shard/claim_table.h): placing claims, moving them with what is
+// stored, and counting what they keep, so that all claims together leave room for what nobody
+// claims.
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/types/limits.h"
+#include "proto/types/refusal.h"
+#include "proto/types/status_macros.h"
+#include "service/shard/shard_engine_impl.h"
+
+namespace reprise::shard {
+
+absl::StatusOr<HintResult> ShardEngineImpl::Hint(AttachmentId attachment, const HintArgs& args) {
+  if (absl::Status sense = CheckHint(args.hint, args.keys.size()); !sense.ok()) {
+    counters_.Add(Counter::kRefusedInvalid);
+    return sense;
+  }
+  REPRISE_ASSIGN_OR_RETURN(const KeySpaceId space_id, attachments_.Resolve(attachment, args.spec));
+  if (args.hint.verb == HintVerb::kDemote) return DemoteRun(attachment, space_id, args);
+  REPRISE_ASSIGN_OR_RETURN(const AttachmentTable::Entry who, attachments_.Get(attachment));
+  Locked lock(this);
+  Settle(clock_.Now());
+  REPRISE_RETURN_IF_ERROR(HoldingsOf(attachment).status());
+  KeySpace& space = SpaceOf(space_id);
+  switch (args.hint.verb) {
+    case HintVerb::kRelease:
+      return ReleaseClaim(space, args.hint);
+    case HintVerb::kEvict:
+      return EvictRun(space, args, who.client_name);
+    default:
+      return PlaceClaim(space, args);
+  }
+}
+
+absl::StatusOr<HintResult> ShardEngineImpl::PlaceClaim(KeySpace& space, const HintArgs& args) {
+  const bool pin = args.hint.verb == HintVerb::kPin;
+  const std::vector<BlockId> run = StoredRun(space, args.keys);
+  // The former claim of this name makes room for the new one.
+  const std::optional<ClaimId> former = claims_.Find(space.id, args.hint.claim_id);
+  if (former.has_value()) EndClaim(*former);
+  const size_t held = Affordable(space, run, pin);
+  const bool all = held == run.size();
+  const size_t ahead = all ? args.keys.size() - run.size() : 0;
+  absl::Status fits = CheckClaimTable(ahead);
+  if (fits.ok() && held == 0 &&
+      ClaimableBytes(space, pin) < SlotAllocator::SlotBytes(space.shape.block_bytes)) {
+    fits =
+        Refusal(absl::StatusCode::kResourceExhausted, "CLAIMS_FULL",
+                absl::StrCat("claims keep ", pin ? claimed_.pinned_bytes : claimed_.claimed_bytes,
+                             " of the ", ClaimsMaxBytes(CapacityBytes(*pool_), pin), " bytes that ",
+                             pin ? "pins" : "claims", " may keep here, this tenant's ",
+                             pin ? space.tally->pinned_bytes : space.tally->claimed_bytes,
+                             ": release some, or give the shard more memory or a larger --claims"));
+  }
+  if (!fits.ok()) {
+    counters_.Add(Counter::kRefusedClaims);
+    return fits;
+  }
+  const absl::Duration ttl = std::min(args.hint.ttl, limits::kClaimTtlMax);
+  Claim claim{.space = space.id,
+              .name = args.hint.claim_id,
+              .rank = pin ? kPinRank : static_cast<uint8_t>(args.hint.priority),
+              .ends = clock_.Now() + ttl};
+  claim.ahead.assign(args.keys.rbegin(), args.keys.rbegin() + static_cast<ptrdiff_t>(ahead));
+  const ClaimId id = claims_.Add(std::move(claim));
+  if (held > 0) RestOn(id, run[held - 1]);
+  counters_.Add(Counter::kClaimsPlaced);
+  HintResult result{
+      .outcome = HintOutcome::kApplied, .blocks = static_cast<uint32_t>(held), .ttl = ttl};
+  if (!all) {
+    counters_.Add(Counter::kClaimsClipped);
+    result.outcome = HintOutcome::kClipped;
+    result.why = absl::StrCat(held, " of ", run.size(),
+                              " stored blocks are kept: claims may keep no more here");
+  } else if (ahead > 0) {
+    result.outcome = HintOutcome::kDeferred;
+    result.why = absl::StrCat(run.size(), " of ", args.keys.size(),
+                              " blocks are stored: the others are kept as they are stored");
+  } else if (ttl < args.hint.ttl) {
+    result.outcome = HintOutcome::kClipped;
+    result.why =
+        absl::StrCat("a claim lasts ", absl::FormatDuration(limits::kClaimTtlMax), " at most");
+  }
+  return result;
+}
+
+absl::Status ShardEngineImpl::CheckClaimTable(size_t ahead) const {
+  if (claims_.size() >= limits::kClaimsMax) {
+    return Refusal(absl::StatusCode::kResourceExhausted, "CLAIMS_MAX",
+                   absl::StrCat("this shard has kClaimsMax = ", limits::kClaimsMax,
+                                " claims: release some, or let them end"));
+  }
+  if (claims_.keys_ahead() + ahead > limits::kClaimKeysAheadMax) {
+    return Refusal(absl::StatusCode::kResourceExhausted, "CLAIMS_MAX",
+                   absl::StrCat("claims here wait for ", claims_.keys_ahead(),
+                                " keys that are not stored, and kClaimKeysAheadMax = ",
+                                limits::kClaimKeysAheadMax, ": claim what is stored"));
+  }
+  return absl::OkStatus();
+}
+
+HintResult ShardEngineImpl::ReleaseClaim(KeySpace& space, const reprise::Hint& hint) {
+  const std::optional<ClaimId> id = claims_.Find(space.id, hint.claim_id);
+  if (!id.has_value()) {
+    return {.outcome = HintOutcome::kMissing,
+            .why = absl::StrCat("no claim \"", hint.claim_id,
+                                "\" is held here under this spec: it ended, or was never placed")};
+  }
+  const BlockId rests = claims_[*id].rests;
+  const uint32_t blocks = rests == kNoBlock ? 0 : blocks_[rests].depth + 1;
+  EndClaim(*id);
+  return {.outcome = HintOutcome::kApplied, .blocks = blocks};
+}
+
+void ShardEngineImpl::EndClaim(ClaimId id) {
+  RestOn(id, kNoBlock);
+  claims_.Erase(id);
+  pressure_moved_ = true;
+}
+
+void ShardEngineImpl::EndOverdueClaims(absl::Time now) {
+  while (const std::optional<ClaimId> id = claims_.Overdue(now)) {
+    counters_.Add(Counter::kClaimsEnded);
+    EndClaim(*id);
+  }
+}
+
+// A block was stored: claims that wait for it go on to it.
+void ShardEngineImpl::ClaimsFollow(const KeySpace& space, BlockId id) {
+  if (claims_.keys_ahead() == 0) return;
+  for (const ClaimId waiting : claims_.WaitingFor(SpaceKey{space.id, blocks_[id].key})) {
+    const Claim& claim = claims_[waiting];
+    if (Affordable(space, {&id, 1}, claim.rank == kPinRank) == 0) {
+      counters_.Add(Counter::kClaimsClipped);
+      claims_.ForgetAhead(waiting);
+      continue;
+    }
+    claims_.PassNext(waiting);
+    RestOn(waiting, id);
+  }
+}
+
+// A block is about to leave: claims that rest on it go back, and wait for it.
+void ShardEngineImpl::ClaimsFallBack(BlockId id) {
+  const BlockRecord& block = blocks_[id];
+  if (block.claims == 0) return;
+  for (const ClaimId resting : claims_.RestingOn(id)) {
+    RestOn(resting, block.parent);
+    if (claims_.keys_ahead() < limits::kClaimKeysAheadMax) {
+      claims_.PutAhead(resting, block.key);
+    } else {
+      claims_.ForgetAhead(resting);  // what comes after this block is of no use without it
+    }
+  }
+}
+
+// Counted where it goes before it is not where it was, so that what both have in common is not
+// walked.
+void ShardEngineImpl::RestOn(ClaimId id, BlockId block) {
+  const BlockId from = claims_[id].rests;
+  const bool pin = claims_[id].rank == kPinRank;
+  claims_.Rest(id, block);
+  if (block != kNoBlock) CountClaim(block, pin, /*add=*/true);
+  if (from != kNoBlock) CountClaim(from, pin, /*add=*/false);
+  RankClaimed(block);
+  RankClaimed(from);
+}
+
+// A claim on `id` begins or ends: all blocks from there to the chain's first one are kept, or not,
+// until one that something else keeps.
+void ShardEngineImpl::CountClaim(BlockId id, bool pin, bool add) {
+  KeySpace& space = SpaceOf(blocks_[id].space);
+  const uint64_t slot_bytes = SlotAllocator::SlotBytes(space.shape.block_bytes);
+  const auto count = [&](uint32_t BlockRecord::*counted, uint64_t TenantTally::*bytes) {
+    for (BlockId at = id; at != kNoBlock; at = blocks_[at].parent) {
+      uint32_t& claims = blocks_[at].*counted;
+      const bool kept_otherwise = claims > (add ? 0u : 1u);
+      claims += add ? 1 : -1;
+      if (kept_otherwise) return;
+      for (TenantTally* tally : {space.tally.get(), &claimed_}) {
+        tally->*bytes += add ? slot_bytes : -slot_bytes;
+      }
+    }
+  };
+  count(&BlockRecord::claims, &TenantTally::claimed_bytes);
+  if (pin) count(&BlockRecord::claim_pins, &TenantTally::pinned_bytes);
+}
+
+void ShardEngineImpl::RankClaimed(BlockId id) {
+  if (id == kNoBlock) return;
+  order_.SetClaim(id, claims_.StrongestOn(id));
+  JudgeAsEnd(id);
+}
+
+uint64_t ShardEngineImpl::ClaimsMaxBytes(uint64_t of_bytes, bool pin) const {
+  const double share = options_.claimed_share * (pin ? limits::kPinnedShare : 1);
+  return static_cast<uint64_t>(share * static_cast<double>(of_bytes));
+}
+
+// What claims (or pins) of this key space's tenant may keep beside what they keep already.
+uint64_t ShardEngineImpl::ClaimableBytes(const KeySpace& space, bool pin) const {
+  uint64_t TenantTally::*const bytes =
+      pin ? &TenantTally::pinned_bytes : &TenantTally::claimed_bytes;
+  const auto left = [&](uint64_t of_bytes, const TenantTally& tally) {
+    const uint64_t most = ClaimsMaxBytes(of_bytes, pin);
+    return most - std::min(tally.*bytes, most);
+  };
+  const uint64_t here = left(CapacityBytes(*pool_), claimed_);
+  const uint64_t quota = options_.quotas.Of(space.tenant);
+  return quota == TenantQuotas::kNone ? here : std::min(here, left(quota, *space.tally));
+}
+
+// How many blocks of a run, from its first one, a claim may keep. What others keep already is free.
+size_t ShardEngineImpl::Affordable(const KeySpace& space, std::span<const BlockId> run,
+                                   bool pin) const {
+  const uint64_t slot_bytes = SlotAllocator::SlotBytes(space.shape.block_bytes);
+  const auto most = [&](uint32_t BlockRecord::*counted, bool pins) {
+    size_t kept = run.size();
+    while (kept > 0 && blocks_[run[kept - 1]].*counted == 0) --kept;
+    return std::min<uint64_t>(run.size(), kept + ClaimableBytes(space, pins) / slot_bytes);
+  };
+  const uint64_t claims = most(&BlockRecord::claims, false);
+  return pin ? std::min(claims, most(&BlockRecord::claim_pins, true)) : claims;
+}
+
+ClaimsUse ShardEngineImpl::DescribeClaims() const {
+  const uint64_t capacity_bytes = CapacityBytes(*pool_);
+  return {.claims = claims_.size(),
+          .claimed_bytes = claimed_.claimed_bytes,
+          .claimed_bytes_max = ClaimsMaxBytes(capacity_bytes, /*pin=*/false),
+          .pinned_bytes = claimed_.pinned_bytes,
+          .pinned_bytes_max = ClaimsMaxBytes(capacity_bytes, /*pin=*/true)};
+}
+
+// Those that rest on a chain's blocks, to be placed on a copy of it. What lies ahead of them is not
+// told.
+std::vector<ChainClaim> ShardEngineImpl::ClaimsOn(BlockId leaf) const {
+  std::vector<ChainClaim> found;
+  const absl::Time now = clock_.Now();
+  for (BlockId id = leaf; id != kNoBlock; id = blocks_[id].parent) {
+    if (blocks_[id].claims == 0) continue;
+    for (const ClaimId resting : claims_.RestingOn(id)) {
+      const Claim& claim = claims_[resting];
+      if (claim.ends <= now) continue;
+      const bool pin = claim.rank == kPinRank;
+      found.push_back({.hint = {.verb = pin ? HintVerb::kPin : HintVerb::kRetain,
+                                .claim_id = claim.name,
+                                .priority = pin ? limits::kClaimPriority : claim.rank,
+                                .ttl = claim.ends - now},
+                       .blocks = blocks_[id].depth + 1});
+    }
+  }
+  return found;
+}
+
+}  // namespace reprise::shard
