@@ -1,22 +1,28 @@
-// What the files of the C ABI share: its handles, and how a status becomes a code. Internal to
-// client/c.
+// What the files of the C ABI share: its handles, how arguments are read, and how a status becomes
+// a code. Internal to client/c.
 //
 // Thread safety: as reprise.h says of each handle; the functions are pure.
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <exception>
 #include <memory>
 #include <new>
 #include <variant>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "client/c/reprise.h"
 #include "client/cpp/client.h"
 #include "client/cpp/device_memory.h"
+#include "client/cpp/operation.h"
+#include "proto/types/block_key.h"
 #include "proto/types/refusal.h"
 
 struct reprise_client {
@@ -36,20 +42,26 @@ struct reprise_op {
   reprise::client::Client* client;
   std::variant<reprise::client::Operation<reprise::client::AcquireResult>,
                reprise::client::Operation<reprise::client::FetchResult>,
-               reprise::client::Operation<reprise::client::StoreResult>>
+               reprise::client::Operation<reprise::client::StoreResult>,
+               reprise::client::Operation<reprise::client::HintAnswer>>
       operation;
 };
 
 namespace reprise::abi {
 
+// Copies as much of `text` as fits and a NUL.
+template <size_t kBytes>
+void CopyText(absl::string_view text, char (&to)[kBytes]) {
+  const size_t bytes = std::min(text.size(), kBytes - 1);
+  std::memcpy(to, text.data(), bytes);
+  to[bytes] = '\0';
+}
+
 inline reprise_code Fail(const absl::Status& status, reprise_error* error) {
   const auto code = static_cast<reprise_code>(status.code());
   if (error != nullptr) {
     error->code = code;
-    const absl::string_view text = status.message();
-    const size_t bytes = std::min(text.size(), sizeof(error->message) - 1);
-    std::memcpy(error->message, text.data(), bytes);
-    error->message[bytes] = '\0';
+    CopyText(status.message(), error->message);
   }
   return code;
 }
@@ -69,6 +81,33 @@ reprise_code Guard(reprise_error* error, Body body) {
 inline absl::Status Unset(absl::string_view name) {
   return Refusal(absl::StatusCode::kInvalidArgument, "ARGUMENT_NULL",
                  absl::StrCat(name, " is NULL: it must be given"));
+}
+
+inline absl::Duration Timeout(int64_t timeout_us) {
+  return timeout_us > 0 ? absl::Microseconds(timeout_us) : absl::ZeroDuration();
+}
+
+inline std::vector<BlockKey> Keys(const uint8_t* keys, size_t count) {
+  std::vector<BlockKey> copied(count);
+  if (count > 0) std::memcpy(copied.data(), keys, count * kDigestBytes);
+  return copied;
+}
+
+// INVALID_ARGUMENT when `op` is of another verb, FAILED_PRECONDITION when it is not done.
+template <typename Result>
+absl::StatusOr<Result> TakeResult(reprise_op* op) {
+  if (op == nullptr) return Unset("op");
+  auto* operation = std::get_if<client::Operation<Result>>(&op->operation);
+  if (operation == nullptr) {
+    return Refusal(
+        absl::StatusCode::kInvalidArgument, "OPERATION_KIND",
+        "the operation is of another kind: take its result with the function of its verb");
+  }
+  if (!operation->Done()) {
+    return Refusal(absl::StatusCode::kFailedPrecondition, "OPERATION_UNDER_WAY",
+                   "the operation is not done: wait for it first");
+  }
+  return operation->Take();
 }
 
 // `blocks` blocks of the caller's. What was given to its stream by now is marked.

@@ -30,44 +30,21 @@ namespace {
 using reprise::Refusal;
 using reprise::abi::Fail;
 using reprise::abi::Guard;
+using reprise::abi::Keys;
 using reprise::abi::Memory;
 using reprise::abi::OnHost;
+using reprise::abi::TakeResult;
+using reprise::abi::Timeout;
 using reprise::abi::Unset;
 
 // reprise_block_keys writes keys where they belong, without a copy.
 static_assert(sizeof(reprise::BlockKey) == reprise::kDigestBytes);
-
-absl::Duration Timeout(int64_t timeout_us) {
-  return timeout_us > 0 ? absl::Microseconds(timeout_us) : absl::ZeroDuration();
-}
-
-std::vector<reprise::BlockKey> Keys(const uint8_t* keys, size_t count) {
-  std::vector<reprise::BlockKey> copied(count);
-  if (count > 0) std::memcpy(copied.data(), keys, count * reprise::kDigestBytes);
-  return copied;
-}
 
 // The text that a function with a `const char*` result hands out.
 const char* Keep(std::string text) {
   thread_local std::string kept;
   kept = std::move(text);
   return kept.c_str();
-}
-
-template <typename Result>
-absl::StatusOr<Result> TakeResult(reprise_op* op) {
-  if (op == nullptr) return Unset("op");
-  auto* operation = std::get_if<rc::Operation<Result>>(&op->operation);
-  if (operation == nullptr) {
-    return Refusal(
-        absl::StatusCode::kInvalidArgument, "OPERATION_KIND",
-        "the operation is of another kind: take its result with the function of its verb");
-  }
-  if (!operation->Done()) {
-    return Refusal(absl::StatusCode::kFailedPrecondition, "OPERATION_UNDER_WAY",
-                   "the operation is not done: wait for it first");
-  }
-  return operation->Take();
 }
 
 absl::Status CheckKeyArguments(const uint32_t* tokens, size_t token_count, uint32_t block_tokens,

@@ -241,6 +241,50 @@ REPRISE_EXPORT reprise_code reprise_store_start_on(
     size_t key_count, uint32_t first, const uint32_t* tokens, size_t token_count,
     const reprise_device_memory* memory, int64_t timeout_us, reprise_op** op, reprise_error* error);
 
+/* ---- Hints: what the caller asks of K/V that it is not about to use. */
+enum {
+  REPRISE_HINT_RETAIN = 1,  /* goes after all that nobody claims, lower priority first */
+  REPRISE_HINT_PIN = 2,     /* is not evicted until it ends; may move to a slower tier */
+  REPRISE_HINT_RELEASE = 3, /* ends a claim; its blocks stay, as cold as they are */
+  REPRISE_HINT_EVICT = 4,   /* drops blocks now, from the chain's end */
+  REPRISE_HINT_DEMOTE = 5   /* moves blocks to the next slower tier now, from the chain's end */
+};
+typedef struct reprise_hint {
+  const char* claim_id; /* RETAIN, PIN, RELEASE: the claim's name within tenant and spec */
+  int64_t ttl_us;       /* RETAIN, PIN: above 0; shards cut what is longer than they allow */
+  int32_t verb;         /* REPRISE_HINT_* */
+  uint32_t priority;    /* RETAIN: 1 to 100; 0: the default */
+  uint32_t first_block; /* EVICT, DEMOTE: blocks before it stay */
+} reprise_hint;
+
+enum {
+  REPRISE_HINT_APPLIED = 1,  /* all of it */
+  REPRISE_HINT_CLIPPED = 2,  /* a part of it, and no more will come */
+  REPRISE_HINT_DEFERRED = 3, /* what is stored; the rest of a claim as soon as it is stored */
+  REPRISE_HINT_MISSING = 4   /* there is nothing that it is about */
+};
+typedef struct reprise_hint_result { /* of the shard that did the most */
+  int64_t ttl_us;                    /* RETAIN, PIN: what it got */
+  int32_t outcome;                   /* REPRISE_HINT_*; MISSING when no shard answered */
+  uint32_t blocks; /* RETAIN, PIN: held now, from the chain's first on; EVICT: dropped; DEMOTE:
+                      moved; RELEASE: held before */
+  uint32_t shards; /* shards that answered, refusals not counted */
+  char why[512];   /* a sentence, NUL-terminated, cut to fit; empty: APPLIED */
+} reprise_hint_result;
+
+/* A RETAIN or PIN leaves a claim, by a name, that ends at its time or with RELEASE, and takes also
+ * what of the chain is stored later. `keys` is the whole chain, and may be NULL and 0 for RELEASE
+ * alone, which then asks all shards. Copies `hint`. */
+REPRISE_EXPORT reprise_code reprise_hint_start(reprise_client* client, reprise_spec* spec,
+                                               const char* session, const uint8_t* keys,
+                                               size_t key_count, const reprise_hint* hint,
+                                               int64_t timeout_us, reprise_op** op,
+                                               reprise_error* error);
+/* `result` is filled in every case: a code other than REPRISE_OK says that no shard answered, or
+ * not all that should have, and why. */
+REPRISE_EXPORT reprise_code reprise_hint_result_take(reprise_op* op, reprise_hint_result* result,
+                                                     reprise_error* error);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

@@ -68,6 +68,7 @@ Registered AddGet(CLI::App& app);
 Registered AddDrain(CLI::App& app);
 Registered AddSize(CLI::App& app);
 Registered AddExplain(CLI::App& app);
+Registered AddHint(CLI::App& app);
 Registered AddDoctor(CLI::App& app);
 Registered AddVersion(CLI::App& app);
 

@@ -149,9 +149,10 @@ class Client {
   absl::StatusOr<AcquireResult> Acquire(const AcquireCall& call);
   absl::StatusOr<FetchResult> Fetch(const std::shared_ptr<Run>& run, const FetchCall& call);
   absl::StatusOr<StoreResult> Store(const StoreCall& call);
-  // Asks the shards to which the chain's placement leads, as many as there are copies, and those
-  // that hold a part of it to keep it or to let it go; for a kRelease without keys all shards, since
-  // the claim may lie at any. Best effort: a shard in trouble costs its share of the time.
+  // Asks shards to keep what they store of the chain, or to let it go: those that its placement
+  // leads to, as many as there are copies, and those that hold a part of it; a kRelease without
+  // keys asks all, since the claim may lie at any. Best effort: a shard in trouble costs its share
+  // of the time.
   absl::StatusOr<HintAnswer> Hint(const HintCall& call);
 
   // ---- Non-blocking, on the client's threads. INVALID_ARGUMENT for misuse, RESOURCE_EXHAUSTED

@@ -87,8 +87,7 @@ class HintRound {
     }
   }
 
-  // Those that a store would have reached, each as many shards on as those before it are in trouble,
-  // with the copies that follow.
+  // Those that a store and its copies reach: the first of the order that are not in trouble.
   void AskPlaced(const Route& route) {
     uint32_t living = 0;
     for (size_t i = 0; i < Reach(route) && living < replication_; ++i) {

@@ -97,6 +97,7 @@ class Copy {
     if (granted.first < granted.end) {
       REPRISE_RETURN_IF_ERROR(CopyGranted(reserved.reservation, granted, copied));
     }
+    PlaceClaims();
     if (!granted.no_space) return absl::OkStatus();
     return Refusal(absl::StatusCode::kResourceExhausted, "PEER_FULL",
                    absl::StrCat("the peer had room for ", copied.blocks,
@@ -104,6 +105,19 @@ class Copy {
   }
 
  private:
+  // A claim that the peer does not take leaves the copy as cold there as any other.
+  void PlaceClaims() {
+    for (const ChainClaim& claim : job_.claims) {
+      const size_t blocks = std::min<size_t>(claim.blocks, job_.keys.size());
+      peer_
+          .Hint({.spec = spec_.handle,
+                 .keys = std::span(job_.keys).first(blocks),
+                 .hint = claim.hint},
+                Deadline())
+          .IgnoreError();
+    }
+  }
+
   absl::Status CopyGranted(ReservationId reservation, const Granted& granted, CopiedChain& copied) {
     REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<SourceChain> chain,
                              source_.Open(job_, granted.first));

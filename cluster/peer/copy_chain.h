@@ -1,5 +1,5 @@
 // Copies one chain to one peer: from the first block that the peer lacks, verified there against
-// the checksums of the client that stored it.
+// the checksums of the client that stored it; and the claims on it, as far as the peer takes them.
 //
 // Thread safety: a free function without shared state.
 #pragma once

@@ -17,6 +17,7 @@
 #include "proto/types/block_key.h"
 #include "proto/types/cache_spec.h"
 #include "proto/types/checksum128.h"
+#include "proto/types/hints.h"
 #include "proto/types/ids.h"
 
 namespace reprise::cluster {
@@ -31,6 +32,7 @@ struct ReplicationJob {
   uint32_t first_new = 0;           // keys before it were stored earlier
   uint32_t replication =
       0;  // copies in the cluster, this shard's included; 0: the replicator's default
+  std::vector<ChainClaim> claims;  // to be placed on each copy
 };
 
 // A leased run of one chain. Destroying it ends the lease.

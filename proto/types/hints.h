@@ -48,6 +48,12 @@ struct HintResult {
   std::string why;      // a sentence; empty: kApplied
 };
 
+// A claim on the first blocks of a chain, as the hint that places it.
+struct ChainClaim {
+  Hint hint;
+  uint32_t blocks = 0;
+};
+
 const char* HintVerbName(HintVerb verb);           // "retain", "pin", "release", "evict", "demote"
 const char* HintOutcomeName(HintOutcome outcome);  // "applied", "clipped", "deferred", "missing"
 

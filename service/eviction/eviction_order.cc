@@ -72,7 +72,7 @@ void EvictionOrder::Move(uint32_t block, uint32_t group) {
   nodes_[block].group = group;
   ++groups_[group].blocks;
   ++tracked_;
-  if (node.end) EndsOf(node).insert(EndOf(node, block));
+  if (node.end) EndsOf(nodes_[block]).insert(EndOf(node, block));
 }
 
 void EvictionOrder::Evict(uint32_t block) {

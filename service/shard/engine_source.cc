@@ -109,7 +109,8 @@ cluster::ReplicationJob ToReplicationJob(CommittedChain chain) {
           .session_id = std::move(chain.session_id),
           .keys = std::move(chain.keys),
           .token_ids = std::move(chain.token_ids),
-          .first_new = chain.first_new};
+          .first_new = chain.first_new,
+          .claims = std::move(chain.claims)};
 }
 
 }  // namespace reprise::shard

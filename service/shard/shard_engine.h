@@ -148,12 +148,6 @@ class BlockWatch {
   virtual void NotifyWith(std::function<void()> ready) = 0;
 };
 
-// A claim on the first blocks of a chain, as a hint that would place it.
-struct ChainClaim {
-  Hint hint;
-  uint32_t blocks = 0;
-};
-
 // A committed run that wants a replica. The listener must not block.
 struct CommittedChain {
   Tenant tenant;
@@ -162,7 +156,7 @@ struct CommittedChain {
   std::vector<BlockKey> keys;       // the whole chain, from its first block
   std::vector<uint32_t> token_ids;  // empty: unknown
   uint32_t first_new = 0;           // keys before it were stored already
-  std::vector<ChainClaim> claims;
+  std::vector<ChainClaim> claims;   // on it; of ChainTo
 };
 
 // The last block of a stored chain, and the chain's first one.

@@ -35,7 +35,9 @@ std::optional<CommittedChain> ShardEngineImpl::ChainTo(const ChainEnd& end) cons
   if (space == nullptr) return std::nullopt;
   const std::optional<IndexEntry> entry = index_.Find(SpaceKey{space->id, end.last});
   if (!entry.has_value()) return std::nullopt;
-  return DescribeChain(*space, entry->block, blocks_[entry->block].depth + 1);
+  CommittedChain chain = DescribeChain(*space, entry->block, blocks_[entry->block].depth + 1);
+  chain.claims = ClaimsOn(entry->block);
+  return chain;
 }
 
 CommittedChain ShardEngineImpl::DescribeChain(const KeySpace& space, BlockId leaf,
@@ -56,7 +58,6 @@ CommittedChain ShardEngineImpl::DescribeChain(const KeySpace& space, BlockId lea
                       size_t{block.depth - block.chain->first_block} * block_tokens;
     std::copy_n(from, block_tokens, chain.token_ids.begin() + size_t{block.depth} * block_tokens);
   }
-  chain.claims = ClaimsOn(leaf);
   return chain;
 }
 

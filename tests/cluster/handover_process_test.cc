@@ -55,6 +55,36 @@ TEST_F(HandoverProcessTest, AShardThatIsTerminatedHandsOverWhatItAloneHas) {
   }
 }
 
+TEST_F(HandoverProcessTest, AClaimGoesWithTheBlocksThatItKeeps) {
+  const auto keys = StoreAt("shard-0", "agent");
+  {
+    const auto link = cluster_.Link("shard-0");
+    const auto opened = link->OpenSpec(kSpec, Soon());
+    ASSERT_TRUE(opened.ok());
+    const auto pinned = link->Hint(
+        {.spec = opened->handle,
+         .keys = keys,
+         .hint = {.verb = HintVerb::kPin, .claim_id = "tool call", .ttl = absl::Minutes(10)}},
+        Soon());
+    ASSERT_TRUE(pinned.ok()) << pinned.status();
+    EXPECT_EQ(pinned->outcome, HintOutcome::kApplied);
+  }
+  cluster_.shard("shard-0").Signal(SIGTERM);
+  EXPECT_EQ(cluster_.shard("shard-0").Wait(kPatience), std::optional<int>(0));
+  uint32_t kept = 0;
+  for (const char* id : {"shard-1", "shard-2"}) {
+    const auto link = cluster_.Link(id);
+    const auto opened = link->OpenSpec(kSpec, Soon());
+    ASSERT_TRUE(opened.ok());
+    const auto released = link->Hint(
+        {.spec = opened->handle, .hint = {.verb = HintVerb::kRelease, .claim_id = "tool call"}},
+        Soon());
+    ASSERT_TRUE(released.ok()) << released.status();
+    kept += released->blocks;
+  }
+  EXPECT_EQ(kept, kBlocks);
+}
+
 TEST_F(HandoverProcessTest, AShardThatIsInterruptedHandsOverNothing) {
   const auto keys = StoreAt("shard-0", "chat");
   cluster_.shard("shard-0").Signal(SIGINT);

@@ -176,6 +176,7 @@ absl::Status KeysWith(Scene& scene,
   Request request;
   request.set_attachment_id(scene.attachment.id());
   request.set_spec_handle(scene.handle);
+  if constexpr (std::is_same_v<Request, v1::HintRequest>) request.mutable_evict();
   change(request);
   Response response;
   return scene.Unary(verb, request, &response);
@@ -234,6 +235,9 @@ constexpr const char* kReserveNames[7] = {
 constexpr const char* kPullNames[7] = {"PullUnattached", "PullUnknownSpec", "PullUnsetSpec",
                                        "PullMisaligned", "PullDuplicate",   "PullTooMany",
                                        "PullOversized"};
+constexpr const char* kHintNames[7] = {"HintUnattached", "HintUnknownSpec", "HintUnsetSpec",
+                                       "HintMisaligned", "HintDuplicate",   "HintTooMany",
+                                       "HintOversized"};
 constexpr const char* kRemoveNames[7] = {"RemoveUnattached", "RemoveUnknownSpec", "RemoveUnsetSpec",
                                          "RemoveMisaligned", "RemoveDuplicate",   "RemoveTooMany",
                                          "RemoveOversized"};
@@ -251,6 +255,48 @@ absl::Status PullWith(Scene& scene, const std::function<void(v1::PullRequest&)>&
     change(r);
   });
 }
+
+absl::Status HintWith(Scene& scene, const std::function<void(v1::HintRequest&)>& change) {
+  return KeysWith<v1::HintRequest, v1::HintResponse>(scene, &Stub::Hint, [&](auto& r) {
+    r.set_keys(PackKeys(scene.stored));
+    change(r);
+  });
+}
+
+const BadInput kHints[] = {
+    {"HintActionUnset", [](Scene& s) { return HintWith(s, [](auto& r) { r.clear_action(); }); },
+     StatusCode::kInvalidArgument, "HINT_ACTION"},
+    {"HintKeysUnset", [](Scene& s) { return HintWith(s, [](auto& r) { r.clear_keys(); }); },
+     StatusCode::kInvalidArgument, "HINT_KEYS"},
+    {"HintFirstBlockBeyond",
+     [](Scene& s) { return HintWith(s, [](auto& r) { r.mutable_evict()->set_first_block(4); }); },
+     StatusCode::kInvalidArgument, "HINT_FIRST_BLOCK"},
+    {"HintEvictOfWhatIsLeased", [](Scene& s) { return HintWith(s, [](auto&) {}); }, StatusCode::kOk,
+     ""},
+    {"HintDemoteWithoutAnotherTier",
+     [](Scene& s) { return HintWith(s, [](auto& r) { r.mutable_demote(); }); }, StatusCode::kOk,
+     ""},
+    {"HintUnnamedClaim",
+     [](Scene& s) { return HintWith(s, [](auto& r) { r.mutable_pin()->set_ttl_ms(1000); }); },
+     StatusCode::kInvalidArgument, "CLAIM_ID"},
+    {"HintLongClaimName",
+     [](Scene& s) {
+       return HintWith(s, [](auto& r) { r.mutable_release()->set_claim_id(kLongName); });
+     },
+     StatusCode::kInvalidArgument, "CLAIM_ID"},
+    {"HintTtlUnset",
+     [](Scene& s) { return HintWith(s, [](auto& r) { r.mutable_retain()->set_claim_id("c"); }); },
+     StatusCode::kInvalidArgument, "CLAIM_TTL"},
+    {"HintPriorityTooHigh",
+     [](Scene& s) {
+       return HintWith(s, [](auto& r) {
+         r.mutable_retain()->set_claim_id("c");
+         r.mutable_retain()->set_ttl_ms(1000);
+         r.mutable_retain()->set_priority(limits::kClaimPriorityMax + 1);
+       });
+     },
+     StatusCode::kInvalidArgument, "CLAIM_PRIORITY"},
+};
 
 const BadInput kKeyVerbs[] = {
     {"LookupEmpty",
@@ -432,6 +478,9 @@ INSTANTIATE_TEST_SUITE_P(Reserve, BadInputTest,
                          ::testing::ValuesIn(KeyFaults(kReserveNames, &Stub::Reserve)), NameOf);
 INSTANTIATE_TEST_SUITE_P(Pull, BadInputTest,
                          ::testing::ValuesIn(KeyFaults(kPullNames, &Stub::Pull)), NameOf);
+INSTANTIATE_TEST_SUITE_P(Hint, BadInputTest,
+                         ::testing::ValuesIn(KeyFaults(kHintNames, &Stub::Hint)), NameOf);
+INSTANTIATE_TEST_SUITE_P(Hints, BadInputTest, ::testing::ValuesIn(kHints), NameOf);
 INSTANTIATE_TEST_SUITE_P(Remove, BadInputTest,
                          ::testing::ValuesIn(KeyFaults(kRemoveNames, &Stub::Remove)), NameOf);
 INSTANTIATE_TEST_SUITE_P(KeyVerbs, BadInputTest, ::testing::ValuesIn(kKeyVerbs), NameOf);

@@ -164,6 +164,36 @@ TEST_F(ShardServiceTest, RemoveDropsABlockAndWhatHangsFromIt) {
   EXPECT_EQ(*link_->Lookup(Open().handle, keys, Soon()), 2u);
 }
 
+TEST_F(ShardServiceTest, HintsAreCarriedOutAndAnswered) {
+  const std::vector<BlockKey> keys = ChainNamed("hinted", 5);
+  ASSERT_TRUE(StoreChain(*link_, spec_, std::span(keys).first(4)).ok());
+  const auto ask = [&](std::span<const BlockKey> about, const Hint& hint) {
+    return link_->Hint({.spec = Open().handle, .keys = about, .hint = hint}, Soon());
+  };
+  const auto pinned =
+      ask(keys, {.verb = HintVerb::kPin, .claim_id = "agent", .ttl = absl::Minutes(1)});
+  ASSERT_TRUE(pinned.ok()) << pinned.status();
+  EXPECT_EQ(pinned->outcome, HintOutcome::kDeferred);
+  EXPECT_EQ(pinned->blocks, 4u);
+  EXPECT_EQ(pinned->ttl, absl::Minutes(1));
+  EXPECT_FALSE(pinned->why.empty());
+  v1::ShardServiceDescribeResponse response;
+  grpc::ClientContext context;
+  ASSERT_TRUE(shard_.Stub()->Describe(&context, {}, &response).ok());
+  EXPECT_EQ(response.claims().claims(), 1u);
+  EXPECT_GE(response.claims().pinned_bytes(), 4 * LayoutOf(spec_).block_bytes);
+  EXPECT_GT(response.claims().pinned_bytes_max(), 0u);
+  EXPECT_GT(response.claims().claimed_bytes_max(), response.claims().pinned_bytes_max());
+  EXPECT_EQ(ask(keys, {.verb = HintVerb::kEvict})->outcome, HintOutcome::kClipped);
+  EXPECT_EQ(ask({}, {.verb = HintVerb::kRelease, .claim_id = "agent"})->blocks, 4u);
+  EXPECT_EQ(ask({}, {.verb = HintVerb::kRelease, .claim_id = "agent"})->outcome,
+            HintOutcome::kMissing);
+  const auto evicted = ask(keys, {.verb = HintVerb::kEvict, .first_block = 1});
+  EXPECT_EQ(evicted->outcome, HintOutcome::kApplied);
+  EXPECT_EQ(evicted->blocks, 3u);
+  EXPECT_EQ(*link_->Lookup(Open().handle, keys, Soon()), 1u);
+}
+
 TEST_F(ShardServiceTest, ExplainNamesTheFirstMiss) {
   const std::vector<BlockKey> keys = ChainNamed("explained", 4);
   ASSERT_TRUE(StoreChain(*link_, spec_, std::span(keys).first(2)).ok());

@@ -14,6 +14,7 @@ Misses and failures of the cache are counts with a reason; only misuse raises.
 
 from reprise.client import Client, StoreResult
 from reprise.errors import RepriseError
+from reprise.hints import Demote, Evict, Hint, HintAnswer, Pin, Release, Retain
 from reprise.keys import block_keys, checksum, sglang_page_keys, vllm_block_keys
 from reprise.memory import PagedPlan, Plane, plane
 from reprise.operation import Operation
@@ -27,11 +28,18 @@ __version__ = "0.1.0"
 __all__ = [
     "CacheSpec",
     "Client",
+    "Demote",
+    "Evict",
     "FetchResult",
+    "Hint",
+    "HintAnswer",
     "Operation",
     "PagedPlan",
+    "Pin",
     "Plane",
+    "Release",
     "RepriseError",
+    "Retain",
     "Run",
     "StoreResult",
     "Tls",

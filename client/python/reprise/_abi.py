@@ -98,6 +98,30 @@ class StoreResult(ctypes.Structure):
     ]
 
 
+class Hint(ctypes.Structure):
+    """reprise_hint."""
+
+    _fields_ = [
+        ("claim_id", c_char_p),
+        ("ttl_us", c_int64),
+        ("verb", c_int32),
+        ("priority", c_uint32),
+        ("first_block", c_uint32),
+    ]
+
+
+class HintResult(ctypes.Structure):
+    """reprise_hint_result."""
+
+    _fields_ = [
+        ("ttl_us", c_int64),
+        ("outcome", c_int32),
+        ("blocks", c_uint32),
+        ("shards", c_uint32),
+        ("why", ctypes.c_char * 512),
+    ]
+
+
 _handle = c_void_p
 _error = POINTER(Error)
 _bytes = POINTER(c_uint8)
@@ -235,6 +259,21 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
             _error,
         ),
     ),  # fmt: skip
+    "reprise_hint_start": (
+        c_int32,
+        (
+            _handle,
+            _handle,
+            c_char_p,
+            _bytes,
+            c_size_t,
+            POINTER(Hint),
+            c_int64,
+            POINTER(_handle),
+            _error,
+        ),
+    ),  # fmt: skip
+    "reprise_hint_result_take": (c_int32, (_handle, POINTER(HintResult), _error)),
 }
 
 _lock = threading.Lock()
@@ -287,22 +326,28 @@ def _load(path: Path) -> ctypes.CDLL:
 
 def check(code: int, error: Error) -> None:
     """Raises what `code` and `error` say, unless it is OK."""
-    if code != OK:
-        raise RepriseError(code, error.text() or "no reason was given")
+    failed = failure(code, error)
+    if failed is not None:
+        raise failed
 
 
 def refusal(code: int, error: Error) -> str | None:
     """None for OK, the reason when a right call was turned away; raises for a wrong one."""
-    if code == OK:
-        return None
     if code in TRANSIENT_CODES:
         return reason(code, error)
-    raise RepriseError(code, error.text() or "no reason was given")
+    check(code, error)
+    return None
 
 
 def reason(code: int, error: Error) -> str | None:
     """The sentence for `.error` of a result: None when `code` is OK."""
-    return None if code == OK else str(RepriseError(code, error.text() or "no reason was given"))
+    failed = failure(code, error)
+    return None if failed is None else str(failed)
+
+
+def failure(code: int, error: Error) -> RepriseError | None:
+    """What `code` and `error` say, not raised: None when `code` is OK."""
+    return None if code == OK else RepriseError(code, error.text() or "no reason was given")
 
 
 def microseconds(timeout: float | None) -> int:
@@ -317,3 +362,8 @@ def microseconds(timeout: float | None) -> int:
             f"timeout = {timeout}: must be above 0 seconds (None is the client's default)"
         )
     return max(1, min(int(timeout * 1e6), 2**62))
+
+
+def encoded(text: str | None) -> bytes | None:
+    """Text as the ABI wants it."""
+    return None if text is None else text.encode()

@@ -1,4 +1,4 @@
-"""The client: acquire and fetch a stored prefix, store one, ask why a prompt misses."""
+"""The client: acquire, fetch and store a prefix, keep it or let it go, ask why a prompt misses."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
-import numpy as np
-
 from reprise import _abi
 from reprise.errors import FAILED_PRECONDITION, RepriseError
+from reprise.hints import Hint, HintAnswer, start_hint
 from reprise.keys import (
     KeyArray,
     KeysLike,
     TokensLike,
     as_keys,
-    as_tokens,
     keys_pointer,
+    tokens_of_keys,
     tokens_pointer,
 )
 from reprise.memory import BlockBuffers, BuffersLike, Loan, PagedPlan, PagesLike
@@ -162,7 +161,7 @@ class Client:
             spec_handle = self._spec(spec)
             handle, error = ctypes.c_void_p(), _abi.Error()
             code = _abi.library().reprise_acquire_start(
-                client, spec_handle, _text(session), keys_pointer(packed), len(packed),
+                client, spec_handle, _abi.encoded(session), keys_pointer(packed), len(packed),
                 first_block, limit, ctypes.byref(handle), ctypes.byref(error),
             )  # fmt: skip
             refused = _abi.refusal(code, error)
@@ -180,7 +179,7 @@ class Client:
         error = _abi.Error()
         with self._call() as client:
             code = _abi.library().reprise_prefetch(
-                client, self._spec(spec), _text(session), keys_pointer(packed), len(packed),
+                client, self._spec(spec), _abi.encoded(session), keys_pointer(packed), len(packed),
                 ctypes.byref(error),
             )  # fmt: skip
         _abi.refusal(code, error)
@@ -277,6 +276,39 @@ class Client:
             spec, packed, Loan.of_pages(plan, pages, count), first, tokens, session, timeout
         )
 
+    # ---- Keeping and letting go
+
+    def hint(
+        self,
+        spec: CacheSpec,
+        keys: KeysLike | None,
+        hint: Hint,
+        *,
+        session: str | None = None,
+        timeout: float | None = None,
+    ) -> HintAnswer:
+        """Asks to keep what is stored of `keys` (`Retain`, `Pin`), or to let it go (`Release`,
+        `Evict`, `Demote`).
+
+        `keys` is the whole chain from the prompt's first block, `session` the one it is stored
+        with; None or no keys are for `Release` alone, which then asks all shards. A cache that is
+        down answers with the reason in `.error`. Raises ValueError or RepriseError for a hint that
+        makes no sense.
+        """
+        return self.hint_async(spec, keys, hint, session=session, timeout=timeout).result()
+
+    def hint_async(
+        self,
+        spec: CacheSpec,
+        keys: KeysLike | None,
+        hint: Hint,
+        *,
+        session: str | None = None,
+        timeout: float | None = None,
+    ) -> Operation[HintAnswer]:
+        """`hint` without waiting."""
+        return start_hint(self, spec, keys, hint, session, timeout)
+
     # ---- Asking
 
     def explain(
@@ -292,7 +324,7 @@ class Client:
         people: it scans the index. Raises RepriseError where no shard could be asked.
         """
         packed = as_keys(keys)
-        ids = _prompt_tokens(spec, packed, tokens)
+        ids = tokens_of_keys(packed, tokens, spec.block_tokens)
         limit = _abi.microseconds(timeout)
         text, error = ctypes.c_char_p(), _abi.Error()
         with self._call() as client:
@@ -424,7 +456,7 @@ class Client:
         session: str | None,
         timeout: float | None,
     ) -> Operation[StoreResult]:
-        ids = _prompt_tokens(spec, keys, tokens)
+        ids = tokens_of_keys(keys, tokens, spec.block_tokens)
         limit = _abi.microseconds(timeout)
         count = len(keys) - first
         with self._call() as client:
@@ -433,7 +465,7 @@ class Client:
                 return Operation.finished(self, StoreResult(stored=0, present=0))
             handle, error = ctypes.c_void_p(), _abi.Error()
             code = _abi.library().reprise_store_start_on(
-                client, spec_handle, _text(session), keys_pointer(keys), len(keys), first,
+                client, spec_handle, _abi.encoded(session), keys_pointer(keys), len(keys), first,
                 tokens_pointer(ids), ids.size, ctypes.byref(loan.struct), limit,
                 ctypes.byref(handle), ctypes.byref(error),
             )  # fmt: skip
@@ -453,21 +485,3 @@ def _stored_blocks(keys: KeyArray, first: int) -> int:
     if not 0 <= first <= len(keys):
         raise ValueError(f"first = {first}: must be in [0, {len(keys)} keys]")
     return len(keys) - first
-
-
-def _prompt_tokens(
-    spec: CacheSpec, keys: KeyArray, tokens: TokensLike | None
-) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    if tokens is None:
-        return np.empty(0, np.uint32)
-    ids = as_tokens(tokens)
-    needed = len(keys) * spec.block_tokens
-    if ids.size < needed:
-        raise ValueError(
-            f"{ids.size} tokens for {len(keys)} keys of {spec.block_tokens} each: {needed} needed"
-        )
-    return ids[:needed]
-
-
-def _text(text: str | None) -> bytes | None:
-    return None if text is None else text.encode()

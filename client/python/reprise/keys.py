@@ -153,6 +153,22 @@ def _whole(keys: Sequence[bytes]) -> Sequence[bytes]:
     return keys
 
 
+def tokens_of_keys(
+    keys: KeyArray, tokens: TokensLike | None, block_tokens: int
+) -> npt.NDArray[np.uint32]:
+    """The tokens that `keys` stand for, those after them left out; none for None. Raises ValueError
+    when there are fewer."""
+    if tokens is None:
+        return np.empty(0, np.uint32)
+    ids = as_tokens(tokens)
+    needed = len(keys) * block_tokens
+    if ids.size < needed:
+        raise ValueError(
+            f"{ids.size} tokens for {len(keys)} keys of {block_tokens} each: {needed} needed"
+        )
+    return ids[:needed]
+
+
 def keys_pointer(keys: KeyArray) -> Any:
     """The keys as the ABI takes them; NULL for none. The caller keeps the array alive."""
     # A tenth of what `keys.ctypes.data_as` takes.

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
 
-from reprise import CacheSpec  # noqa: E402
+from reprise import CacheSpec, HintAnswer  # noqa: E402
 from reprise.engines.vllm.groups import Group  # noqa: E402
 from reprise.engines.vllm.messages import RankParts, SaveOutcome, WorkerReport  # noqa: E402
 from reprise.engines.vllm.scheduler_side import SchedulerSide  # noqa: E402
@@ -63,9 +63,40 @@ class Question:
         self.cancelled = True
 
 
+class Hinted:
+    def __init__(self, spec, keys, hint, session) -> None:
+        self.spec, self.keys, self.hint, self.session = spec, keys, hint, session
+        self.given: HintAnswer | None = None
+        self.cancelled = self.closed = False
+
+    def answer(self, outcome: str = "applied", blocks: int = 0, ttl: float = 0.0) -> None:
+        self.given = HintAnswer(outcome, blocks, ttl, shards=1)
+
+    def fail(self, error: Exception) -> None:
+        self.given = HintAnswer("missing", 0, 0.0, shards=0, error=error)
+
+    def done(self) -> bool:
+        return self.given is not None
+
+    def result(self) -> HintAnswer:
+        assert self.given is not None, "the scheduler waits"
+        return self.given
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class FakeClient:
     def __init__(self) -> None:
         self.questions: list[Question] = []
+        self.hints: list[Hinted] = []
+
+    def hint_async(self, spec, keys, hint, *, session=None, timeout=None) -> Hinted:
+        self.hints.append(Hinted(spec, keys, hint, session))
+        return self.hints[-1]
 
     def acquire_async(self, spec, keys, *, session=None, first_block=0, timeout=None) -> Question:
         self.questions.append(Question(spec, keys, first_block, session))
@@ -395,7 +426,7 @@ def test_a_request_may_switch_loads_and_saves_off_and_is_told_what_became_of_its
         "0.1",
         "m",
         [
-            KvHintAction("a1", "kv.retain", "1.0", {"priority": 3}),
+            KvHintAction("a1", "kv.share", "1.0", {}),
             KvHintAction("a2", "kv.prefetch", "1.0", {}),
         ],
     )

@@ -37,6 +37,8 @@ STRUCTS = {
     "reprise_device_memory": _abi.DeviceMemory,
     "reprise_fetch_result": _abi.FetchResult,
     "reprise_store_result": _abi.StoreResult,
+    "reprise_hint": _abi.Hint,
+    "reprise_hint_result": _abi.HintResult,
 }
 HANDLES = {f"reprise_{name}" for name in ("client", "spec", "plan", "run", "op")}
 

@@ -20,6 +20,9 @@ TEST(EnumsTest, EveryKnownValueSurvivesBothWays) {
   for (int i = v1::MissReason_MIN + 1; i <= v1::MissReason_MAX; ++i) {
     EXPECT_EQ(ToMessage(*FromMessage(static_cast<v1::MissReason>(i), "reason")), i);
   }
+  for (int i = v1::HintOutcome_MIN + 1; i <= v1::HintOutcome_MAX; ++i) {
+    EXPECT_EQ(ToMessage(*FromMessage(static_cast<v1::HintOutcome>(i), "outcome")), i);
+  }
   for (int i = v1::AttentionKind_MIN; i <= v1::AttentionKind_MAX; ++i) {
     EXPECT_EQ(ToMessage(FromMessage(static_cast<v1::AttentionKind>(i))), i);
   }
@@ -34,6 +37,8 @@ TEST(EnumsTest, NamesAgreeWithNumbers) {
   EXPECT_EQ(v1::MissReason_Name(ToMessage(MissReason::kOtherSpec)), "MISS_REASON_OTHER_SPEC");
   EXPECT_EQ(v1::ReserveOutcome_Name(ToMessage(ReserveOutcome::kPending)),
             "RESERVE_OUTCOME_PENDING");
+  EXPECT_EQ(v1::HintOutcome_Name(ToMessage(HintOutcome::kClipped)), "HINT_OUTCOME_CLIPPED");
+  EXPECT_EQ(v1::HintOutcome_Name(ToMessage(HintOutcome::kDeferred)), "HINT_OUTCOME_DEFERRED");
   EXPECT_EQ(v1::Tier_Name(ToMessage(Tier::kDram)), "TIER_DRAM");
   EXPECT_EQ(v1::LaneKind_Name(ToMessage(LaneKind::kView)), "LANE_KIND_VIEW");
   EXPECT_EQ(v1::DataType_Name(ToMessage(DataType::kF8E5M2)), "DATA_TYPE_F8_E5M2");

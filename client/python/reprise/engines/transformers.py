@@ -31,6 +31,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from reprise.client import Client, StoreResult
+from reprise.engines.claims import own_claim
 from reprise.engines.crossover import Crossover
 from reprise.engines.first_forward import FirstForward
 from reprise.engines.model_identity import (
@@ -40,7 +41,8 @@ from reprise.engines.model_identity import (
     rope_digest,
     rope_types,
 )
-from reprise.keys import TokensLike, as_tokens, block_keys
+from reprise.hints import Evict, Hint, HintAnswer, Pin, Retain
+from reprise.keys import KeyArray, TokensLike, as_tokens, block_keys
 from reprise.memory import HOST, PagedPlan, Plane, gpu_count
 from reprise.operation import Operation
 from reprise.run import FetchResult
@@ -221,6 +223,38 @@ class PrefixCache:
             self.spec, keys, plan, np.arange(blocks),
             tokens=tokens[:covered], session=session, timeout=self._timeout,
         )  # fmt: skip
+
+    def keep(
+        self,
+        input_ids: TokensLike,
+        ttl: float,
+        session: str | None = None,
+        *,
+        priority: int = 50,
+        pin: bool = False,
+        claim_id: str | None = None,
+    ) -> HintAnswer:
+        """Keeps the full blocks of `input_ids`, those stored now and those to come, for `ttl`
+        seconds: they go last, lower `priority` (1 to 100) first; with `pin` they do not go at all.
+        A claim named `claim_id` is replaced (default: the session's; without one the prefix's).
+        """
+        keys = self._full_blocks(input_ids)
+        name = claim_id or own_claim(session, ("prefix", keys[-1:].tobytes().hex()))
+        hint = Pin(name, ttl) if pin else Retain(name, ttl, priority)
+        return self._hint(keys, hint, session)
+
+    def forget(self, input_ids: TokensLike, session: str | None = None) -> HintAnswer:
+        """Drops the full blocks of `input_ids` that no other prompt needs and no claim keeps."""
+        return self._hint(self._full_blocks(input_ids), Evict(), session)
+
+    def _full_blocks(self, input_ids: TokensLike) -> KeyArray:
+        self._require_same_adapters()
+        return block_keys(_one_prompt(input_ids), self.spec.block_tokens, salt=self._salt)
+
+    def _hint(self, keys: KeyArray, hint: Hint, session: str | None) -> HintAnswer:
+        if not len(keys):
+            return HintAnswer("missing", 0, 0.0, 0, "the tokens are fewer than one block's")
+        return self._client.hint(self.spec, keys, hint, session=session, timeout=self._timeout)
 
     def generate(
         self, input_ids: TokensLike, *, session: str | None = None, **options: Any

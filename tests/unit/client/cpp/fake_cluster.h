@@ -39,7 +39,7 @@ struct Trouble {
   // What Pull does; empty: this shard cannot. Set before the first call.
   std::function<absl::StatusOr<cluster::PulledRun>(const cluster::PullCall&)> pull;
   std::atomic<int> hints{0};
-  // What Hint does; empty: this shard is of a version that knows none. Set before the first call.
+  // What Hint does; empty: what the engine does. Set before the first call.
   std::function<absl::StatusOr<HintResult>(const cluster::HintCall&)> hint;
   std::atomic<uint32_t> replication{1};  // as it tells those who open a spec
 
@@ -234,8 +234,8 @@ class FakeLink final : public cluster::ShardLink {
   absl::StatusOr<HintResult> Hint(const cluster::HintCall& call, absl::Time deadline) override {
     ++shard_.trouble.hints;
     REPRISE_RETURN_IF_ERROR(Well(deadline));
-    if (!shard_.trouble.hint) return absl::UnimplementedError("no Hint here");
-    return shard_.trouble.hint(call);
+    if (shard_.trouble.hint) return shard_.trouble.hint(call);
+    return engine_->Hint(attachment_, {.spec = call.spec, .keys = call.keys, .hint = call.hint});
   }
 
  private:

@@ -25,10 +25,10 @@ class CopyChainTest : public ::testing::Test {
     return {job_.keys.begin(), job_.keys.begin() + static_cast<ptrdiff_t>(blocks)};
   }
 
-  const ReplicationJob job_ = {.tenant = {kDefaultTenant},
-                               .spec = testing::SmallSpec(),
-                               .session_id = "chat",
-                               .keys = testing::ChainNamed("chat", 8)};
+  ReplicationJob job_ = {.tenant = {kDefaultTenant},
+                         .spec = testing::SmallSpec(),
+                         .session_id = "chat",
+                         .keys = testing::ChainNamed("chat", 8)};
   FakePeer peer_;
   FakeSource source_;
 };
@@ -59,6 +59,31 @@ TEST_F(CopyChainTest, APeerThatHasAllIsNotWrittenToAndNothingIsLeasedHere) {
   ASSERT_EQ(status, absl::OkStatus());
   EXPECT_EQ(copied.blocks, 0u);
   EXPECT_EQ(source_.opened(), 0);
+}
+
+TEST_F(CopyChainTest, TheClaimsOnAChainGoAlongAlsoWhereTheBlocksAreAlready) {
+  job_.claims = {
+      {.hint = {.verb = HintVerb::kPin, .claim_id = "prompt", .ttl = absl::Hours(1)}, .blocks = 3},
+      {.hint = {.claim_id = "agent", .priority = 70, .ttl = absl::Minutes(1)}, .blocks = 8}};
+  for (int copies = 1; copies <= 2; ++copies) {
+    EXPECT_EQ(Copy().status, absl::OkStatus());
+    absl::MutexLock lock(&peer_.mu);
+    ASSERT_EQ(peer_.claims.size(), 2u * copies);
+    EXPECT_EQ(peer_.claims[0].hint.claim_id, "prompt");
+    EXPECT_EQ(peer_.claims[0].blocks, 3u);
+    EXPECT_EQ(peer_.claims[1].hint.priority, 70u);
+    EXPECT_EQ(peer_.claims[1].blocks, 8u);
+  }
+}
+
+TEST_F(CopyChainTest, APeerThatTakesNoClaimsHasItsCopyAllTheSame) {
+  job_.claims = {{.hint = {.claim_id = "agent", .ttl = absl::Minutes(1)}, .blocks = 8}};
+  {
+    absl::MutexLock lock(&peer_.mu);
+    peer_.hint = absl::ResourceExhaustedError("claims keep all that they may");
+  }
+  EXPECT_EQ(Copy().status, absl::OkStatus());
+  EXPECT_EQ(peer_.Stored(), FirstKeys(8));
 }
 
 TEST_F(CopyChainTest, WhatIsLeftHereOfAShortenedChainIsCopied) {

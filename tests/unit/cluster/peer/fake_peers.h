@@ -51,6 +51,8 @@ struct FakePeer {
   std::vector<std::string> tenants ABSL_GUARDED_BY(mu);        // for whom links were made
   absl::Status connect ABSL_GUARDED_BY(mu);                    // not OK: what connecting says
   absl::Status write ABSL_GUARDED_BY(mu);                      // not OK: what writing says
+  absl::Status hint ABSL_GUARDED_BY(mu);                       // not OK: what a hint is told
+  std::vector<ChainClaim> claims ABSL_GUARDED_BY(mu);          // that it was asked to keep
   int writes_until_it_breaks ABSL_GUARDED_BY(mu) = -1;         // once; -1: never
   uint64_t block_bytes ABSL_GUARDED_BY(mu) = kFakeBlockBytes;  // as it tells
   bool draining ABSL_GUARDED_BY(mu) = false;
@@ -175,8 +177,11 @@ class FakeLink final : public ShardLink, public lanes::Lane {
   absl::StatusOr<PulledRun> Pull(const PullCall&, absl::Time) override {
     return absl::UnimplementedError("not asked of a peer");
   }
-  absl::StatusOr<HintResult> Hint(const HintCall&, absl::Time) override {
-    return absl::UnimplementedError("not asked of a peer");
+  absl::StatusOr<HintResult> Hint(const HintCall& call, absl::Time) override {
+    absl::MutexLock lock(&peer_.mu);
+    peer_.claims.push_back({.hint = call.hint, .blocks = static_cast<uint32_t>(call.keys.size())});
+    if (!peer_.hint.ok()) return peer_.hint;
+    return HintResult{.outcome = HintOutcome::kApplied, .blocks = Run(call.keys)};
   }
   lanes::Lane& lane() override { return *this; }
 

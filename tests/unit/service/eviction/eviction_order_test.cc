@@ -64,6 +64,37 @@ TEST_P(BothOrders, WhatIsInUseIsPassedOverAndKeepsItsPlace) {
   EXPECT_FALSE(order_.Least(0, [](uint32_t) { return false; }).has_value());
 }
 
+TEST_P(BothOrders, WhatIsClaimedGoesAfterAllThatIsNotByTheRankOfItsClaim) {
+  Track({0, 1, 2, 3, 4});
+  order_.SetClaim(0, 90);
+  order_.SetClaim(1, 10);
+  order_.SetClaim(2, 10);
+  for (const uint32_t next : {3, 4, 1, 2, 0}) {
+    EXPECT_EQ(order_.Least(0, Anything), next);
+    order_.Evict(next);
+  }
+}
+
+TEST_P(BothOrders, AClaimFollowsItsBlockAndEndsWithItsTracking) {
+  Track({0, 1}, 10);
+  order_.SetClaim(0, 50);
+  order_.Use(0, kStart + absl::Hours(1));
+  order_.Move(0, 20);
+  EXPECT_EQ(order_.claim(0), 50);
+  EXPECT_GT(*order_.LeastRank(20), *order_.LeastRank(10)) << "ranks of groups tell of claims";
+  order_.SetEnd(0, false);
+  order_.SetClaim(0, 60);
+  EXPECT_FALSE(order_.LeastRank(20).has_value()) << "what is no end stays none";
+  order_.SetEnd(0, true);
+  EXPECT_EQ(order_.LeastRank(20)->claim, 60);
+  order_.SetClaim(0, 0);
+  EXPECT_EQ(order_.LeastRank(20)->claim, 0);
+  order_.SetClaim(0, 50);
+  order_.Forget(0);
+  Track({0}, 10);
+  EXPECT_EQ(order_.claim(0), 0);
+}
+
 TEST_P(BothOrders, GroupsAreApartAndRanksCompareThem) {
   Track({1}, 10);
   Track({2}, 20);

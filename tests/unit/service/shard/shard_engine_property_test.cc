@@ -26,6 +26,9 @@ enum class Verb {
   kQuarantine,
   kShare,
   kLose,
+  kClaim,
+  kEvictHint,
+  kDemoteHint,
   kCount
 };
 
@@ -120,6 +123,16 @@ class Pair {
       case Verb::kLose:
         Lose(client, spec, chain);
         break;
+      case Verb::kClaim:
+        Claim(client, spec, chain, step.b >> 12);
+        break;
+      case Verb::kEvictHint:
+        EvictHint(client, spec, chain, step.b >> 12);
+        break;
+      case Verb::kDemoteHint:
+        RC_ASSERT(Hint(client, spec, chain, {.verb = HintVerb::kDemote}).ok());
+        AllowEvictions();
+        break;
       case Verb::kCount:
         break;
     }
@@ -135,6 +148,11 @@ class Pair {
   };
   struct Pending {
     std::vector<Path> blocks;
+    absl::Time ends;
+  };
+  // What it held when it was placed; it may hold more since.
+  struct Pinned {
+    std::set<Path> blocks;
     absl::Time ends;
   };
   struct Client {
@@ -189,6 +207,10 @@ class Pair {
       }
     }
     return false;
+  }
+  bool IsPinned(const Path& path) const {
+    return std::any_of(pinned_.begin(), pinned_.end(),
+                       [&](const auto& claim) { return claim.second.blocks.contains(path); });
   }
   bool IsPending(const Path& path) const {
     for (const Client& client : clients_) {
@@ -324,6 +346,50 @@ class Pair {
     }
   }
 
+  absl::StatusOr<HintResult> Hint(Client& client, uint32_t spec, const std::vector<Path>& chain,
+                                  const reprise::Hint& hint) {
+    return engine_->Hint(client.id,
+                         {.spec = client.handles[spec], .keys = Keys(chain), .hint = hint});
+  }
+
+  // Places one of four claims, or ends it.
+  void Claim(Client& client, uint32_t spec, const std::vector<Path>& chain, uint32_t bits) {
+    const bool pin = bits & 4;
+    reprise::Hint hint{.verb = pin ? HintVerb::kPin : HintVerb::kRetain,
+                       .claim_id = absl::StrCat("claim", bits % 4),
+                       .priority = 1 + bits,
+                       .ttl = absl::Seconds(1 + bits % 8)};
+    if ((bits & 8) != 0) hint.verb = HintVerb::kRelease;
+    const auto result = Hint(client, spec, chain, hint);
+    const auto name = std::pair(spec, hint.claim_id);
+    pinned_.erase(name);
+    if (!result.ok()) {
+      RC_ASSERT(RefusalReason(result.status()) == "CLAIMS_FULL");
+      return;
+    }
+    if (hint.verb == HintVerb::kRelease) return;
+    const size_t run = ModelRun(chain);
+    RC_ASSERT(result->blocks <= run);
+    if (result->outcome == HintOutcome::kApplied) RC_ASSERT(result->blocks == chain.size());
+    if (result->outcome == HintOutcome::kDeferred) RC_ASSERT(result->blocks == run);
+    if (pin) {
+      pinned_[name] = {{chain.begin(), chain.begin() + result->blocks}, clock_.Now() + hint.ttl};
+    }
+  }
+
+  void EvictHint(Client& client, uint32_t spec, const std::vector<Path>& chain, uint32_t first) {
+    const size_t run = ModelRun(chain);
+    const uint32_t from = first % chain.size();
+    const auto result = Hint(client, spec, chain, {.verb = HintVerb::kEvict, .first_block = from});
+    RC_ASSERT(result.ok());
+    RC_ASSERT((result->outcome == HintOutcome::kMissing) == (run <= from));
+    for (uint32_t i = 0; i < result->blocks; ++i) {
+      const Path& gone = chain[run - 1 - i];
+      RC_ASSERT(run - 1 - i >= from && !Leased(gone) && !IsPinned(gone));
+      RC_ASSERT(stored_.erase(gone) == 1u);
+    }
+  }
+
   void Detach(Client& client) {
     engine_->Detach(client.id);
     engine_->Unshared(client.id);
@@ -377,6 +443,7 @@ class Pair {
     clock_.Advance(by);
     const absl::Time now = clock_.Now();
     engine_->Tick();
+    std::erase_if(pinned_, [&](const auto& claim) { return claim.second.ends <= now; });
     for (Client& client : clients_) {
       std::erase_if(client.leases, [&](const Lease& lease) { return lease.ends <= now; });
       std::erase_if(client.pending, [&](const Pending& pending) { return pending.ends <= now; });
@@ -444,12 +511,20 @@ class Pair {
   void AllowEvictions() {
     const std::set<Path> observed = Observed();
     for (const Path& path : stored_) {
-      if (!observed.contains(path)) RC_ASSERT(!Leased(path));
+      if (!observed.contains(path)) RC_ASSERT(!Leased(path) && !IsPinned(path));
     }
     std::erase_if(stored_, [&](const Path& path) { return !observed.contains(path); });
   }
 
+  // What was pinned and is gone all the same went by its owner's word, or its bytes were lost.
+  void ForgetLostPins() {
+    for (auto& [name, claim] : pinned_) {
+      std::erase_if(claim.blocks, [&](const Path& path) { return !stored_.contains(path); });
+    }
+  }
+
   void Check() {
+    ForgetLostPins();
     const absl::Status sound = engine_->CheckInvariants();
     if (!sound.ok()) RC_FAIL(std::string(sound.message()));
     RC_ASSERT(Observed() == stored_);
@@ -467,6 +542,7 @@ class Pair {
   std::unique_ptr<BlockWatch> watch_;
   Client clients_[2];
   std::set<Path> stored_;
+  std::map<std::pair<uint32_t, std::string>, Pinned> pinned_;  // by spec and name
   std::map<std::pair<Fingerprint, BlockKey>, Tier> watched_;
 };
 

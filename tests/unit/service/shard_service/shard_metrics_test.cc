@@ -109,6 +109,21 @@ TEST(ShardMetrics, WhatOtherAmountsOfMemoryWouldHaveFoundIsBySize) {
   EXPECT_EQ(ValueOf(families, "reprise_sizing_hit_tokens", {{"memory", "1"}}), 96);
 }
 
+TEST(ShardMetrics, WhatClaimsKeepStandsBesideWhatTheyMayKeep) {
+  ShardSnapshot shard = Fresh();
+  shard.engine.claims = {.claims = 3,
+                         .claimed_bytes = 40,
+                         .claimed_bytes_max = 50,
+                         .pinned_bytes = 10,
+                         .pinned_bytes_max = 25};
+  const auto families = ToFamilies(shard);
+  EXPECT_EQ(ValueOf(families, "reprise_claims"), 3);
+  EXPECT_EQ(ValueOf(families, "reprise_claimed_bytes", {{"claims", "all"}}), 40);
+  EXPECT_EQ(ValueOf(families, "reprise_claimed_bytes", {{"claims", "pins"}}), 10);
+  EXPECT_EQ(ValueOf(families, "reprise_claimed_bytes_max", {{"claims", "all"}}), 50);
+  EXPECT_EQ(ValueOf(families, "reprise_claimed_bytes_max", {{"claims", "pins"}}), 25);
+}
+
 TEST(ShardMetrics, EachLaneHasItsOwnBlocksAndBytesEachWay) {
   ShardSnapshot shard = Fresh();
   shard.stream = {1, 10, 2, 20};

@@ -35,6 +35,11 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("outcome",),
     ),
     "saved_bytes": ("Bytes written to Reprise", ()),
+    "hints": (
+        "What requests asked of the store, by outcome: applied, deferred, clipped, missing, "
+        "failed, unsupported, rejected",
+        ("outcome",),
+    ),
     "skipped_saves": ("Saves not begun because too many were under way", ()),
 }
 SEPARATOR = "|"

@@ -21,10 +21,12 @@ from reprise.engines.miss_explainer import MissExplainer
 from reprise.engines.transfers import transfer_s
 
 from . import keys, lookup
+from .hint_execution import Chain, HintExecution
 from .hints import RequestHints, read_hints
 from .messages import GroupBlocks, Load, RankParts, Save, StepMetadata, Variant, WorkerReport
 from .metrics import RepriseStats
 from .pins import Pins
+from .request_orders import ChainOf, RequestOrders
 from .settings import Settings
 from .spec_from_engine import Part
 
@@ -38,6 +40,7 @@ class Tracked:
     request: Any
     hints: RequestHints
     variant: Variant
+    orders: RequestOrders
     lookup: lookup.Lookup | None = None
     loading: bool = False
     attempts_at: int = -1  # preemptions when it last loaded: a load is tried once per admission
@@ -64,6 +67,7 @@ class SchedulerSide:
         self.client = client
         self.stats = RepriseStats()
         self.pins = Pins()
+        self.hints = HintExecution(client, settings.hint_timeout_ms / 1000, self.stats)
         self._tokens_per_hash = tokens_per_hash
         self._produces = produces
         self._consumes = consumes
@@ -100,16 +104,21 @@ class SchedulerSide:
     def track(self, request: Any) -> Tracked:
         known = self._requests.get(request.request_id)
         if known is None:
-            hints, variant = read_hints(request, self.settings.session_key), self._variant(request)
+            hints = read_hints(request, self.settings.session_key, self._tokens_per_hash)
+            variant = self._variant(request)
             if variant is None:
-                hints, variant = dataclasses.replace(hints, load=False, save=False), Variant()
-            known = Tracked(request, hints, variant)
+                why = "the request's LoRA adapter cannot be read, so it is not cached"
+                hints, variant = hints.uncached(why), Variant()
+            known = Tracked(request, hints, variant, RequestOrders(hints.hints))
+            for outcome in hints.refused():
+                self.stats.add("hints", label=outcome)
             self._requests[request.request_id] = known
         return known
 
     def matched_tokens(self, request: Any, computed: int) -> tuple[int | None, bool]:
         """vLLM's get_num_new_matched_tokens. Never raises: an error here would end the engine."""
         tracked = self.track(request)
+        self._begin_hints(tracked)
         try:
             return self._matched_tokens(tracked, computed)
         except Exception:
@@ -275,6 +284,7 @@ class SchedulerSide:
         step's saves.
         """
         self._leftovers.sweep()
+        self.hints.sweep()
         state = scheduler_output.kv_connector_block_state
         for request_id, scheduled in scheduler_output.num_scheduled_tokens.items():
             tracked = self._requests.get(request_id)
@@ -298,8 +308,10 @@ class SchedulerSide:
     def _new_blocks(self, tracked: Tracked, done_tokens: int) -> int:
         if not self._produces or not tracked.hints.save or not self._parts:
             return 0
-        hashed = len(tracked.request.block_hashes) * self._tokens_per_hash
-        return min(done_tokens, hashed) // self._unit - tracked.saved_blocks
+        end = min(done_tokens, len(tracked.request.block_hashes) * self._tokens_per_hash)
+        if tracked.hints.save_tokens is not None:
+            end = min(end, tracked.hints.save_tokens)
+        return end // self._unit - tracked.saved_blocks
 
     def _plan_save(
         self, tracked: Tracked, done_tokens: int, block_ids: tuple[list[int], ...]
@@ -364,6 +376,7 @@ class SchedulerSide:
                 del self._ranks_left[save_id]
                 self._save_of.pop(save_id, None)
                 self.pins.release(save_id)
+                self.hints.saved(save_id)
                 self.stats.add("saves", label="ended")
 
     @property
@@ -374,6 +387,7 @@ class SchedulerSide:
             or bool(self._saves)
             or bool(self._cancelled)
             or bool(self._leftovers)
+            or self.hints.waiting
         )
 
     # ---- The end of a request
@@ -396,12 +410,13 @@ class SchedulerSide:
             del self._requests[request.request_id]
         if not tracked.hints.asked:
             return None
+        self._end_hints(tracked, done)
         return {
             "reprise": {
                 "session": tracked.hints.session,
                 "loaded_tokens": tracked.loaded_tokens,
                 "saved_tokens": tracked.submitted_blocks * self._unit,
-                "outcomes": list(tracked.hints.outcomes),
+                "outcomes": tracked.orders.outcomes(),
             }
         }
 
@@ -419,6 +434,37 @@ class SchedulerSide:
         for tracked in self._requests.values():
             self._end_lookup(tracked)
         self._requests.clear()
+        self.hints.close()
+
+    # ---- Hints
+
+    def _begin_hints(self, tracked: Tracked) -> None:
+        prompt_tokens = tracked.request.num_prompt_tokens
+        tracked.orders.begin(self.hints, self._chain_of(tracked), prompt_tokens)
+
+    def _end_hints(self, tracked: Tracked, done: int) -> None:
+        self._begin_hints(tracked)  # of a request that ended before it was scheduled
+        self.hints.sweep()
+        name = tracked.request.request_id
+        saves = [save_id for save_id, request_id in self._save_of.items() if request_id == name]
+        tracked.orders.end(self.hints, self._chain_of(tracked), done, saves)
+
+    def _chain_of(self, tracked: Tracked) -> ChainOf:
+        hashes, variant = tracked.request.block_hashes, tracked.variant
+
+        def chain_of(tokens: int) -> Chain:
+            end = min(tokens, len(hashes) * self._tokens_per_hash) // self._unit * self._unit
+            return Chain.of(
+                self._parts,
+                lambda part: part.variant(variant.lora_digest, variant.epoch),
+                lambda block_tokens: keys.as_array(self._keys(hashes, block_tokens, end)),
+                space=variant,
+                session=tracked.hints.session,
+                tokens=end,
+                unit=self._unit,
+            )
+
+        return chain_of
 
     # ---- Details
 

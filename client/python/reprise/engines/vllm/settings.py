@@ -26,6 +26,7 @@ class Settings(CacheSettings):
     saves_in_flight_max: int = 64
     save_pin_fraction: float = 0.25  # of the engine's blocks may wait for a save
     save_every_blocks: int = 4  # while decoding; the rest follows when the request ends
+    hint_timeout_ms: int = 2_000  # then a hint has failed
     min_load_tokens: int = 1  # a shorter gain is not worth a load
     send_tokens: bool = False  # lets `reprise explain` name the first differing token
     explain_interval_ms: int = 60_000  # how often a whole miss is looked into; 0: never
