@@ -54,6 +54,11 @@ Json ShardJson(const ShardReport& shard) {
   json["leases"] = d.leases();
   json["reservations"] = d.reservations();
   json["attachments"] = d.attachments();
+  json["claims"] = {{"claims", d.claims().claims()},
+                    {"claimed_bytes", d.claims().claimed_bytes()},
+                    {"claimed_bytes_max", d.claims().claimed_bytes_max()},
+                    {"pinned_bytes", d.claims().pinned_bytes()},
+                    {"pinned_bytes_max", d.claims().pinned_bytes_max()}};
   json["lanes"] = Json::array();
   for (const int lane : d.lanes()) json["lanes"].push_back(LaneNameOf(lane));
   json["absent_lanes"] = Json::object();
@@ -115,6 +120,18 @@ void PrintLanes(const ClusterReport& report) {
   }
 }
 
+void PrintClaims(const ClusterReport& report) {
+  for (const ShardReport& shard : report.shards) {
+    const auto& claims = shard.description.claims();
+    if (!shard.status.ok() || claims.claims() == 0) continue;
+    std::printf("%s keeps %s of at most %s for %llu claims, %s of it pinned\n",
+                shard.shard_id.c_str(), HumanBytes(claims.claimed_bytes()).c_str(),
+                HumanBytes(claims.claimed_bytes_max()).c_str(),
+                static_cast<unsigned long long>(claims.claims()),
+                HumanBytes(claims.pinned_bytes()).c_str());
+  }
+}
+
 void PrintText(const ClusterReport& report) {
   if (!report.router.empty()) {
     const auto& d = report.router_description;
@@ -150,6 +167,7 @@ void PrintText(const ClusterReport& report) {
       "%s", Table({"SHARD", "ADDRESS", "STATE", "TIER", "USED", "BYTES", "BLOCKS", "LEASES"}, rows)
                 .c_str());
   PrintLanes(report);
+  PrintClaims(report);
 }
 
 // The router's limits, and the shards' once: they are the same in every shard of one version.

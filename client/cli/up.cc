@@ -36,6 +36,8 @@ struct UpOptions {
   uint32_t shards = 3;
   std::string dram = "256MiB";
   std::string hbm;
+  std::string nvme;
+  std::string nvme_dir;
   int gpu = -1;
   uint32_t replication = 2;
   std::vector<std::string> tenant_quotas;
@@ -179,6 +181,10 @@ class Up {
       child.arguments.insert(child.arguments.end(), {"--hbm", options_.hbm});
       if (options_.gpu >= 0)
         child.arguments.insert(child.arguments.end(), {"--gpu", absl::StrCat(options_.gpu)});
+    }
+    if (!options_.nvme.empty()) {
+      child.arguments.insert(child.arguments.end(),
+                             {"--nvme", options_.nvme, "--nvme-dir", options_.nvme_dir});
     }
     for (const std::string& quota : options_.tenant_quotas)
       child.arguments.insert(child.arguments.end(), {"--tenant-quota", quota});
@@ -368,6 +374,12 @@ Registered AddUp(CLI::App& app) {
   command->add_option("--dram", options->dram, "host memory of each shard")->capture_default_str();
   command->add_option("--hbm", options->hbm, "GPU memory of each shard; default: none");
   command->add_option("--gpu", options->gpu, "GPU that --hbm is on");
+  CLI::Option* const nvme_dir =
+      command->add_option("--nvme-dir", options->nvme_dir, "folder of the disk that --nvme is on");
+  command
+      ->add_option("--nvme", options->nvme,
+                   "room on a local disk per shard for the coldest blocks, e.g. 10GiB")
+      ->needs(nvme_dir);
   command->add_option("--replication", options->replication, "copies of every block")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -34,8 +34,9 @@ namespace reprise::lanes {
 // ---- The shard's end
 
 // Where an address points. Device memory is never touched by the CPU: it is copied through the
-// device.
-enum class MemoryKind : uint8_t { kHost = 0, kDevice = 1 };
+// device. What is in a file has an address that nobody can touch, and no lane can hand it over as
+// it lies: it is copied by its host (CopyToHost, CopyToDevice).
+enum class MemoryKind : uint8_t { kHost = 0, kDevice = 1, kFile = 2 };
 
 // Bytes of one slot and what keeps them in place: the slot is neither evicted nor reused while
 // `pin` lives.
@@ -75,9 +76,9 @@ class LaneHost {
   virtual absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
                                uint64_t bytes) = 0;
 
-  // Between device memory of an open slot and host memory, into a slot also from other memory of
-  // its device; both spans have one size. INTERNAL when the device refuses, and from a host that
-  // has no device memory.
+  // Between an open slot in device memory or in a file and host memory, into a slot in device memory
+  // also from other memory of its device; both spans have one size. INTERNAL when the device
+  // refuses, and from a host that has no such memory.
   virtual absl::Status CopyToHost(std::span<const uint8_t> device, std::span<uint8_t> host);
   virtual absl::Status CopyToDevice(std::span<const uint8_t> from, std::span<uint8_t> device);
 };

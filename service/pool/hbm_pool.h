@@ -32,7 +32,7 @@ class HbmPool final : public Pool {
   ~HbmPool() override;
 
   Tier tier() const override { return Tier::kHbm; }
-  bool on_device() const override { return true; }
+  bool cpu_reaches() const override { return false; }
   bool lost() const override { return lost_.load(std::memory_order_relaxed); }
 
   absl::StatusOr<HbmHandle> Share(uint32_t extent, AttachmentId attachment) override;

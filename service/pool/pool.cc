@@ -86,6 +86,7 @@ absl::StatusOr<std::vector<Checksum128>> Pool::Checksums(std::span<const SlotRef
 }
 
 std::optional<ExtentPlace> Pool::Export(const uint8_t* address) {
+  if (!shareable()) return std::nullopt;
   absl::MutexLock lock(&mu_);
   for (uint32_t at = 0; at < extents_; ++at) {
     const uint8_t* base = ExtentAddress(at);

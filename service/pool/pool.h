@@ -1,5 +1,5 @@
 // The pool contract: a tier's memory as slots. The accounting is here, once; what kind of memory it
-// is (host, device) is the implementation's, behind the protected functions. Every implementation
+// is (host, device, a file) is the implementation's, behind the protected functions. Every implementation
 // passes tests/conformance/pool/pool_conformance.h.
 //
 // Invariants:
@@ -40,9 +40,11 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   virtual Tier tier() const = 0;
-  // Whether addresses are a device's. Its bytes are then reached through CopyToHost and
-  // CopyFromHost alone.
-  virtual bool on_device() const { return false; }
+  // Whether addresses are those of host memory. Bytes are reached through CopyToHost and
+  // CopyFromHost alone where they are not.
+  virtual bool cpu_reaches() const { return true; }
+  // Whether another process can map its extents.
+  virtual bool shareable() const { return true; }
   uint64_t capacity_bytes() const { return uint64_t{extents_} * extent_bytes_; }
   uint64_t extent_bytes() const { return extent_bytes_; }
   uint32_t extents() const { return extents_; }
@@ -65,7 +67,7 @@ class Pool {
 
   // First byte of a slot in use: a host or a device address.
   uint8_t* Address(SlotRef slot) const;
-  // Copies a block between two slots in use. INTERNAL when the device refuses.
+  // Copies a block between two slots in use. INTERNAL when the device refuses, or the disk.
   absl::Status Copy(SlotRef from, SlotRef to, uint64_t bytes);
   // Bytes of slots in use to host memory, and back. INTERNAL when the device refuses.
   // REQUIRES: Holds the pool's side.
@@ -79,7 +81,7 @@ class Pool {
                                                      const BlockShape& shape) const;
 
   // Where `address` lies, and from now on its extent counts as exported to its owner; nullopt when
-  // it is not in a slot's extent of this pool. REQUIRES: the slot at `address` stays in use while
+  // it is not in a slot's extent of this pool, or the pool is not shareable. REQUIRES: the slot at `address` stays in use while
   // the answer is used.
   std::optional<ExtentPlace> Export(const uint8_t* address);
 

@@ -69,7 +69,7 @@ class SlotSink final : public lanes::BlockSink {
   }
   absl::Status Complete(uint32_t i) override {
     const lanes::PinnedSlot& slot = granted_.slots.at(i);
-    if (slot.memory == lanes::MemoryKind::kDevice) {
+    if (slot.memory != lanes::MemoryKind::kHost) {
       REPRISE_RETURN_IF_ERROR(engine_.CopyToDevice(staged_, slot.bytes));
     }
     return Came(i);
@@ -77,7 +77,7 @@ class SlotSink final : public lanes::BlockSink {
   absl::Status Deliver(uint32_t i, std::span<const uint8_t> bytes) override {
     const lanes::PinnedSlot& slot = granted_.slots.at(i);
     REPRISE_CHECK(bytes.size() == slot.bytes.size());
-    if (slot.memory == lanes::MemoryKind::kDevice) {
+    if (slot.memory != lanes::MemoryKind::kHost) {
       REPRISE_RETURN_IF_ERROR(engine_.CopyToDevice(bytes, slot.bytes));
     } else {
       std::memcpy(slot.bytes.data(), bytes.data(), bytes.size());
@@ -109,7 +109,7 @@ class SlotSink final : public lanes::BlockSink {
   const Granted granted_;
   const int gpu_;
   uint32_t filled_ = 0;
-  std::vector<uint8_t> staged_;  // one block on its way to device memory
+  std::vector<uint8_t> staged_;  // one block on its way to where the CPU does not reach
 };
 
 class EngineSlots final : public cluster::ChainSlots {

@@ -40,6 +40,8 @@ struct Flags {
   uint64_t dram_bytes = 256ull << 20;
   uint64_t hbm_bytes = 0;
   int gpu = 0;
+  uint64_t nvme_bytes = 0;
+  std::string nvme_folder;
   uint32_t replication = 2;
   std::vector<std::string> tenant_quotas;
   uint64_t tenant_quota_default = TenantQuotas::kNone;
@@ -91,6 +93,15 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--gpu", flags.gpu, "GPU that --hbm is on")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  app.add_option("--nvme", flags.nvme_bytes,
+                 "Room on a local disk for the coldest blocks, e.g. 100GiB, filled after --dram; "
+                 "reserved at start; 0: none" +
+                     least)
+      ->transform(CLI::AsSizeValue(false))
+      ->default_str("0");
+  app.add_option("--nvme-dir", flags.nvme_folder,
+                 "Folder of the disk that --nvme is on; the file there has no name and ends with "
+                 "this process");
   app.add_option("--replication", flags.replication,
                  "Copies that the cluster keeps of a block, this shard's included")
       ->check(CLI::Range(uint32_t{1}, limits::kReplicationMax))
@@ -221,6 +232,11 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   REPRISE_RETURN_IF_ERROR(telemetry::CheckStatusPort(flags.status));
   REPRISE_RETURN_IF_ERROR(CheckTier("--dram", flags.dram_bytes));
   REPRISE_RETURN_IF_ERROR(CheckTier("--hbm", flags.hbm_bytes));
+  REPRISE_RETURN_IF_ERROR(CheckTier("--nvme", flags.nvme_bytes));
+  if (flags.nvme_bytes > 0 && flags.nvme_folder.empty()) {
+    return Refusal(absl::StatusCode::kInvalidArgument, "NVME_FOLDER",
+                   "--nvme needs --nvme-dir: name a folder on the disk that it is to use");
+  }
   REPRISE_ASSIGN_OR_RETURN(TenantQuotas quotas,
                            ParseTenantQuotas(flags.tenant_quotas, flags.tenant_quota_default));
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<HbmDevice> gpu, OpenGpu(flags));
@@ -231,6 +247,8 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
            .dram_bytes = flags.dram_bytes,
            .hbm_bytes = flags.hbm_bytes,
            .hbm_device = std::move(gpu),
+           .nvme_bytes = flags.nvme_bytes,
+           .nvme_folder = flags.nvme_folder,
            .replication = flags.replication,
            .quotas = std::move(quotas),
            .eviction = flags.eviction == "lru" ? Eviction::kLru : Eviction::kLearned,

@@ -9,6 +9,7 @@
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 #include "service/pool/dram_pool.h"
+#include "service/pool/file_pool.h"
 #include "service/pool/hbm_pool.h"
 #include "service/shard/shard_engine_impl.h"
 
@@ -29,6 +30,10 @@ absl::StatusOr<std::unique_ptr<ShardEngine>> ShardEngine::Create(ShardEngineOpti
   if (options.dram_bytes > 0 || fastest_first.empty()) {
     REPRISE_ASSIGN_OR_RETURN(fastest_first.emplace_back(),
                              DramPool::Create(options.dram_bytes, std::move(pin)));
+  }
+  if (options.nvme_bytes > 0) {
+    REPRISE_ASSIGN_OR_RETURN(fastest_first.emplace_back(),
+                             FilePool::Create(options.nvme_folder, options.nvme_bytes));
   }
   return std::make_unique<ShardEngineImpl>(std::move(options),
                                            std::make_shared<TieredPool>(std::move(fastest_first)));

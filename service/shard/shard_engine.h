@@ -15,7 +15,7 @@
 //   - a slot belongs to exactly one of: free, one reservation, one committed block, quarantine;
 //   - used bytes are the sum over slots that are not free;
 //   - a key is written once: the first committed bytes stay;
-//   - no block is stored on a tier whose device is lost.
+//   - no block is stored on a tier whose device or disk is lost.
 //
 // Thread safety: all methods may be called from any thread. Payload copies and checksums run
 // outside the lock.
@@ -54,6 +54,8 @@ struct ShardEngineOptions {
   uint64_t dram_bytes = 0;  // capacity of the dram pool; faulted in by Create; 0: none
   uint64_t hbm_bytes = 0;   // capacity of the hbm pool, taken by Create; 0: none
   std::unique_ptr<HbmDevice> hbm_device;  // REQUIRES: there is one when hbm_bytes > 0
+  uint64_t nvme_bytes = 0;                // capacity of the file pool, beside another one; 0: none
+  std::string nvme_folder;                // where its file is
   uint32_t replication = 1;               // told to clients by OpenSpec
   TenantQuotas quotas;
   Eviction eviction = Eviction::kLearned;
@@ -218,7 +220,8 @@ struct OpenSpecResult {
 
 class ShardEngine : public lanes::LaneHost {
  public:
-  // RESOURCE_EXHAUSTED when the memory cannot be had, INVALID_ARGUMENT when no tier has any.
+  // RESOURCE_EXHAUSTED when the memory or the room on disk cannot be had, INVALID_ARGUMENT when
+  // neither hbm nor dram has any, or nvme_folder takes no file.
   static absl::StatusOr<std::unique_ptr<ShardEngine>> Create(ShardEngineOptions options);
 
   // ---- Presence. Every other verb refuses an unknown attachment with NOT_FOUND (reason

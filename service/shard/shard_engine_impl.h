@@ -228,13 +228,6 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   ClaimsUse DescribeClaims() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<ChainClaim> ClaimsOn(BlockId leaf) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  // ---- shard_engine_let_go.cc
-  HintResult EvictRun(KeySpace& space, const HintArgs& args, absl::string_view by)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  const char* WhyItStays(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::StatusOr<HintResult> DemoteRun(AttachmentId attachment, KeySpaceId space_id,
-                                       const HintArgs& args) ABSL_LOCKS_EXCLUDED(mu_);
-
   // ---- shard_engine_evict.cc
   bool Evictable(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool EvictOne(KeySpace& space, Level level, DropCause cause, KeySpaceId for_space)
@@ -326,6 +319,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
     MoveOutcome outcome = MoveOutcome::kRefused;
   };
   size_t Demote(const DemotionOrder& order) ABSL_LOCKS_EXCLUDED(mu_);
+  void MakeRoomBelow(const DemotionOrder& order) ABSL_LOCKS_EXCLUDED(mu_);
   size_t BeginDemotions(const DemotionOrder& order, std::vector<Demotion>& begun)
       ABSL_LOCKS_EXCLUDED(mu_);
   bool BeginDemotion(const Group& group, BlockId id, std::vector<Demotion>& begun)
@@ -334,6 +328,23 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   bool FinishDemotion(const Demotion& demotion) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PublishMoves(std::span<const BlockId> coldest_first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MakeRoomOnTop(KeySpaceId space, std::span<const BlockKey> keys) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // ---- shard_engine_let_go.cc
+  HintResult EvictRun(KeySpace& space, const HintArgs& args, absl::string_view by)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  const char* WhyItStays(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Blocks [first, end) of a run.
+  struct RunPart {
+    size_t first = 0;
+    size_t end = 0;
+  };
+  absl::StatusOr<HintResult> DemoteRun(AttachmentId attachment, KeySpaceId space_id,
+                                       const HintArgs& args) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status MakeRoomForRun(AttachmentId attachment, KeySpaceId space_id,
+                              std::span<const BlockKey> keys, const RunPart& part)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  std::string BeginRunDemotions(const std::vector<BlockId>& run, RunPart& part,
+                                std::vector<Demotion>& begun) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // ---- shard_engine_remove.cc
   void Drop(KeySpace& space, BlockId id, Tombstone tombstone, BlockState next)

@@ -159,10 +159,11 @@ absl::StatusOr<std::vector<lanes::PinnedBytes>> ShardEngineImpl::OpenRead(Attach
                            it->second.blocks.begin() + (stop - begin));
   for (BlockId id : ids) {
     if (pool_->lost(pool_->LevelOf(blocks_[id].slot))) {
-      return Refusal(absl::StatusCode::kInternal, "SHARD_GPU_LOST",
-                     absl::StrCat("block ", ToHex(blocks_[id].key),
-                                  " lay on a GPU of the shard that was lost since it was leased: "
-                                  "compute it"));
+      const bool disk = pool_->TierOf(blocks_[id].slot) == Tier::kNvme;
+      return Refusal(
+          absl::StatusCode::kInternal, disk ? "SHARD_DISK_LOST" : "SHARD_GPU_LOST",
+          absl::StrCat("block ", ToHex(blocks_[id].key), " lay on a ", disk ? "disk" : "GPU",
+                       " of the shard that was lost since it was leased: compute it"));
     }
     if (blocks_[id].state != BlockState::kQuarantined) continue;
     return Refusal(absl::StatusCode::kNotFound, "BLOCK_QUARANTINED",

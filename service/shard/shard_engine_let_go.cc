@@ -54,44 +54,29 @@ HintResult ShardEngineImpl::EvictRun(KeySpace& space, const HintArgs& args, absl
 }
 
 // Batch by batch, as other blocks move: those that are not on the last tier, each when nothing on
-// its own tier hangs from it any more.
+// its own tier hangs from it any more, and each by one tier.
 absl::StatusOr<HintResult> ShardEngineImpl::DemoteRun(AttachmentId attachment, KeySpaceId space_id,
                                                       const HintArgs& args) {
   HintResult result{.outcome = HintOutcome::kApplied};
-  std::vector<Demotion> begun;
-  size_t freed = 0;
-  do {
-    begun.clear();
-    result.why.clear();
+  RunPart part{.first = args.hint.first_block, .end = args.keys.size()};
+  while (part.end > part.first && result.why.empty()) {
+    REPRISE_RETURN_IF_ERROR(MakeRoomForRun(attachment, space_id, args.keys, part));
+    std::vector<Demotion> begun;
     {
       Locked lock(this);
       Settle(clock_.Now());
       REPRISE_RETURN_IF_ERROR(HoldingsOf(attachment).status());
-      KeySpace& space = SpaceOf(space_id);
-      const std::vector<BlockId> run = StoredRun(space, args.keys);
-      if (run.size() <= args.hint.first_block) return NothingStored(args.hint.first_block);
-      for (size_t at = run.size(); at > args.hint.first_block; --at) {
-        if (begun.size() == limits::kDemoteBatchBlocks) break;
-        const BlockRecord& block = blocks_[run[at - 1]];
-        const Level level = pool_->LevelOf(block.slot);
-        if (level == pool_->last()) continue;
-        const char* const why = !Movable(run[at - 1])     ? "it is in use"
-                                : block.near_children > 0 ? "others that hang from it are there"
-                                                          : nullptr;
-        if (why == nullptr && BeginDemotion({.space = &space, .level = level}, run[at - 1], begun))
-          continue;
-        result.why =
-            absl::StrCat("block ", at - 1,
-                         " stays on its tier: ", why == nullptr ? "there is no room below" : why);
-        break;
-      }
+      const std::vector<BlockId> run = StoredRun(SpaceOf(space_id), args.keys);
+      if (run.size() <= part.first && result.blocks == 0) return NothingStored(part.first);
+      part.end = std::min(part.end, run.size());
+      result.why = BeginRunDemotions(run, part, begun);
     }
     for (Demotion& demotion : begun) demotion.outcome = Move(*pool_, demotion.move);
-    freed = FinishDemotions(begun);
-    result.blocks += static_cast<uint32_t>(freed);
-  } while (freed > 0);
+    const size_t moved = FinishDemotions(begun);
+    result.blocks += static_cast<uint32_t>(moved);
+    if (moved < begun.size()) result.why = "blocks were taken into use while they moved";
+  }
   counters_.Add(Counter::kHintedDemoteBlocks, result.blocks);
-  if (!begun.empty()) result.why = "blocks were taken into use while they moved";
   if (!result.why.empty()) {
     result.outcome = HintOutcome::kClipped;
   } else if (result.blocks == 0) {
@@ -99,6 +84,45 @@ absl::StatusOr<HintResult> ShardEngineImpl::DemoteRun(AttachmentId attachment, K
               .why = "none of these blocks lies on a tier that has a slower one below it"};
   }
   return result;
+}
+
+// On the tiers below those that the next batch lies on.
+absl::Status ShardEngineImpl::MakeRoomForRun(AttachmentId attachment, KeySpaceId space_id,
+                                             std::span<const BlockKey> keys, const RunPart& part) {
+  std::vector<size_t> wanted(pool_->levels());
+  {
+    Locked lock(this);
+    REPRISE_RETURN_IF_ERROR(HoldingsOf(attachment).status());
+    const std::vector<BlockId> run = StoredRun(SpaceOf(space_id), keys);
+    const size_t end = std::min(part.end, run.size());
+    for (size_t at = end; at > part.first && end - at < limits::kDemoteBatchBlocks; --at) {
+      ++wanted[pool_->LevelOf(blocks_[run[at - 1]].slot)];
+    }
+  }
+  for (Level level = 0; level < pool_->last(); ++level) {
+    if (wanted[level] > 0)
+      MakeRoomBelow({.level = level, .only = space_id, .blocks_max = wanted[level]});
+  }
+  return absl::OkStatus();
+}
+
+// Of part.end back to part.first, which it moves along; a batch at most. Why it stopped before that;
+// empty: it did not.
+std::string ShardEngineImpl::BeginRunDemotions(const std::vector<BlockId>& run, RunPart& part,
+                                               std::vector<Demotion>& begun) {
+  for (; part.end > part.first && begun.size() < limits::kDemoteBatchBlocks; --part.end) {
+    const BlockId id = run[part.end - 1];
+    const Level level = pool_->LevelOf(blocks_[id].slot);
+    if (level == pool_->last()) continue;
+    const char* const why = !Movable(id)                    ? "it is in use"
+                            : blocks_[id].near_children > 0 ? "others that hang from it are there"
+                                                            : nullptr;
+    const Group group{.space = &SpaceOf(blocks_[id].space), .level = level};
+    if (why == nullptr && BeginDemotion(group, id, begun)) continue;
+    return absl::StrCat("block ", part.end - 1,
+                        " stays on its tier: ", why == nullptr ? "there is no room below" : why);
+  }
+  return "";
 }
 
 }  // namespace reprise::shard

@@ -23,7 +23,15 @@ std::vector<TierRun> ShardEngineImpl::TiersOf(std::span<const BlockId> run) cons
 }
 
 lanes::MemoryKind ShardEngineImpl::MemoryOf(SlotRef slot) const {
-  return pool_->on_device(slot) ? lanes::MemoryKind::kDevice : lanes::MemoryKind::kHost;
+  switch (pool_->TierOf(slot)) {
+    case Tier::kHbm:
+      return lanes::MemoryKind::kDevice;
+    case Tier::kNvme:
+      return lanes::MemoryKind::kFile;
+    case Tier::kDram:
+      break;
+  }
+  return lanes::MemoryKind::kHost;
 }
 
 bool ShardEngineImpl::UnderPressure() const {
@@ -55,10 +63,28 @@ std::optional<ShardEngineImpl::Group> ShardEngineImpl::ColdestGroup(
 
 // Returns how many slots of the level it freed.
 size_t ShardEngineImpl::Demote(const DemotionOrder& order) {
+  MakeRoomBelow(order);
   std::vector<Demotion> begun;
   const size_t dropped = BeginDemotions(order, begun);
   for (Demotion& demotion : begun) demotion.outcome = Move(*pool_, demotion.move);
   return dropped + FinishDemotions(begun);
+}
+
+// Where the next tier is not the last one, what is coldest there moves on rather than being dropped
+// for what comes.
+void ShardEngineImpl::MakeRoomBelow(const DemotionOrder& order) {
+  const Level below = order.level + 1;
+  if (below >= pool_->last()) return;
+  DemotionOrder next{.level = below, .only = order.only, .blocks_max = order.blocks_max};
+  if (order.only.has_value()) {
+    Locked lock(this);
+    if (!spaces_.contains(*order.only)) return;
+    const uint64_t room = pool_->Room(below, *order.only, SpaceOf(*order.only).shape.block_bytes);
+    next.blocks_max -= std::min<uint64_t>(room, next.blocks_max);
+  } else {
+    next.to_watermark = true;
+  }
+  if (next.blocks_max > 0) Demote(next);
 }
 
 // Returns how many blocks of the level it dropped for want of room below.

@@ -127,7 +127,7 @@ void AddTiers(std::vector<Family>& families, const ShardSnapshot& shard) {
                                  "Memory in use: stored, being written or held back.");
   Family blocks = telemetry::Gauge("reprise_tier_blocks", "Blocks stored there.");
   Family lost = telemetry::Gauge("reprise_tier_lost", "1: the tier's device is lost.");
-  for (const Tier tier : {Tier::kHbm, Tier::kDram}) {
+  for (const Tier tier : {Tier::kHbm, Tier::kDram, Tier::kNvme}) {
     TierUse use;
     for (const TierUse& have : shard.engine.tiers) {
       if (have.tier == tier) use = have;

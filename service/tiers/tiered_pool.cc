@@ -114,29 +114,32 @@ absl::Status TieredPool::Copy(SlotRef from, SlotRef to, uint64_t bytes) {
   if (source == target) return source->Copy(source_slot, target_slot, bytes);
   uint8_t* const source_bytes = source->Address(source_slot);
   uint8_t* const target_bytes = target->Address(target_slot);
-  // Whoever is on a device knows how to reach both.
-  return source->on_device() ? source->CopyToHost(source_bytes, {target_bytes, bytes})
-                             : target->CopyFromHost({source_bytes, bytes}, target_bytes);
+  // Whoever is not in host memory knows how to reach both; two of them meet there.
+  if (source->cpu_reaches()) return target->CopyFromHost({source_bytes, bytes}, target_bytes);
+  if (target->cpu_reaches()) return source->CopyToHost(source_bytes, {target_bytes, bytes});
+  std::vector<uint8_t> staged(bytes);
+  REPRISE_RETURN_IF_ERROR(source->CopyToHost(source_bytes, staged));
+  return target->CopyFromHost(staged, target_bytes);
 }
 
-Pool* TieredPool::DevicePoolOf(const uint8_t* address) const {
+Pool* TieredPool::PoolBeyondCpu(const uint8_t* address) const {
   for (const Part& part : pools_) {
-    if (part.pool->on_device() && part.pool->Holds(address)) return part.pool.get();
+    if (!part.pool->cpu_reaches() && part.pool->Holds(address)) return part.pool.get();
   }
   return nullptr;
 }
 
 absl::Status TieredPool::CopyToHost(std::span<const uint8_t> from, std::span<uint8_t> to) {
   REPRISE_CHECK(from.size() == to.size());
-  Pool* const pool = DevicePoolOf(from.data());
-  if (pool == nullptr) return absl::InternalError("no pool on a device has that address");
+  Pool* const pool = PoolBeyondCpu(from.data());
+  if (pool == nullptr) return absl::InternalError("no pool beyond host memory has that address");
   return pool->CopyToHost(from.data(), to);
 }
 
 absl::Status TieredPool::CopyFromHost(std::span<const uint8_t> from, std::span<uint8_t> to) {
   REPRISE_CHECK(from.size() == to.size());
-  Pool* const pool = DevicePoolOf(to.data());
-  if (pool == nullptr) return absl::InternalError("no pool on a device has that address");
+  Pool* const pool = PoolBeyondCpu(to.data());
+  if (pool == nullptr) return absl::InternalError("no pool beyond host memory has that address");
   return pool->CopyFromHost(from, to.data());
 }
 

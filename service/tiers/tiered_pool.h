@@ -72,14 +72,13 @@ class TieredPool {
   bool Transferable(uint32_t extent) const;
   uint32_t used_slots(uint32_t extent) const;
   uint8_t* Address(SlotRef slot) const;
-  bool on_device(SlotRef slot) const { return at(LevelOf(slot)).on_device(); }
   // Of slots on any levels, one checksum each.
   absl::StatusOr<std::vector<Checksum128>> Checksums(std::span<const SlotRef> slots,
                                                      const BlockShape& shape) const;
   // Also from one level to another. INTERNAL when the device refuses.
   absl::Status Copy(SlotRef from, SlotRef to, uint64_t bytes);
 
-  // Between device memory of slots in use and host memory. INTERNAL when the device refuses or has
+  // Between slots in use that the CPU does not reach and host memory. INTERNAL when the device or disk refuses or has
   // no such memory.
   absl::Status CopyToHost(std::span<const uint8_t> from, std::span<uint8_t> to);
   absl::Status CopyFromHost(std::span<const uint8_t> from, std::span<uint8_t> to);
@@ -98,7 +97,7 @@ class TieredPool {
   // The pool of an extent, and the extent's number there.
   std::pair<Pool*, uint32_t> Find(uint32_t extent) const;
   std::pair<Pool*, SlotRef> Find(SlotRef slot) const;
-  Pool* DevicePoolOf(const uint8_t* address) const;
+  Pool* PoolBeyondCpu(const uint8_t* address) const;
 
   std::vector<Part> pools_;
   uint32_t extents_ = 0;

@@ -16,14 +16,14 @@ absl::Status CheckDeadline(absl::Time deadline) {
 
 absl::Status Deliver(LaneHost& host, const PinnedBytes& block, uint32_t i, BlockSink& sink) {
   if (block.memory == MemoryKind::kHost) return sink.Deliver(i, block.bytes);
-  if (sink.memory() == MemoryKind::kDevice) return sink.DeliverDevice(i, {&block.bytes, 1});
+  if (block.memory == sink.memory()) return sink.DeliverDevice(i, {&block.bytes, 1});
   REPRISE_RETURN_IF_ERROR(host.CopyToHost(block.bytes, sink.Buffer(i).first(block.bytes.size())));
   return sink.Complete(i);
 }
 
 absl::Status Fill(LaneHost& host, const PinnedSlot& slot, uint32_t i, BlockSource& source) {
   if (slot.memory == MemoryKind::kHost) return source.Fill(i, slot.bytes);
-  if (source.memory() == MemoryKind::kDevice) return source.FillDevice(i, {&slot.bytes, 1});
+  if (slot.memory == source.memory()) return source.FillDevice(i, {&slot.bytes, 1});
   REPRISE_ASSIGN_OR_RETURN(const std::span<const uint8_t> bytes, source.Bytes(i));
   REPRISE_RETURN_IF_ERROR(CheckBlockBytes(i, bytes.size(), slot.bytes.size()));
   return host.CopyToDevice(bytes, slot.bytes);

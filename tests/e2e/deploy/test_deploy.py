@@ -54,19 +54,18 @@ def manifests(overlay: Path | None = None) -> list[dict[str, Any]]:
     return found
 
 
-MTLS = DEPLOY / "kustomize/components/mtls"
-
-
-def with_mtls() -> list[dict[str, Any]]:
-    """The base with the component, as an overlay has it that names it."""
+def with_component(name: str) -> list[dict[str, Any]]:
+    """The base with a component, as an overlay has it that names it."""
     found = manifests()
-    component = yaml.safe_load((MTLS / "kustomization.yaml").read_text())
+    folder = DEPLOY / "kustomize/components" / name
+    component = yaml.safe_load((folder / "kustomization.yaml").read_text())
     for patch in component["patches"]:
         target = (patch["target"]["kind"], patch["target"]["name"])
         (document,) = [m for m in found if (m["kind"], m["metadata"]["name"]) == target]
-        for operation in yaml.safe_load((MTLS / patch["path"]).read_text()):
+        for operation in yaml.safe_load((folder / patch["path"]).read_text()):
             patched(document, operation)
-    return found + [d for name in component["resources"] for d in documents(MTLS / name)]
+    return found + [d for name in component.get("resources", [])
+                    for d in documents(folder / name)]
 
 
 OVERLAYS = sorted(p.parent for p in (DEPLOY / "kustomize/overlays").glob("*/kustomization.yaml"))
@@ -185,7 +184,7 @@ def test_a_shard_has_time_to_take_its_memory_before_it_is_judged() -> None:
 
 
 def test_with_mtls_no_server_speaks_plaintext_and_each_has_its_certificate() -> None:
-    found = with_mtls()
+    found = with_component("mtls")
     certificates = {m["spec"]["secretName"]: m["spec"] for m in found
                     if m["kind"] == "Certificate"}
     issuers = {m["metadata"]["name"] for m in found if m["kind"] == "Issuer"}
@@ -210,3 +209,21 @@ def test_with_mtls_no_server_speaks_plaintext_and_each_has_its_certificate() -> 
         certificate = certificates[secret]
         assert len([u for u in certificate["uris"] if u.startswith("spiffe://")]) == 1
         assert set(certificate["usages"]) == {"server auth", "client auth"}
+
+
+def test_with_a_local_disk_a_shard_has_a_folder_with_room_for_what_it_reserves() -> None:
+    (shard,) = [m for m in with_component("local-disk") if m["kind"] == "StatefulSet"]
+    kubernetes_validate.validate(shard, "1.31", strict=True)
+    pod = shard["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    flags = dict(a.split("=") for a in container["args"] if a.startswith("--nvme"))
+    assert set(flags) == {"--nvme", "--nvme-dir"}
+    help_text = subprocess.run(
+        [Path(os.environ["REPRISE_BIN"]) / container["command"][0], "--help"],
+        check=True, capture_output=True, text=True).stdout
+    assert all(flag in help_text for flag in flags)
+    (mount,) = [m for m in container["volumeMounts"] if m["mountPath"] == flags["--nvme-dir"]]
+    assert not mount.get("readOnly")
+    (volume,) = [v for v in pod["volumes"] if v["name"] == mount["name"]]
+    room = int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi"))
+    assert int(flags["--nvme"].removesuffix("GiB")) < room

@@ -102,7 +102,8 @@ def test_a_turn_claims_behind_the_turn_before_it():
     two = stage.request(4 * TOKENS, "r2", **ours(retain={"ttl_seconds": 60}))
     stage.ask(one)
     stage.ask(two)
-    assert len(stage.client.hints) == 1 and stage.side.busy, "it would be the last one there"
+    assert len(stage.client.hints) == 1, "it would be the last one there"
+    assert stage.side.busy, "nobody steps any more to place the second"
     stage.client.hints[0].answer("applied", 2, 60.0)
     stage.step()
     assert [blocks for _, blocks in sent(stage)] == [2, 4]
@@ -167,11 +168,11 @@ def test_a_demotion_waits_for_the_saves_of_its_request():
     saves += stage.step().saves
     assert len(saves) == 2
     for save in saves:
-        assert not stage.client.hints and stage.side.busy
+        assert not stage.client.hints and stage.side.hints.waiting
         stage.side.worker_reported(WorkerReport({save.save_id: SaveOutcome(1, True)}))
         stage.step()
     assert sent(stage) == [(Demote(0), 5)]
-    assert not stage.side.busy
+    assert not stage.side.hints.waiting
 
 
 def test_a_claim_is_ended_before_what_it_held_is_dropped():
@@ -180,11 +181,11 @@ def test_a_claim_is_ended_before_what_it_held_is_dropped():
     stage.ask(request)
     assert sent(stage) == [(Release(CLAIM), -1)]
     stage.side.finished(request, ([],))
-    assert len(stage.client.hints) == 1 and stage.side.busy
+    assert len(stage.client.hints) == 1 and stage.side.hints.waiting
     stage.client.hints[0].answer("applied", 4)
     stage.step()
     assert sent(stage)[1] == (Evict(0), 4)
-    assert not stage.side.busy, "nobody waits for the answer"
+    assert not stage.side.hints.waiting, "nobody waits for the answer"
 
 
 @pytest.mark.parametrize(
@@ -301,4 +302,4 @@ def test_the_end_of_the_engine_leaves_no_hint_under_way():
     stage.side.finished(request, ([],))
     stage.side.close()
     assert [hint.cancelled and hint.closed for hint in stage.client.hints] == [True]
-    assert not stage.side.busy
+    assert not stage.side.hints.waiting

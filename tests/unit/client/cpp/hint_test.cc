@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -252,6 +253,25 @@ TEST_F(HintTest, TheNextShardsStandInForOneThatIsDeadAndTheAnswerSaysSo) {
   EXPECT_THAT(Asked(), ElementsAre(0, 1, 1));
 }
 
+TEST_F(HintTest, ShardsInTroubleArePassedAsFarAsAStoreAndItsCopiesGoAndNoFurther) {
+  constexpr int kShards = 6;
+  constexpr uint32_t kCopies = 2;
+  FakeCluster cluster(kShards);
+  for (auto& shard : cluster.shards()) {
+    shard->trouble.replication = kCopies;
+    shard->trouble.hint = [](const auto&) { return absl::UnavailableError("connection reset"); };
+  }
+  auto client = cluster.MakeClient();
+  const HintAnswer answer = Ask(Retaining(), ChainNamed("chain", 4), {}, client.get());
+  EXPECT_EQ(answer.shards, 0u);
+  EXPECT_TRUE(absl::IsUnavailable(answer.status)) << answer.status;
+  for (size_t rank = 0; rank < kShards; ++rank) {
+    EXPECT_EQ(cluster.Placed(kSession, rank).trouble.hints,
+              rank < limits::kStoreTargetsMax + kCopies - 1 ? 1 : 0)
+        << rank;
+  }
+}
+
 TEST_F(HintTest, AShardThatTheRouterKnowsIsDeadIsNotMissed) {
   const auto keys = ChainNamed("chain", 4);
   cluster_.Home(kSession).trouble.down = true;
@@ -314,6 +334,19 @@ TEST_F(HintTest, AShardThatRestartedIsAttachedToAgainAtOnce) {
   EXPECT_EQ(answer.shards, 1u);
 }
 
+TEST_F(HintTest, AShardThatForgotTheClientIsAttachedToAgainAtOnce) {
+  FakeShard& home = cluster_.Home(kSession);
+  bool forgot = false;
+  home.trouble.hint = [&](const auto&) -> absl::StatusOr<HintResult> {
+    if (std::exchange(forgot, true)) return HintResult{.outcome = HintOutcome::kApplied};
+    return Refusal(absl::StatusCode::kNotFound, "ATTACHMENT_UNKNOWN", "attach anew");
+  };
+  const HintAnswer answer = Ask(Retaining(), ChainNamed("chain", 4));
+  EXPECT_TRUE(answer.status.ok()) << answer.status;
+  EXPECT_EQ(answer.result.outcome, HintOutcome::kApplied);
+  EXPECT_THAT(Asked(), ElementsAre(2, 0, 0));
+}
+
 // ---- Forms, misuse, counters
 
 TEST_F(HintTest, TheNonBlockingFormGivesTheSameAnswerAndCanBeCancelled) {
@@ -336,6 +369,25 @@ TEST_F(HintTest, TheNonBlockingFormGivesTheSameAnswerAndCanBeCancelled) {
   EXPECT_TRUE(absl::IsCancelled(operations.back().Take().status));
   cluster_.Home(kSession).trouble.hung = false;
   for (auto& one : operations) EXPECT_TRUE(one.Wait(absl::Seconds(30)));
+}
+
+TEST_F(HintTest, ACancelledHintAsksNoFurtherShard) {
+  SetReplication(3);
+  absl::Notification started;
+  Operation<HintAnswer> operation;
+  cluster_.Home(kSession).trouble.hint = [&](const auto&) {
+    started.WaitForNotification();
+    operation.Cancel();
+    return HintResult{.outcome = HintOutcome::kApplied};
+  };
+  operation = *client_->StartHint(
+      {.spec = spec_, .keys = ChainNamed("chain", 4), .session = kSession, .hint = Retaining()});
+  started.Notify();
+  ASSERT_TRUE(operation.Wait(absl::Seconds(30)));
+  const HintAnswer answer = operation.Take();
+  EXPECT_EQ(answer.shards, 1u);
+  EXPECT_TRUE(absl::IsCancelled(answer.status)) << answer.status;
+  EXPECT_THAT(Asked(), ElementsAre(1, 0, 0));
 }
 
 TEST_F(HintTest, MisuseIsNamedAndNobodyIsAsked) {

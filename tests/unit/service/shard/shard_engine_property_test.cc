@@ -5,6 +5,7 @@
 #include <rapidcheck.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <set>
 
@@ -70,14 +71,19 @@ using Path = std::string;
 // The engine beside a model of what it must and must not hold.
 class Pair {
  public:
-  explicit Pair(bool tiered, uint64_t quota_bytes = TenantQuotas::kNone)
-      : tiered_(tiered), quota_bytes_(quota_bytes) {
+  struct Memory {
+    uint64_t hbm_bytes = 0, dram_bytes = 4 * kMiB, nvme_bytes = 0;
+  };
+  explicit Pair(Memory memory, uint64_t quota_bytes = TenantQuotas::kNone)
+      : tiered_(memory.hbm_bytes + memory.nvme_bytes > 0), quota_bytes_(quota_bytes) {
     control_->guarded = true;
     engine_ = *ShardEngine::Create(
         {.id = {"shard-0"},
-         .dram_bytes = 4 * kMiB,
-         .hbm_bytes = tiered ? 4 * kMiB : 0,
+         .dram_bytes = memory.dram_bytes,
+         .hbm_bytes = memory.hbm_bytes,
          .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>(control_),
+         .nvme_bytes = memory.nvme_bytes,
+         .nvme_folder = std::filesystem::temp_directory_path().string(),
          .quotas = {.default_bytes = quota_bytes, .named = {}},
          .clock = &clock_,
          .background_eviction = false});
@@ -436,7 +442,7 @@ class Pair {
         std::erase_if(lease.blocks, [&](const Path& path) { return !stored_.contains(path); });
       }
     }
-    for (const auto& [block, tier] : watched_) RC_ASSERT(tier == Tier::kDram);
+    for (const auto& [block, tier] : watched_) RC_ASSERT(tier != Tier::kHbm);
   }
 
   void Advance(absl::Duration by) {
@@ -547,11 +553,14 @@ class Pair {
 };
 
 constexpr const char* kCases = reprise::testing::kSanitized ? "max_success=60" : "max_success=250";
+// Those on a disk take their time.
+constexpr const char* kDiskCases =
+    reprise::testing::kSanitized ? "max_success=20" : "max_success=80";
 
 TEST(EngineProperty, RandomVerbsKeepTheForestTheLeasesAndTheAccounting) {
   ::setenv("RC_PARAMS", kCases, /*overwrite=*/0);
   EXPECT_TRUE(rc::check("engine against model", [](const std::vector<Step>& steps) {
-    Pair pair(/*tiered=*/false);
+    Pair pair({});
     for (const Step& step : steps) pair.Take(step);
   }));
 }
@@ -559,15 +568,24 @@ TEST(EngineProperty, RandomVerbsKeepTheForestTheLeasesAndTheAccounting) {
 TEST(EngineProperty, SoTheyDoWithBlocksOnTheirWayBetweenTwoTiers) {
   ::setenv("RC_PARAMS", kCases, /*overwrite=*/0);
   EXPECT_TRUE(rc::check("engine with two tiers against model", [](const std::vector<Step>& steps) {
-    Pair pair(/*tiered=*/true);
+    Pair pair({.hbm_bytes = 4 * kMiB});
     for (const Step& step : steps) pair.Take(step);
   }));
+}
+
+TEST(EngineProperty, SoTheyDoWithATierOnADiskBelowTheOthers) {
+  ::setenv("RC_PARAMS", kDiskCases, /*overwrite=*/0);
+  EXPECT_TRUE(
+      rc::check("engine with three tiers against model", [](const std::vector<Step>& steps) {
+        Pair pair({.hbm_bytes = 4 * kMiB, .dram_bytes = 2 * kMiB, .nvme_bytes = 4 * kMiB});
+        for (const Step& step : steps) pair.Take(step);
+      }));
 }
 
 TEST(EngineProperty, SoTheyDoUnderAQuotaWhichIsNeverExceeded) {
   ::setenv("RC_PARAMS", kCases, /*overwrite=*/0);
   EXPECT_TRUE(rc::check("engine with a quota against model", [](const std::vector<Step>& steps) {
-    Pair pair(/*tiered=*/true, /*quota_bytes=*/3 * kMiB);
+    Pair pair({.hbm_bytes = 4 * kMiB}, /*quota_bytes=*/3 * kMiB);
     for (const Step& step : steps) pair.Take(step);
   }));
 }

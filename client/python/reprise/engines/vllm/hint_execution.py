@@ -111,20 +111,19 @@ class Order:
     def may_begin(self) -> bool:
         return not self.saves and all(order.over for order in self.after)
 
-    def hint(self) -> Hint:
-        wish = self.wish
+    def hint(self, block_tokens: int) -> Hint:
+        """The wish as the client takes it, for a part with blocks of so many tokens."""
+        wish, unit = self.wish, self.chain.unit
         if wish.verb == "retain":
             return Retain(wish.claim_id, wish.ttl, wish.priority)
         if wish.verb == "pin":
             return Pin(wish.claim_id, wish.ttl)
-        return Release(wish.claim_id)
-
-    def hint_from(self, block_tokens: int) -> Hint:
-        """The same for blocks of so many tokens."""
-        if self.wish.verb not in ("evict", "demote"):
-            return self.hint()
-        first = -(-self.wish.first_token // self.chain.unit) * self.chain.unit // block_tokens
-        return Evict(first) if self.wish.verb == "evict" else Demote(first)
+        if wish.verb == "release":
+            return Release(wish.claim_id)
+        # The block that holds the first token may hold some before it, which stay.
+        first_token = -(-wish.first_token // unit) * unit
+        verb = Evict if wish.verb == "evict" else Demote
+        return verb(first_token // block_tokens)
 
     def merged(self, answers: list[Any]) -> Outcome:
         """What all parts said, as one: a prefix counts only where every part has it."""
@@ -227,7 +226,7 @@ class HintExecution:
                     self._client.hint_async(
                         target.spec,
                         None if order.wish.verb == "release" else target.keys,
-                        order.hint_from(target.block_tokens),
+                        order.hint(target.block_tokens),
                         session=order.chain.session,
                         timeout=self._timeout_s,
                     )

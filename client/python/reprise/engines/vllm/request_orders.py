@@ -19,6 +19,7 @@ from .hints import Asked
 ChainOf = Callable[[int], Chain]
 
 UNANSWERED = "the store has not answered yet"
+COUNTED = ("applied", "deferred", "clipped", "missing")  # the store's own: it has told the blocks
 
 logger = logging.getLogger("vllm.reprise")
 
@@ -52,7 +53,7 @@ class Progress:
             return dataclasses.replace(
                 first,
                 outcome=worst((first.outcome, "deferred")),
-                reason=f"so far the prompt's blocks; for the answer's {UNANSWERED}",
+                reason=f"of the prompt; the claim was placed again with the answer: {UNANSWERED}",
             )
         return Outcome("accepted", reason=f"{UNANSWERED}; before: {first.reason}")
 
@@ -150,7 +151,9 @@ def _told(asked: Asked, progresses: list[Progress]) -> dict[str, Any]:
     claims = [progress.wish.claim_id for progress in progresses if progress.wish.claim_id]
     if claims:
         answer["claims"] = claims
-    answer["blocks"] = max(one.blocks for one in known)
+    counted = [one.blocks for one in known if one.outcome in COUNTED]
+    if counted:
+        answer["blocks"] = max(counted)
     times = [one.ttl for one in known if one.ttl > 0]
     if times:
         answer["ttl_seconds"] = min(times)
