@@ -53,7 +53,7 @@ namespace reprise::abi {
 template <size_t kBytes>
 void CopyText(absl::string_view text, char (&to)[kBytes]) {
   const size_t bytes = std::min(text.size(), kBytes - 1);
-  std::memcpy(to, text.data(), bytes);
+  if (bytes > 0) std::memcpy(to, text.data(), bytes);  // no text has no address
   to[bytes] = '\0';
 }
 

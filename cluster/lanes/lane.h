@@ -76,7 +76,7 @@ class LaneHost {
   virtual absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
                                uint64_t bytes) = 0;
 
-  // Between an open slot in device memory or in a file and host memory, into a slot in device memory
+  // Between host memory and an open slot in device memory or in a file, into one in device memory
   // also from other memory of its device; both spans have one size. INTERNAL when the device
   // refuses, and from a host that has no such memory.
   virtual absl::Status CopyToHost(std::span<const uint8_t> device, std::span<uint8_t> host);

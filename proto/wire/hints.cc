@@ -16,8 +16,11 @@ absl::Duration TtlOf(uint64_t ttl_ms) {
   return absl::Milliseconds(std::min(ttl_ms, most));
 }
 
+// Rounded up, so that a short time is not none.
 uint64_t MillisecondsOf(absl::Duration ttl) {
-  return static_cast<uint64_t>(absl::ToInt64Milliseconds(std::max(ttl, absl::ZeroDuration())));
+  const absl::Duration whole =
+      absl::Ceil(std::max(ttl, absl::ZeroDuration()), absl::Milliseconds(1));
+  return static_cast<uint64_t>(absl::ToInt64Milliseconds(whole));
 }
 
 }  // namespace

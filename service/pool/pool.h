@@ -1,6 +1,6 @@
 // The pool contract: a tier's memory as slots. The accounting is here, once; what kind of memory it
-// is (host, device, a file) is the implementation's, behind the protected functions. Every implementation
-// passes tests/conformance/pool/pool_conformance.h.
+// is (host, device, file) is the implementation's, behind the protected functions. Every
+// implementation passes tests/conformance/pool/pool_conformance.h.
 //
 // Invariants:
 //   - an extent holds blocks of one key space at a time, and its bytes are wiped before another one
@@ -81,8 +81,8 @@ class Pool {
                                                      const BlockShape& shape) const;
 
   // Where `address` lies, and from now on its extent counts as exported to its owner; nullopt when
-  // it is not in a slot's extent of this pool, or the pool is not shareable. REQUIRES: the slot at `address` stays in use while
-  // the answer is used.
+  // it is not in a slot's extent of this pool, or the pool is not shareable. REQUIRES: the slot at
+  // `address` stays in use while the answer is used.
   std::optional<ExtentPlace> Export(const uint8_t* address);
 
   // What a process on this machine needs to map an extent in device memory, which `attachment` then

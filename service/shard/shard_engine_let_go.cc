@@ -106,7 +106,7 @@ absl::Status ShardEngineImpl::MakeRoomForRun(AttachmentId attachment, KeySpaceId
   return absl::OkStatus();
 }
 
-// Of part.end back to part.first, which it moves along; a batch at most. Why it stopped before that;
+// From part.end, which it moves along, back to part.first; a batch at most. Why it stopped before;
 // empty: it did not.
 std::string ShardEngineImpl::BeginRunDemotions(const std::vector<BlockId>& run, RunPart& part,
                                                std::vector<Demotion>& begun) {

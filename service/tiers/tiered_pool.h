@@ -78,8 +78,8 @@ class TieredPool {
   // Also from one level to another. INTERNAL when the device refuses.
   absl::Status Copy(SlotRef from, SlotRef to, uint64_t bytes);
 
-  // Between slots in use that the CPU does not reach and host memory. INTERNAL when the device or disk refuses or has
-  // no such memory.
+  // Between host memory and slots in use that the CPU does not reach. INTERNAL when the device or
+  // disk refuses, or nothing here has that address.
   absl::Status CopyToHost(std::span<const uint8_t> from, std::span<uint8_t> to);
   absl::Status CopyFromHost(std::span<const uint8_t> from, std::span<uint8_t> to);
 

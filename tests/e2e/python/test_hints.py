@@ -176,3 +176,22 @@ def test_nobody_there_is_told_by_the_exit_code(binaries: Path, spec: reprise.Cac
          "--router", "127.0.0.1:9", "--timeout", "1"],
         capture_output=True, text=True)
     assert answer.returncode == UNREACHABLE and answer.stderr and not answer.stdout
+
+
+@pytest.mark.parametrize("claimed", [True, False], ids=["retained", "left to its turn"])
+def test_a_conversation_that_waits_outlives_a_crowd_when_it_is_retained(
+    own_cluster: Callable[..., Cluster], spec: reprise.CacheSpec, prompt: Prompt, claimed: bool
+) -> None:
+    cluster = own_cluster(shards=1, replication=1, dram="8MiB")
+    room = 8 * 2**20 // spec.stored_bytes
+    waits = reprise.block_keys(prompt(room // 8 * spec.block_tokens), spec.block_tokens)
+    with reprise.Client(router=cluster.router) as client:
+        assert client.store(spec, waits, random_blocks(spec, len(waits))).stored == len(waits)
+        if claimed:
+            kept = client.hint(spec, waits, reprise.Retain("tool call", ttl=600))
+            assert (kept.outcome, kept.blocks) == ("applied", len(waits)), kept
+        for _ in range(12):  # three times the memory
+            crowd = reprise.block_keys(prompt(room // 4 * spec.block_tokens), spec.block_tokens)
+            assert client.store(spec, crowd, random_blocks(spec, len(crowd))).error is None
+        with client.acquire(spec, waits) as run:
+            assert run.blocks == (len(waits) if claimed else 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import reprise
+from demo.cluster import Cluster
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -195,6 +196,29 @@ def test_generate_restores_before_and_saves_after(client: reprise.Client, ids: A
     # The next turn finds the answer, too.
     turn = torch.cat([first.sequences, ids[:, :20]], dim=1)
     assert prefixes.restore(turn).cached_tokens == 160
+
+
+def test_a_prompt_that_is_kept_cannot_be_forgotten_until_its_claim_ends(
+    own_cluster: Callable[..., Cluster], ids: Any
+) -> None:
+    cluster = own_cluster(shards=1, replication=1)  # a copy on its way would keep blocks too
+    with reprise.Client(router=cluster.router) as client:
+        model = llama()
+        prefixes = prefixes_of(client, model)
+        _, cache = prefill(model, ids)
+        assert prefixes.save(ids, cache).stored == 8
+        kept = prefixes.keep(ids, ttl=60, claim_id="tool call", priority=90)
+        assert (kept.outcome, kept.blocks, kept.ttl) == ("applied", 8, 60)
+        stays = prefixes.forget(ids)
+        assert (stays.outcome, stays.blocks) == ("clipped", 0) and "claim" in stays.why
+        assert prefixes.restore(ids).cached_tokens == 128
+        pinned = prefixes.keep(ids[:, :32], ttl=60, claim_id="tool call", pin=True)
+        assert (pinned.outcome, pinned.blocks) == ("applied", 2), "in place of the former one"
+        assert prefixes.forget(ids).blocks == 6
+        client.hint(prefixes.spec, None, reprise.Release("tool call"))
+        assert (prefixes.forget(ids).outcome, prefixes.forget(ids).outcome) == (
+            "applied", "missing")
+        assert prefixes.keep(ids[:, :5], ttl=60).outcome == "missing", "less than one block"
 
 
 def test_weights_that_differ_in_one_bit_share_nothing(client: reprise.Client, ids: Any) -> None:

@@ -46,6 +46,11 @@ TEST(HintsWireTest, ARetainWithoutAPriorityHasTheDefaultOne) {
   EXPECT_EQ(FromMessage(request)->priority, limits::kClaimPriority);
 }
 
+TEST(HintsWireTest, AShortTimeIsNotNone) {
+  EXPECT_EQ(Sent({.verb = HintVerb::kPin, .claim_id = "b", .ttl = absl::Microseconds(1)}).ttl,
+            absl::Milliseconds(1));
+}
+
 TEST(HintsWireTest, NoActionAndOneOfANewerVersionAreRefused) {
   v1::HintRequest request;
   request.set_keys("k");

@@ -100,6 +100,18 @@ TEST_F(Nvme, BlocksMoveFromTheGpuThroughMemoryToTheDisk) {
   ExpectStored(0, 3 * kFillDram);
 }
 
+TEST_F(Nvme, FromAGpuToTheDiskWithNoMemoryBetween) {
+  StartWith({.hbm_bytes = 4 * kMiB,
+             .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>(control_),
+             .nvme_bytes = 8 * kMiB,
+             .nvme_folder = folder_,
+             .background_eviction = false});
+  Fill(0, 2 * kFillDram);
+  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(On(Tier::kNvme)));
+  EXPECT_THAT(TiersOf(Chain(kFillDram)), ElementsAre(On(Tier::kHbm)));
+  ExpectStored(0, 2 * kFillDram);
+}
+
 TEST_F(Nvme, ADemoteHintTakesAPromptOneTierDownAtATime) {
   StartOn(/*hbm_bytes=*/4 * kMiB);
   Fill(0, 1);

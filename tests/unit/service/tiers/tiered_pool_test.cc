@@ -14,7 +14,7 @@ TEST_F(TiersTest, AnExtentsNumberSaysItsLevel) {
   for (Level level : {kHbm, kDram}) {
     while (const auto slot = pool_->Allocate(level, a_, kBlock)) {
       EXPECT_EQ(pool_->LevelOf(*slot), level);
-      EXPECT_EQ(pool_->on_device(*slot), level == kHbm);
+      EXPECT_EQ(pool_->TierOf(*slot), pool_->tier(level));
       EXPECT_TRUE(seen.emplace(slot->extent, slot->index).second);
     }
     for (uint32_t extent : pool_->ExtentsOf(level, a_)) EXPECT_EQ(pool_->LevelOf(extent), level);

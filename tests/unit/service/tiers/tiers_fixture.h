@@ -36,7 +36,7 @@ class TiersTest : public ::testing::Test {
   Checksum128 Fill(SlotRef slot, uint64_t seed) {
     std::vector<uint8_t> block(kBlock);
     reprise::testing::FillContent(BlockKey(), seed, block);
-    if (pool_->on_device(slot)) {
+    if (pool_->TierOf(slot) == Tier::kHbm) {
       EXPECT_TRUE(pool_->CopyFromHost(block, {pool_->Address(slot), kBlock}).ok());
     } else {
       std::copy(block.begin(), block.end(), pool_->Address(slot));
@@ -46,7 +46,7 @@ class TiersTest : public ::testing::Test {
   bool Holds(SlotRef slot, uint64_t seed) {
     std::vector<uint8_t> block(kBlock);
     const uint8_t* const at = pool_->Address(slot);
-    if (pool_->on_device(slot)) {
+    if (pool_->TierOf(slot) == Tier::kHbm) {
       EXPECT_TRUE(pool_->CopyToHost({at, kBlock}, block).ok());
     } else {
       std::copy(at, at + kBlock, block.begin());
