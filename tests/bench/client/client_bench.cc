@@ -3,8 +3,10 @@
 //   acquire   against a round trip of the same number of bytes over a bare loopback socket
 //   store, fetch against memcpy of the same bytes, and against a bare loopback socket that carries
 //   them
+//   disk      demotion to the tier on a disk, and fetch from there, against the fetch from memory;
+//             what was written a moment ago is in the page cache, so this is the tier's own cost
 //
-//   reprise-bench-client [--blocks 64] [--block-kib 1024] [--rounds 9] [--json]
+//   reprise-bench-client [--blocks 64] [--block-kib 1024] [--rounds 9] [--disk FOLDER] [--json]
 // Starts a cluster of its own (`reprise up`, found beside this program). Prints medians, with the
 // lowest and highest round, and the load average: figures of a busy machine are not figures.
 #include <netinet/in.h>
@@ -16,6 +18,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <thread>
 
@@ -38,6 +41,7 @@ struct Options {
   uint32_t blocks = 64;
   uint32_t block_kib = 1024;
   int rounds = 9;
+  std::string disk = std::filesystem::temp_directory_path().string();
   bool json = false;
 };
 
@@ -270,7 +274,42 @@ class ClientBench {
       const std::string form = paged ? ", paged" : ", buffers";
       report_.Rate(absl::StrCat("store, ", name, form), "GB/s", stores, control, against);
       report_.Rate(absl::StrCat("fetch, ", name, form), "GB/s", fetches, control, against);
+      if (!view && !paged) stream_ = report_.Last();
     }
+  }
+
+  void Disk() {
+    auto client = *Client::Create({.routers = {router_},
+                                   .name = "bench",
+                                   .timeout = absl::Seconds(60),
+                                   .lanes = {LaneKind::kStream}});
+    const auto spec = *client->OpenSpec(spec_);
+    std::vector<double> moves, fetches;
+    for (int round = -1; round < options_.rounds; ++round) {
+      const auto keys = Keys(absl::StrCat("disk", round));
+      const auto stored = client->Store(
+          {.spec = spec, .keys = keys, .session = "bench", .memory = Memory(*spec, from_, false)});
+      REPRISE_CHECK(stored.ok() && stored->stored == options_.blocks);
+      const double move = Seconds([&] {
+        const auto moved = client->Hint(
+            {.spec = spec, .keys = keys, .session = "bench", .hint = {.verb = HintVerb::kDemote}});
+        REPRISE_CHECK(moved.ok() && moved->result.blocks == options_.blocks);
+      });
+      const auto acquired = client->Acquire({.spec = spec, .keys = keys, .session = "bench"});
+      REPRISE_CHECK(acquired.ok() && acquired->run->blocks() == options_.blocks);
+      const double fetch = Seconds([&] {
+        const auto result = client->Fetch(
+            acquired->run,
+            {.first = 0, .count = options_.blocks, .memory = Memory(*spec, to_, false)});
+        REPRISE_CHECK(result.ok() && result->blocks == options_.blocks);
+      });
+      REPRISE_CHECK(from_ == to_);
+      if (round < 0) continue;
+      moves.push_back(Gigabytes(move));
+      fetches.push_back(Gigabytes(fetch));
+    }
+    report_.Rate("demotion to a disk, verified", "GB/s", moves, memcpy_, "memcpy");
+    report_.Rate("fetch, stream, from a disk", "GB/s", fetches, stream_, "from memory");
   }
 
   void Latency() {
@@ -350,6 +389,7 @@ class ClientBench {
   uint64_t bytes_ = 0;
   std::vector<uint8_t> from_, to_;
   double memcpy_ = 0, socket_ = 0;
+  double stream_ = 0;  // fetch by the stream lane, from memory
 };
 
 int Main(int argc, char** argv) {
@@ -358,15 +398,17 @@ int Main(int argc, char** argv) {
   app.add_option("--blocks", options.blocks, "blocks in a chain")->capture_default_str();
   app.add_option("--block-kib", options.block_kib, "size of a block")->capture_default_str();
   app.add_option("--rounds", options.rounds, "rounds of each measurement")->capture_default_str();
+  app.add_option("--disk", options.disk, "folder on the disk to measure")->capture_default_str();
   app.add_flag("--json", options.json, "one JSON object instead of a table");
   CLI11_PARSE(app, argc, argv);
   // Room for every round of both lanes and both forms, so that nothing is evicted while it is
   // measured.
-  const uint64_t chains = 4 * (static_cast<uint64_t>(options.rounds) + 1) + 2;
+  const uint64_t chains = 5 * (static_cast<uint64_t>(options.rounds) + 1) + 2;
   const uint64_t dram_mib = chains * options.blocks * options.block_kib / 1024 * 11 / 10 + 64;
   reprise::testing::Process up({reprise::testing::BinFolder() + "/reprise", "up", "--shards", "1",
-                                "--dram", absl::StrCat(dram_mib, "MiB"), "--replication", "1", "-o",
-                                "json"});
+                                "--dram", absl::StrCat(dram_mib, "MiB"), "--nvme",
+                                absl::StrCat(dram_mib / 4, "MiB"), "--nvme-dir", options.disk,
+                                "--replication", "1", "-o", "json"});
   const auto line = up.ReadLine(absl::Minutes(2));
   REPRISE_CHECK(line.has_value());
   const std::string router = Json::parse(*line)["router"];
@@ -376,6 +418,7 @@ int Main(int argc, char** argv) {
   bench.Controls();
   bench.Lane("stream", {LaneKind::kStream});
   bench.Lane("view", {LaneKind::kView, LaneKind::kStream});
+  bench.Disk();
   bench.Latency();
   report.Print(options.json);
   up.Signal(SIGTERM);

@@ -358,6 +358,10 @@ TEST_F(Claims, AChainTellsOfItsClaimsToThoseWhoTakeItOver) {
   EXPECT_EQ(prompt.hint.verb, HintVerb::kPin);
   EXPECT_EQ(prompt.hint.ttl, absl::Seconds(280));
   EXPECT_EQ(prompt.blocks, 2u);
+  clock_.Advance(absl::Seconds(40));
+  const auto later = engine_->ChainTo(ends.front())->claims;
+  ASSERT_EQ(later.size(), 1u) << "what has ended is not told of, also before it is ended";
+  EXPECT_EQ(later[0].hint.claim_id, "prompt");
 }
 
 // Two tiers of 64 slots.

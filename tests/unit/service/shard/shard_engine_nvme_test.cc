@@ -127,6 +127,18 @@ TEST_F(Nvme, ADemoteHintTakesAPromptOneTierDownAtATime) {
   ExpectStored(0, 1);
 }
 
+TEST_F(Nvme, WhatADemoteHintBringsIntoFullMemoryMovesTheColdestThereOn) {
+  StartOn(/*hbm_bytes=*/4 * kMiB);
+  Fill(0, 2 * kFillDram);
+  ASSERT_THAT(TiersOf(Chain(0)), ElementsAre(On(Tier::kDram)));
+  const auto demoted = engine_->Hint(
+      me_, {.spec = spec_, .keys = Chain(2 * kFillDram - 1), .hint = {.verb = HintVerb::kDemote}});
+  EXPECT_EQ(demoted->blocks, kLength);
+  EXPECT_THAT(TiersOf(Chain(2 * kFillDram - 1)), ElementsAre(On(Tier::kDram)));
+  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(On(Tier::kNvme)));
+  ExpectStored(0, 2 * kFillDram);
+}
+
 TEST_F(Nvme, ADiskThatFailsIsATierLess) {
   Fill(0, kFillDram + 4);
   const AcquireResult cold = Acquire(Chain(0));
