@@ -105,14 +105,18 @@ class Copy {
   }
 
  private:
-  // A claim that the peer does not take leaves the copy as cold there as any other.
+  // A claim that the peer does not take leaves the copy as cold there as any other. One that was
+  // placed there under the same name is newer, or the same.
   void PlaceClaims() {
     for (const ChainClaim& claim : job_.claims) {
+      if (options_.stopped && options_.stopped()) return;
       const size_t blocks = std::min<size_t>(claim.blocks, job_.keys.size());
+      reprise::Hint hint = claim.hint;
+      hint.unless_claimed = true;
       peer_
           .Hint({.spec = spec_.handle,
                  .keys = std::span(job_.keys).first(blocks),
-                 .hint = claim.hint},
+                 .hint = std::move(hint)},
                 Deadline())
           .IgnoreError();
     }

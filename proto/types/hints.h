@@ -18,7 +18,7 @@
 namespace reprise {
 
 enum class HintVerb : uint8_t {
-  kRetain = 1,  // goes after all that nobody claims, lower priority first
+  kRetain = 1,  // goes after what nobody claims, lower priority first
   kPin,         // is not evicted until it ends; may move to a slower tier
   kRelease,     // ends a claim
   kEvict,       // drops blocks now, from a prefix's end
@@ -31,6 +31,7 @@ struct Hint {
   uint32_t priority = limits::kClaimPriority;  // kRetain: 1 to kClaimPriorityMax
   absl::Duration ttl;                          // kRetain, kPin
   uint32_t first_block = 0;                    // kEvict, kDemote: blocks before it stay
+  bool unless_claimed = false;  // kRetain, kPin: a claim that has the name stays as it is
 };
 
 enum class HintOutcome : uint8_t {

@@ -56,9 +56,11 @@ inline constexpr size_t kHbmChecksumBlocksMax = 256;  // checksummed by one laun
 inline constexpr uint64_t kSlotAlignBytes = 64;
 inline constexpr uint64_t kExtentsPerPool = 32;          // a pool is cut into about as many extents
 inline constexpr uint64_t kExtentBytesMin = 2ull << 20;  //   of at least this
-inline constexpr uint64_t kExtentBytesMax = 1ull << 30;  //   and at most this
-inline constexpr size_t kQuarantinedSlotsMax = 256;      // beyond it the oldest one is used again
-inline constexpr size_t kExplainSiblingsMax = 65'536;    // blocks compared with a miss
+inline constexpr uint64_t kExtentBytesMax = 1ull << 30;  //   and at most this,
+inline constexpr uint64_t kFileExtentBytesMax = 64ull
+                                                << 20;  //   of a file: it may be moved at once
+inline constexpr size_t kQuarantinedSlotsMax = 256;     // beyond it the oldest one is used again
+inline constexpr size_t kExplainSiblingsMax = 65'536;   // blocks compared with a miss
 inline constexpr size_t kIndexStripes = 16;
 inline constexpr size_t kTombstonesMax = 65'536;  // evicted keys remembered for Explain
 
@@ -69,6 +71,8 @@ inline constexpr absl::Duration kClaimTtlMax = absl::Hours(24 * 30);
 inline constexpr double kClaimedShare = 0.5;  // of a shard's memory and of a tenant's quota, that
 inline constexpr double kPinnedShare = 0.5;   //   claims may hold, and of that what pins may hold
 inline constexpr size_t kClaimsMax = 16'384;  // of a shard
+inline constexpr double kClaimsTenantShare = 0.5;      // of both, that one tenant may have
+inline constexpr size_t kDemoteHintBlocksMax = 1024;   // moved for one hint
 inline constexpr size_t kClaimKeysAheadMax = 1 << 20;  // keys that claims wait for, of a shard
 
 // ---- What a shard drops first, and what other amounts of memory would have kept

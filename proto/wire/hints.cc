@@ -26,6 +26,7 @@ uint64_t MillisecondsOf(absl::Duration ttl) {
 }  // namespace
 
 void ToMessage(const Hint& hint, v1::HintRequest& request) {
+  request.set_unless_claimed(hint.unless_claimed);
   switch (hint.verb) {
     case HintVerb::kRetain:
       request.mutable_retain()->set_claim_id(hint.claim_id);
@@ -55,11 +56,13 @@ absl::StatusOr<Hint> FromMessage(const v1::HintRequest& request) {
                   .claim_id = request.retain().claim_id(),
                   .priority = request.retain().priority() == 0 ? limits::kClaimPriority
                                                                : request.retain().priority(),
-                  .ttl = TtlOf(request.retain().ttl_ms())};
+                  .ttl = TtlOf(request.retain().ttl_ms()),
+                  .unless_claimed = request.unless_claimed()};
     case v1::HintRequest::kPin:
       return Hint{.verb = HintVerb::kPin,
                   .claim_id = request.pin().claim_id(),
-                  .ttl = TtlOf(request.pin().ttl_ms())};
+                  .ttl = TtlOf(request.pin().ttl_ms()),
+                  .unless_claimed = request.unless_claimed()};
     case v1::HintRequest::kRelease:
       return Hint{.verb = HintVerb::kRelease, .claim_id = request.release().claim_id()};
     case v1::HintRequest::kEvict:

@@ -61,7 +61,8 @@ absl::StatusOr<std::unique_ptr<FilePool>> FilePool::Create(const std::string& fo
                    "nvme_bytes = 0: give the shard room on a disk, e.g. --nvme 100GiB, or leave "
                    "--nvme out");
   }
-  const uint64_t extent_bytes = ExtentBytesFor(capacity_bytes);
+  const uint64_t extent_bytes =
+      std::min(ExtentBytesFor(capacity_bytes), limits::kFileExtentBytesMax);
   const auto extents = static_cast<uint32_t>(std::max<uint64_t>(2, capacity_bytes / extent_bytes));
   REPRISE_ASSIGN_OR_RETURN(const int fd, OpenNameless(folder));
   if (absl::Status reserved = ReserveRoom(fd, folder, extents * extent_bytes); !reserved.ok()) {
@@ -97,11 +98,14 @@ bool FilePool::InFile(const uint8_t* address) const {
   return address >= addresses_ && address < addresses_ + capacity_bytes();
 }
 
-// The old bytes are given back to the filesystem, and room for as many is taken again.
+// Where the filesystem cannot zero a range in its place, the old bytes are given back to it and
+// room for as many is taken again, which somebody else may have taken meanwhile.
 absl::Status FilePool::Wipe(uint32_t extent) {
   const auto at = static_cast<off_t>(extent * extent_bytes());
   const auto bytes = static_cast<off_t>(extent_bytes());
-  if (::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, bytes) == 0 &&
+  if (::fallocate(fd_, FALLOC_FL_ZERO_RANGE, at, bytes) == 0) return absl::OkStatus();
+  if (errno == EOPNOTSUPP &&
+      ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, bytes) == 0 &&
       ::fallocate(fd_, 0, at, bytes) == 0) {
     return absl::OkStatus();
   }

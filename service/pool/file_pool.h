@@ -6,8 +6,9 @@
 // kernel takes back when it is short; writing back begins at once.
 //
 // Invariants: all of the room is reserved at the start, so that a disk that fills up later takes
-// nothing away; after one read or write that the disk refused the pool is lost for good, since
-// which blocks are still right is not known.
+// nothing away; after one read or write that was refused the pool is lost for good, since which
+// blocks are still right is not known. What the disk refuses later, when the kernel writes it back,
+// nobody is told: it is found as bytes that do not match their checksum, a miss.
 //
 // Thread safety: as Pool.
 #pragma once

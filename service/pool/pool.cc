@@ -20,6 +20,7 @@ std::optional<SlotRef> Pool::Allocate(KeySpaceId space, uint64_t block_bytes) {
   // An extent that cannot be made ready for its next owner stays as it is, and the next one is
   // tried.
   for (uint32_t tries = 0; tries <= extents_; ++tries) {
+    if (lost()) return std::nullopt;
     const std::optional<SlotAllocator::Grant> grant = slots_.Allocate(space, block_bytes);
     if (!grant.has_value()) return std::nullopt;
     const bool changes_hands =

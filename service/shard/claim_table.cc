@@ -1,7 +1,5 @@
 #include "service/shard/claim_table.h"
 
-#include <algorithm>
-
 #include "proto/types/status_macros.h"
 
 namespace reprise::shard {
@@ -9,15 +7,17 @@ namespace {
 
 template <typename Map, typename Key>
 std::vector<ClaimId> ListOf(const Map& lists, const Key& key) {
+  std::vector<ClaimId> list;
   const auto it = lists.find(key);
-  return it == lists.end() ? std::vector<ClaimId>() : it->second;
+  if (it == lists.end()) return list;
+  for (const auto& [rank, id] : it->second) list.push_back(id);
+  return list;
 }
 
 template <typename Map, typename Key>
-void EraseFrom(Map& lists, const Key& key, ClaimId id) {
+void EraseFrom(Map& lists, const Key& key, uint8_t rank, ClaimId id) {
   const auto it = lists.find(key);
-  REPRISE_CHECK(it != lists.end());
-  std::erase(it->second, id);
+  REPRISE_CHECK(it != lists.end() && it->second.erase({rank, id}) == 1);
   if (it->second.empty()) lists.erase(it);
 }
 
@@ -28,8 +28,10 @@ ClaimId ClaimTable::Add(Claim claim) {
   const ClaimId id(next_id_++);
   REPRISE_CHECK(by_name_.try_emplace(Name(claim.space, claim.name), id).second);
   by_end_.emplace(claim.ends, id);
-  keys_ahead_ += claim.ahead.size();
-  Wait(id, claims_[id] = std::move(claim));
+  Claim& added = claims_[id] = std::move(claim);
+  ++added.owner->claims;
+  CountAhead(added, static_cast<ptrdiff_t>(added.ahead.size()));
+  Wait(id, added);
   return id;
 }
 
@@ -39,6 +41,7 @@ void ClaimTable::Erase(ClaimId id) {
   REPRISE_CHECK(claim.rests == kNoBlock);
   by_name_.erase(Name(claim.space, claim.name));
   by_end_.erase({claim.ends, id});
+  --claim.owner->claims;
   claims_.erase(id);
 }
 
@@ -69,9 +72,9 @@ std::vector<ClaimId> ClaimTable::All() const {
 
 void ClaimTable::Rest(ClaimId id, BlockId block) {
   Claim& claim = claims_.at(id);
-  if (claim.rests != kNoBlock) EraseFrom(resting_, claim.rests, id);
+  if (claim.rests != kNoBlock) EraseFrom(resting_, claim.rests, claim.rank, id);
   claim.rests = block;
-  if (block != kNoBlock) resting_[block].push_back(id);
+  if (block != kNoBlock) resting_[block].emplace(claim.rank, id);
 }
 
 std::vector<ClaimId> ClaimTable::RestingOn(BlockId block) const {
@@ -79,11 +82,8 @@ std::vector<ClaimId> ClaimTable::RestingOn(BlockId block) const {
 }
 
 uint8_t ClaimTable::StrongestOn(BlockId block) const {
-  uint8_t strongest = 0;
   const auto it = resting_.find(block);
-  if (it == resting_.end()) return strongest;
-  for (const ClaimId id : it->second) strongest = std::max(strongest, claims_.at(id).rank);
-  return strongest;
+  return it == resting_.end() ? 0 : it->second.rbegin()->first;
 }
 
 std::vector<ClaimId> ClaimTable::WaitingFor(const SpaceKey& key) const {
@@ -94,7 +94,7 @@ void ClaimTable::PassNext(ClaimId id) {
   Claim& claim = claims_.at(id);
   StopWaiting(id, claim);
   claim.ahead.pop_back();
-  --keys_ahead_;
+  CountAhead(claim, -1);
   Wait(id, claim);
 }
 
@@ -102,23 +102,30 @@ void ClaimTable::PutAhead(ClaimId id, const BlockKey& key) {
   Claim& claim = claims_.at(id);
   StopWaiting(id, claim);
   claim.ahead.push_back(key);
-  ++keys_ahead_;
+  CountAhead(claim, 1);
   Wait(id, claim);
 }
 
 void ClaimTable::ForgetAhead(ClaimId id) {
   Claim& claim = claims_.at(id);
   StopWaiting(id, claim);
-  keys_ahead_ -= claim.ahead.size();
+  CountAhead(claim, -static_cast<ptrdiff_t>(claim.ahead.size()));
   claim.ahead.clear();
 }
 
+void ClaimTable::CountAhead(Claim& claim, ptrdiff_t keys) {
+  keys_ahead_ += keys;
+  claim.owner->keys_ahead += keys;
+}
+
 void ClaimTable::Wait(ClaimId id, const Claim& claim) {
-  if (!claim.ahead.empty()) waiting_[SpaceKey{claim.space, claim.ahead.back()}].push_back(id);
+  if (!claim.ahead.empty())
+    waiting_[SpaceKey{claim.space, claim.ahead.back()}].emplace(claim.rank, id);
 }
 
 void ClaimTable::StopWaiting(ClaimId id, const Claim& claim) {
-  if (!claim.ahead.empty()) EraseFrom(waiting_, SpaceKey{claim.space, claim.ahead.back()}, id);
+  if (!claim.ahead.empty())
+    EraseFrom(waiting_, SpaceKey{claim.space, claim.ahead.back()}, claim.rank, id);
 }
 
 }  // namespace reprise::shard

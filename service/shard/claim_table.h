@@ -6,13 +6,15 @@
 // no blocks but by their ids, and no memory: the engine moves claims and counts what they hold.
 //
 // Invariants: no two claims of a key space share a name; a claim waits for the first key of what
-// lies ahead of it, and for no other.
+// lies ahead of it, and for no other; an owner's tally counts its claims and what lies ahead of
+// them.
 //
 // Thread safety: none; the engine holds its lock.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -27,6 +29,7 @@
 #include "proto/types/ids.h"
 #include "service/index/block_index.h"
 #include "service/shard/block_table.h"
+#include "service/shard/key_space.h"
 
 namespace reprise::shard {
 
@@ -37,6 +40,7 @@ inline constexpr uint8_t kPinRank = UINT8_MAX;
 
 struct Claim {
   KeySpaceId space;
+  std::shared_ptr<TenantTally> owner;
   std::string name;
   uint8_t rank = 0;
   absl::Time ends;
@@ -61,8 +65,8 @@ class ClaimTable {
 
   // It rests on `block` from now on; kNoBlock: nowhere.
   void Rest(ClaimId id, BlockId block);
-  std::vector<ClaimId> RestingOn(BlockId block) const;
-  uint8_t StrongestOn(BlockId block) const;  // rank; 0: no claim rests there
+  std::vector<ClaimId> RestingOn(BlockId block) const;  // the weakest first
+  uint8_t StrongestOn(BlockId block) const;             // rank; 0: no claim rests there
 
   std::vector<ClaimId> WaitingFor(const SpaceKey& key) const;
   // What it waited for is stored: it waits for the next one.
@@ -73,6 +77,8 @@ class ClaimTable {
 
  private:
   using Name = std::pair<KeySpaceId, std::string>;
+  using Ranked = absl::btree_set<std::pair<uint8_t, ClaimId>>;
+  void CountAhead(Claim& claim, ptrdiff_t keys);
   void Wait(ClaimId id, const Claim& claim);
   void StopWaiting(ClaimId id, const Claim& claim);
 
@@ -80,8 +86,8 @@ class ClaimTable {
   size_t keys_ahead_ = 0;
   absl::node_hash_map<ClaimId, Claim> claims_;
   absl::flat_hash_map<Name, ClaimId> by_name_;
-  absl::flat_hash_map<BlockId, std::vector<ClaimId>> resting_;
-  absl::flat_hash_map<SpaceKey, std::vector<ClaimId>> waiting_;
+  absl::flat_hash_map<BlockId, Ranked> resting_;
+  absl::flat_hash_map<SpaceKey, Ranked> waiting_;
   absl::btree_set<std::pair<absl::Time, ClaimId>> by_end_;
 };
 

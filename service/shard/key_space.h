@@ -13,11 +13,13 @@
 
 namespace reprise::shard {
 
-// What a tenant has, in bytes of slots: over all its key spaces.
+// What a tenant has, over all its key spaces. Bytes are of slots.
 struct TenantTally {
   uint64_t bytes = 0;          // of its blocks, whatever their state
   uint64_t claimed_bytes = 0;  // of those that claims keep
   uint64_t pinned_bytes = 0;   // of them by pins
+  uint64_t claims = 0;
+  uint64_t keys_ahead = 0;  // that they wait for
 };
 
 struct KeySpace {

@@ -45,7 +45,8 @@ ShardEngineImpl::ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<Tie
       pool_(std::move(pool)),
       pins_(std::make_shared<PinBoard>(this, pool_)),
       order_(options_.eviction),
-      sizing_(SizingHorizonBytes(*pool_)) {
+      sizing_(SizingHorizonBytes(*pool_)),
+      pinned_blocks_(pool_->levels()) {
   if (options_.background_eviction) evictor_ = std::thread([this] { EvictLoop(); });
 }
 

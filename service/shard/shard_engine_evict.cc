@@ -148,8 +148,10 @@ bool ShardEngineImpl::EvictBatch(Level level) {
   for (size_t evicted = 0; evicted < limits::kEvictBatchBlocks;) {
     if (stopping_ || pool_->pressure(level) <= limits::kEvictLowWatermark) return false;
     std::optional<Group> coldest = ColdestGroup(level, exhausted);
-    // All that is left here has blocks of other tiers beneath it: those are in the way.
-    if (!coldest.has_value()) coldest = ColdestGroup(std::nullopt, exhausted);
+    // All that is left here has blocks of other tiers beneath it: those are in the way, unless it
+    // stays whatever goes.
+    if (!coldest.has_value() && MayYieldEnds(level))
+      coldest = ColdestGroup(std::nullopt, exhausted);
     if (!coldest.has_value()) return false;
     if (EvictOne(*coldest->space, coldest->level, DropCause::kWatermark, KeySpaceId())) {
       ++evicted;
@@ -159,6 +161,13 @@ bool ShardEngineImpl::EvictBatch(Level level) {
     }
   }
   return true;
+}
+
+// Whether a block of the level is there that no claim pins.
+bool ShardEngineImpl::MayYieldEnds(Level level) const {
+  uint64_t blocks = 0;
+  for (const auto& [id, space] : spaces_) blocks += order_.tracked(GroupOf(id, level));
+  return blocks > pinned_blocks_[level];
 }
 
 void ShardEngineImpl::EvictLoop() {

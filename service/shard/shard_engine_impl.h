@@ -211,17 +211,25 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   // ---- shard_engine_claims.cc
   absl::StatusOr<HintResult> PlaceClaim(KeySpace& space, const HintArgs& args)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::Status CheckClaimTable(size_t ahead) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckClaimTable(const TenantTally& tally, size_t ahead) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status ClaimsFull(const KeySpace& space, bool pin) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   HintResult ReleaseClaim(KeySpace& space, const reprise::Hint& hint)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void EndClaim(ClaimId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint32_t BlocksKept(const Claim& claim) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void AddClaim(Claim claim) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  Claim EndClaim(ClaimId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void EndOverdueClaims(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ClaimsFollow(const KeySpace& space, BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ClaimsFallBack(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RestOn(ClaimId id, BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CountClaim(BlockId id, bool pin, bool add) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint8_t ClaimRankOf(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RankClaimed(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t ClaimableBytes(const KeySpace& space, bool pin) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint64_t ClaimableBlocks(const KeySpace& space, bool pin) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint64_t LiveBytes() const;
   size_t Affordable(const KeySpace& space, std::span<const BlockId> run, bool pin) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t ClaimsMaxBytes(uint64_t of_bytes, bool pin) const;
@@ -241,6 +249,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   bool MayGrow(const KeySpace& space, Level level, const std::vector<KeySpace*>& others) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool EvictBatch(Level level) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool MayYieldEnds(Level level) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void EvictLoop();
 
   // ---- shard_engine_ends.cc
@@ -432,7 +441,8 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   std::vector<std::vector<BlockId>> slot_blocks_ ABSL_GUARDED_BY(mu_);  // [extent][slot]
   absl::flat_hash_map<BlockId, SlotRef> moving_ ABSL_GUARDED_BY(mu_);  // where to; pinned meanwhile
   ClaimTable claims_ ABSL_GUARDED_BY(mu_);
-  TenantTally claimed_ ABSL_GUARDED_BY(mu_);  // over all tenants; without `bytes`
+  TenantTally claimed_ ABSL_GUARDED_BY(mu_);  // over all tenants, in bytes that claims keep
+  std::vector<uint64_t> pinned_blocks_ ABSL_GUARDED_BY(mu_);  // by claims, on each level
   Tombstones tombstones_ ABSL_GUARDED_BY(mu_){limits::kTombstonesMax};
   std::deque<BlockId> quarantined_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<Level> withdrawn_ ABSL_GUARDED_BY(mu_);

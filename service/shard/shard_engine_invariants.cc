@@ -243,6 +243,8 @@ absl::Status ShardEngineImpl::CheckClaims() const {
   for (const ClaimId id : claims_.All()) {
     const Claim& claim = claims_[id];
     ahead += claim.ahead.size();
+    ++tallies[claim.owner.get()].claims;
+    tallies[claim.owner.get()].keys_ahead += claim.ahead.size();
     if (claim.rests == kNoBlock) continue;
     if (blocks_[claim.rests].state != BlockState::kCommitted ||
         blocks_[claim.rests].space != claim.space)
@@ -254,15 +256,21 @@ absl::Status ShardEngineImpl::CheckClaims() const {
   for (BlockId id = 0; id < blocks_.size(); ++id) {
     if (blocks_[id].claims != claims[id] || blocks_[id].claim_pins != pins[id])
       return Wrong("block ", id, " counts its claims wrongly");
-    if (order_.tracks(id) && order_.claim(id) != claims_.StrongestOn(id))
+    if (order_.tracks(id) && order_.claim(id) != ClaimRankOf(id))
       return Wrong("block ", id, " has not the rank of its strongest claim");
   }
+  std::vector<uint64_t> pinned(pool_->levels());
+  for (const auto& [id, count] : pins) {
+    if (count > 0) ++pinned[pool_->LevelOf(blocks_[id].slot)];
+  }
+  if (pinned != pinned_blocks_) return Wrong("pinned blocks of a level are counted wrongly");
   if (all.claimed_bytes != claimed_.claimed_bytes || all.pinned_bytes != claimed_.pinned_bytes)
     return Wrong("claimed bytes are counted wrongly");
   for (const auto& [id, space] : spaces_) {
     const TenantTally& tally = tallies[space->tally.get()];
     if (tally.claimed_bytes != space->tally->claimed_bytes ||
-        tally.pinned_bytes != space->tally->pinned_bytes)
+        tally.pinned_bytes != space->tally->pinned_bytes || tally.claims != space->tally->claims ||
+        tally.keys_ahead != space->tally->keys_ahead)
       return Wrong("key space ", id.value, ": its tenant's claimed bytes are counted wrongly");
   }
   return absl::OkStatus();

@@ -74,7 +74,13 @@ absl::StatusOr<HintResult> ShardEngineImpl::DemoteRun(AttachmentId attachment, K
     for (Demotion& demotion : begun) demotion.outcome = Move(*pool_, demotion.move);
     const size_t moved = FinishDemotions(begun);
     result.blocks += static_cast<uint32_t>(moved);
-    if (moved < begun.size()) result.why = "blocks were taken into use while they moved";
+    if (moved < begun.size()) {
+      result.why = "blocks were taken into use while they moved, or could not be copied";
+    } else if (result.why.empty() && result.blocks >= limits::kDemoteHintBlocksMax) {
+      result.why =
+          absl::StrCat("one hint moves kDemoteHintBlocksMax = ", limits::kDemoteHintBlocksMax,
+                       " blocks: ask again for the rest");
+    }
   }
   counters_.Add(Counter::kHintedDemoteBlocks, result.blocks);
   if (!result.why.empty()) {

@@ -36,7 +36,7 @@ bool ShardEngineImpl::WithinQuota(const KeySpace& space) const {
          space.tally->bytes + SlotAllocator::SlotBytes(space.shape.block_bytes) <= quota;
 }
 
-// False when every block of the tenant that could go is being read or written.
+// False when every block of the tenant that could go is being read or written, or is pinned.
 bool ShardEngineImpl::MakeRoomWithinQuota(const KeySpace& space) {
   absl::flat_hash_set<uint32_t> exhausted;
   while (!WithinQuota(space)) {
@@ -64,8 +64,9 @@ absl::Status ShardEngineImpl::QuotaRefusal(const KeySpace& space) const {
   }
   return Refusal(
       absl::StatusCode::kResourceExhausted, "TENANT_QUOTA",
-      absl::StrCat(has, ", and each block of them is being read or written; try again after ",
-                   absl::FormatDuration(limits::kRetryAfter), " or raise its --tenant-quota"));
+      absl::StrCat(
+          has, ", and each block of them is being read or written, or is pinned; try again after ",
+          absl::FormatDuration(limits::kRetryAfter), " or raise its --tenant-quota"));
 }
 
 std::vector<TenantUse> ShardEngineImpl::TenantUses() const {

@@ -132,7 +132,7 @@ absl::StatusOr<ReserveResult> ShardEngineImpl::Reserve(AttachmentId attachment,
         absl::StrCat("no slot for keys[", first,
                      args.spare_room ? "]: no room is to spare"
                                      : "]: every block that could make room for it is being read "
-                                       "or written",
+                                       "or written, or is pinned",
                      "; try again after ", absl::FormatDuration(limits::kRetryAfter),
                      " or give the shard more --dram"));
   }

@@ -167,7 +167,9 @@ bool ShardEngineImpl::FinishDemotion(const Demotion& demotion) {
   --block.pins;
   KeySpace& space = SpaceOf(block.space);
   const bool corrupt = demotion.outcome == MoveOutcome::kCorrupt;
-  if (demotion.outcome != MoveOutcome::kMoved || !Movable(id)) {
+  // A tier that was lost meanwhile was swept before this block came.
+  const bool lost = pool_->lost(pool_->LevelOf(target));
+  if (demotion.outcome != MoveOutcome::kMoved || lost || !Movable(id)) {
     SetSlotBlock(target, kNoBlock);
     pool_->Free(target);
     counters_.Add(Counter::kDemotionsGivenUp);
@@ -179,8 +181,12 @@ bool ShardEngineImpl::FinishDemotion(const Demotion& demotion) {
     return false;
   }
   SetSlotBlock(block.slot, kNoBlock);
-  pool_->Free(std::exchange(block.slot, target));
   const Level level = pool_->LevelOf(target);
+  if (block.claim_pins > 0) {
+    --pinned_blocks_[pool_->LevelOf(block.slot)];
+    ++pinned_blocks_[level];
+  }
+  pool_->Free(std::exchange(block.slot, target));
   order_.Move(id, GroupOf(space.id, level));
   Arrived(id);
   REPRISE_CHECK(index_.Replace(SpaceKey{space.id, block.key},

@@ -27,6 +27,8 @@ TEST(HintsWireTest, EveryHintSurvivesBothWays) {
   const std::vector<Hint> hints = {
       {.verb = HintVerb::kRetain, .claim_id = "a", .priority = 7, .ttl = absl::Seconds(90)},
       {.verb = HintVerb::kPin, .claim_id = "b", .ttl = absl::Milliseconds(1)},
+      {.verb = HintVerb::kPin, .claim_id = "b", .ttl = absl::Hours(1), .unless_claimed = true},
+      {.claim_id = "a", .ttl = absl::Hours(1), .unless_claimed = true},
       {.verb = HintVerb::kRelease, .claim_id = "c"},
       {.verb = HintVerb::kEvict, .first_block = 3},
       {.verb = HintVerb::kDemote, .first_block = std::numeric_limits<uint32_t>::max()}};
@@ -37,6 +39,7 @@ TEST(HintsWireTest, EveryHintSurvivesBothWays) {
     EXPECT_EQ(got.priority, hint.priority) << HintVerbName(hint.verb);
     EXPECT_EQ(got.ttl, hint.ttl) << HintVerbName(hint.verb);
     EXPECT_EQ(got.first_block, hint.first_block) << HintVerbName(hint.verb);
+    EXPECT_EQ(got.unless_claimed, hint.unless_claimed) << HintVerbName(hint.verb);
   }
 }
 

@@ -73,6 +73,7 @@ TEST_F(CopyChainTest, TheClaimsOnAChainGoAlongAlsoWhereTheBlocksAreAlready) {
     EXPECT_EQ(peer_.claims[0].blocks, 3u);
     EXPECT_EQ(peer_.claims[1].hint.priority, 70u);
     EXPECT_EQ(peer_.claims[1].blocks, 8u);
+    EXPECT_TRUE(peer_.claims[1].hint.unless_claimed) << "what the peer was told since is newer";
   }
 }
 

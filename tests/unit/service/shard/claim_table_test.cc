@@ -20,11 +20,16 @@ SpaceKey In(KeySpaceId space, const BlockKey& key) {
   return SpaceKey{space, key};
 }
 
-Claim Named(const std::string& name, uint8_t rank = 50, absl::Duration ttl = absl::Hours(1)) {
-  return {.space = kSpace, .name = name, .rank = rank, .ends = kNow + ttl};
-}
+class ClaimTableTest : public ::testing::Test {
+ protected:
+  Claim Named(const std::string& name, uint8_t rank = 50,
+              absl::Duration ttl = absl::Hours(1)) const {
+    return {.space = kSpace, .owner = owner_, .name = name, .rank = rank, .ends = kNow + ttl};
+  }
+  const std::shared_ptr<TenantTally> owner_ = std::make_shared<TenantTally>();
+};
 
-TEST(ClaimTable, FindsAClaimByItsNameInItsKeySpaceAlone) {
+TEST_F(ClaimTableTest, FindsAClaimByItsNameInItsKeySpaceAlone) {
   ClaimTable table;
   const ClaimId id = table.Add(Named("agent"));
   EXPECT_EQ(table.Find(kSpace, "agent"), id);
@@ -37,7 +42,7 @@ TEST(ClaimTable, FindsAClaimByItsNameInItsKeySpaceAlone) {
   EXPECT_EQ(table.size(), 0u);
 }
 
-TEST(ClaimTable, ABlockHasTheRankOfTheStrongestClaimThatRestsOnIt) {
+TEST_F(ClaimTableTest, ABlockHasTheRankOfTheStrongestClaimThatRestsOnIt) {
   ClaimTable table;
   const ClaimId weak = table.Add(Named("weak", 10));
   const ClaimId strong = table.Add(Named("strong", 90));
@@ -53,7 +58,7 @@ TEST(ClaimTable, ABlockHasTheRankOfTheStrongestClaimThatRestsOnIt) {
   EXPECT_THAT(table.RestingOn(7), IsEmpty());
 }
 
-TEST(ClaimTable, AClaimWaitsForTheNextKeyAheadAndForNoOther) {
+TEST_F(ClaimTableTest, AClaimWaitsForTheNextKeyAheadAndForNoOther) {
   const std::vector<BlockKey> keys = ChainNamed("c", 3);
   ClaimTable table;
   Claim claim = Named("agent");
@@ -69,14 +74,19 @@ TEST(ClaimTable, AClaimWaitsForTheNextKeyAheadAndForNoOther) {
   table.PutAhead(id, keys[1]);
   table.PutAhead(id, keys[0]);
   EXPECT_EQ(table.keys_ahead(), 3u);
+  EXPECT_EQ(owner_->keys_ahead, 3u);
+  EXPECT_EQ(owner_->claims, 1u);
   EXPECT_THAT(table.WaitingFor(In(kSpace, keys[0])), ElementsAre(id));
   EXPECT_THAT(table.WaitingFor(In(kSpace, keys[2])), IsEmpty());
   table.ForgetAhead(id);
   EXPECT_EQ(table.keys_ahead(), 0u);
+  EXPECT_EQ(owner_->keys_ahead, 0u);
+  table.Erase(id);
+  EXPECT_EQ(owner_->claims, 0u);
   for (const BlockKey& key : keys) EXPECT_THAT(table.WaitingFor(In(kSpace, key)), IsEmpty());
 }
 
-TEST(ClaimTable, AClaimThatIsErasedWaitsNoMore) {
+TEST_F(ClaimTableTest, AClaimThatIsErasedWaitsNoMore) {
   const std::vector<BlockKey> keys = ChainNamed("c", 2);
   ClaimTable table;
   Claim claim = Named("agent");
@@ -86,7 +96,7 @@ TEST(ClaimTable, AClaimThatIsErasedWaitsNoMore) {
   EXPECT_THAT(table.WaitingFor(In(kSpace, keys[0])), IsEmpty());
 }
 
-TEST(ClaimTable, ClaimsAreOverdueInTheOrderOfTheirEndsHoweverTheyCame) {
+TEST_F(ClaimTableTest, ClaimsAreOverdueInTheOrderOfTheirEndsHoweverTheyCame) {
   ClaimTable table;
   const ClaimId late = table.Add(Named("late", 50, absl::Minutes(2)));
   const ClaimId soon = table.Add(Named("soon", 50, absl::Minutes(1)));

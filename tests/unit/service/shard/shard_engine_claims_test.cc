@@ -158,6 +158,69 @@ TEST_F(Claims, AClaimByTheSameNameReplacesTheFormerOne) {
   ExpectClaimed(0);
 }
 
+TEST_F(Claims, ARefusedClaimLeavesTheFormerOneOfItsName) {
+  StartClaimable(0.25);  // 16 blocks, 8 of them pinned
+  Fill(0, 4);
+  Place(Chain(0), RetainHint("agent"));
+  Place(Chain(1), RetainHint("other"));
+  ExpectClaimed(2 * kLength);
+  EXPECT_EQ(CodeAndReason(Ask(Chain(2), RetainHint("third")).status()),
+            "RESOURCE_EXHAUSTED CLAIMS_FULL");
+  EXPECT_EQ(CodeAndReason(Ask(Chain(2), PinHint("third")).status()),
+            "RESOURCE_EXHAUSTED CLAIMS_FULL")
+      << "a pin is a claim too, however few pins there are";
+  const absl::StatusOr<HintResult> refused =
+      Ask(ChainNamed("too much", limits::kClaimKeysAheadMax / 2 + 1), RetainHint("agent"));
+  EXPECT_EQ(CodeAndReason(refused.status()), "RESOURCE_EXHAUSTED CLAIMS_MAX");
+  ExpectSound();
+  ExpectClaimed(2 * kLength);
+  EXPECT_EQ(Release("agent")->blocks, kLength);
+}
+
+TEST_F(Claims, AClaimThatIsToKeepAnOlderOneLeavesItAsItIs) {
+  Fill(0, 2);
+  Place(First(Chain(0), 5), PinHint("agent", absl::Minutes(1)));
+  clock_.Advance(absl::Seconds(10));
+  reprise::Hint late = RetainHint("agent");
+  late.unless_claimed = true;
+  const HintResult left = Place(Chain(1), late);
+  EXPECT_EQ(left.outcome, HintOutcome::kApplied);
+  EXPECT_EQ(left.blocks, 5u);
+  EXPECT_EQ(left.ttl, absl::Seconds(50));
+  ExpectClaimed(5, 5);
+  ASSERT_TRUE(Release("agent").ok());
+  EXPECT_EQ(Place(Chain(1), late).blocks, kLength) << "now there is none";
+}
+
+TEST_F(Claims, OneTenantsClaimsLeaveThoseOfOthersAPlace) {
+  const size_t share =
+      static_cast<size_t>(limits::kClaimsTenantShare * static_cast<double>(limits::kClaimsMax));
+  const std::vector<BlockKey> keys = ChainNamed("not stored", 1);
+  for (size_t i = 0; i < share; ++i) {
+    ASSERT_TRUE(Ask(keys, RetainHint(absl::StrCat("claim", i))).ok()) << i;
+  }
+  const absl::StatusOr<HintResult> refused = Ask(keys, RetainHint("one more"));
+  EXPECT_EQ(CodeAndReason(refused.status()), "RESOURCE_EXHAUSTED CLAIMS_MAX");
+  EXPECT_THAT(refused.status().message(), HasSubstr("this tenant has"));
+  EXPECT_TRUE(Ask(keys, RetainHint("claim0")).ok()) << "one of its own may be placed anew";
+  const AttachmentId other = Attach("other");
+  const SpecHandle spec = Open(other, kSpec);
+  EXPECT_TRUE(
+      engine_->Hint(other, {.spec = spec, .keys = keys, .hint = RetainHint("claim0")}).ok());
+  Store(keys);  // all of them take it up at once
+  ExpectClaimed(1);
+  ExpectSound();
+}
+
+TEST_F(Claims, WhatIsStoredUnderAnotherParentIsNotWhatAClaimWaitedFor) {
+  const std::vector<BlockKey> keys = Chain(0);
+  Place({keys[5]}, PinHint("cheap"));  // as if it were a chain's first block
+  Place({keys[0], keys[2]}, PinHint("gap"));
+  Store(keys);
+  ExpectClaimed(1, 1);
+  ExpectSound();
+}
+
 TEST_F(Claims, WhatSeveralClaimsShareIsCountedOnceAndKeptByTheStrongest) {
   const std::vector<BlockKey> base = ChainNamed("base", 4);
   std::vector<BlockKey> left = base, right = base;
@@ -406,6 +469,34 @@ TEST_F(TieredClaims, WhatIsPinnedMayMoveDownAndIsNotDroppedThere) {
   ExpectClaimed(kSlots, kSlots);
 }
 
+TEST_F(TieredClaims, WhatIsLeftOnATierOfAClaimedPromptIsClaimedToo) {
+  Fill(0, 8);
+  Place(Chain(0), RetainHint("agent", 1));
+  const absl::StatusOr<HintResult> tail =
+      Ask(Chain(0), {.verb = HintVerb::kDemote, .first_block = 5});
+  ASSERT_TRUE(tail.ok());
+  ExpectSound();
+  ASSERT_THAT(TiersOf(Chain(0)), ElementsAre(Hbm(5), Dram(3)));
+  Fill(8, 7);  // all others of before move down first
+  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Hbm(5), Dram(3)));
+  ASSERT_TRUE(Release("agent").ok());
+  ExpectSound();
+  Fill(15, 1);
+  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Dram(kLength)));
+}
+
+TEST_F(TieredClaims, PinsThatFillTheLastTierEmptyNoOther) {
+  for (size_t i = 0; i < 8; ++i) {
+    Fill(i, 1);
+    Place(Chain(i), PinHint(absl::StrCat("c", i)));
+    ASSERT_EQ(Ask(Chain(i), {.verb = HintVerb::kDemote})->blocks, kLength) << i;
+  }
+  Fill(8, 7);  // below the watermark
+  engine_->EvictToWatermark();
+  ExpectSound();
+  for (size_t i = 0; i < 15; ++i) EXPECT_EQ(Run(Chain(i)), kLength) << i;
+}
+
 TEST_F(TieredClaims, ClaimsOnWhatLayOnALostGpuWaitForItAgain) {
   Fill(0, 1);
   Place(Chain(0), PinHint("agent"));
@@ -417,8 +508,12 @@ TEST_F(TieredClaims, ClaimsOnWhatLayOnALostGpuWaitForItAgain) {
     std::vector<uint8_t> bytes(kBlockBytes);
     EXPECT_FALSE(engine_->CopyToHost(opened->front().bytes, bytes).ok());
   }
+  const uint64_t before = engine_->Describe(std::nullopt).claims.claimed_bytes_max;
   engine_->Tick();
   ExpectClaimed(0);
+  EXPECT_EQ(engine_->Describe(std::nullopt).claims.claimed_bytes_max, before)
+      << "by what is left: the loss is known at once";
+  EXPECT_EQ(before, 2 * 4 * kMiB);
   EXPECT_EQ(*engine_->Release(me_, {{acquired.lease}}), 1u);
   Fill(0, 1);
   EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Dram(kLength)));

@@ -123,6 +123,24 @@ TEST_F(LetGo, DemoteMovesALongPrefixInBatches) {
   EXPECT_THAT(TiersOf(keys), ElementsAre(Dram(100)));
 }
 
+TEST_F(LetGo, OneHintMovesNoMoreThanItsShareAndSaysSo) {
+  StartTiered(8 * kMiB, 8 * kMiB);
+  const CacheSpec small = SmallSpec();
+  const SpecHandle spec = Open(me_, small);
+  const std::vector<BlockKey> keys = ChainNamed("long", limits::kDemoteHintBlocksMax + 100);
+  ASSERT_TRUE(Store(me_, small, {.spec = spec, .keys = keys}).status.ok());
+  const auto demote = [&] {
+    return engine_->Hint(me_, {.spec = spec, .keys = keys, .hint = {.verb = HintVerb::kDemote}});
+  };
+  const absl::StatusOr<HintResult> first = demote();
+  EXPECT_EQ(first->outcome, HintOutcome::kClipped);
+  EXPECT_EQ(first->blocks, limits::kDemoteHintBlocksMax);
+  EXPECT_THAT(first->why, HasSubstr("ask again for the rest"));
+  const absl::StatusOr<HintResult> rest = demote();
+  EXPECT_EQ(rest->outcome, HintOutcome::kApplied);
+  EXPECT_EQ(rest->blocks, 100u);
+}
+
 TEST_F(LetGo, DemoteLeavesWhatIsReadAndWhatOthersHangFrom) {
   StartTiered(4 * kMiB, 4 * kMiB);
   std::vector<BlockKey> other = First(Chain(0), 4);

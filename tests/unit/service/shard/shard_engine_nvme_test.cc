@@ -1,5 +1,6 @@
 // A tier on a local disk, below host memory.
 #include <filesystem>
+#include <utility>
 
 #include "tests/support/nameless_file.h"
 #include "tests/unit/service/shard/engine_fixture.h"
@@ -22,6 +23,14 @@ class Nvme : public EngineTest {
     control_->guarded = true;
     StartWith({.dram_bytes = 4 * kMiB,
                .hbm_bytes = hbm_bytes,
+               .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>(control_),
+               .nvme_bytes = 8 * kMiB,
+               .nvme_folder = folder_,
+               .background_eviction = false});
+  }
+
+  void StartWithoutDram() {
+    StartWith({.hbm_bytes = 4 * kMiB,
                .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>(control_),
                .nvme_bytes = 8 * kMiB,
                .nvme_folder = folder_,
@@ -101,11 +110,7 @@ TEST_F(Nvme, BlocksMoveFromTheGpuThroughMemoryToTheDisk) {
 }
 
 TEST_F(Nvme, FromAGpuToTheDiskWithNoMemoryBetween) {
-  StartWith({.hbm_bytes = 4 * kMiB,
-             .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>(control_),
-             .nvme_bytes = 8 * kMiB,
-             .nvme_folder = folder_,
-             .background_eviction = false});
+  StartWithoutDram();
   Fill(0, 2 * kFillDram);
   EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(On(Tier::kNvme)));
   EXPECT_THAT(TiersOf(Chain(kFillDram)), ElementsAre(On(Tier::kHbm)));
@@ -137,6 +142,36 @@ TEST_F(Nvme, WhatADemoteHintBringsIntoFullMemoryMovesTheColdestThereOn) {
   EXPECT_THAT(TiersOf(Chain(2 * kFillDram - 1)), ElementsAre(On(Tier::kDram)));
   EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(On(Tier::kNvme)));
   ExpectStored(0, 2 * kFillDram);
+}
+
+TEST_F(Nvme, ABlockOnItsWayToADiskThatIsLostMeanwhileStaysWhereItIs) {
+  StartWithoutDram();
+  const auto demote = [&](size_t i) {
+    return *engine_->Hint(me_,
+                          {.spec = spec_, .keys = Chain(i), .hint = {.verb = HintVerb::kDemote}});
+  };
+  Fill(0, 2);
+  ASSERT_EQ(demote(0).blocks, kLength);
+  {
+    const AcquireResult cold = Acquire(Chain(0));
+    const auto opened = engine_->OpenRead(me_, cold.lease, 0, 1);
+    ASSERT_TRUE(opened.ok());
+    bool first = true;
+    // In the middle of a move somebody else finds that the disk fails, and what lies there goes.
+    control_->before_copy = [&] {
+      if (!std::exchange(first, false)) return;
+      EXPECT_TRUE(reprise::testing::EmptyNamelessFileIn(folder_));
+      std::vector<uint8_t> bytes(kBlockBytes);
+      EXPECT_FALSE(engine_->CopyToHost(opened->front().bytes, bytes).ok());
+      engine_->Tick();
+    };
+    EXPECT_EQ(demote(1).blocks, 0u);
+    control_->before_copy = nullptr;
+  }
+  ExpectSound();
+  EXPECT_EQ(Run(Chain(0)), 0u);
+  EXPECT_THAT(TiersOf(Chain(1)), ElementsAre(On(Tier::kHbm)));
+  ExpectStored(1, 1);
 }
 
 TEST_F(Nvme, ADiskThatFailsIsATierLess) {
