@@ -51,12 +51,7 @@ absl::StatusOr<v1::AttachResponse::Welcome> AttachStream::AwaitWelcome(absl::Tim
 }
 
 void AttachStream::Stop() {
-  bool ended_here = false;
-  {
-    absl::MutexLock lock(&mu_);
-    ended_here = MarkEnded();
-  }
-  if (ended_here) Cancel();
+  End(/*cancel=*/true);
 }
 
 void AttachStream::OnEnd(std::function<void()> ended) {
@@ -72,7 +67,8 @@ void AttachStream::OnEnd(std::function<void()> ended) {
 
 void AttachStream::OnReadDone(bool ok) {
   if (!ok) {
-    Stop();
+    // The shard has ended the call: to cancel it now could hide what it said of that.
+    End(/*cancel=*/false);
     return;
   }
   absl::MutexLock lock(&mu_);
@@ -145,25 +141,20 @@ void AttachStream::OnTimer(bool expired) {
   Stop();
 }
 
-bool AttachStream::MarkEnded() {
-  if (ended_) return false;
-  ended_ = true;
-  alive_.store(false, std::memory_order_release);
-  return true;
-}
-
-void AttachStream::Cancel() {
+void AttachStream::End(bool cancel) {
   std::unique_ptr<grpc::Alarm> timer;
   std::function<void()> on_end;
   {
     absl::MutexLock lock(&mu_);
+    if (std::exchange(ended_, true)) return;
+    alive_.store(false, std::memory_order_release);
     timer = std::move(timer_);
     on_end.swap(on_end_);
   }
   if (on_end) on_end();
   // Destroying it cancels it.
   timer.reset();
-  context_.TryCancel();
+  if (cancel) context_.TryCancel();
   RemoveHold();
 }
 

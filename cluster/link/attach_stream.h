@@ -56,9 +56,8 @@ class AttachStream final : public grpc::ClientBidiReactor<v1::AttachRequest, v1:
   void TakeWelcome() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ArmTimer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void OnTimer(bool expired);
-  // From here on nothing is sent. True for the one caller that is to Cancel() once it has unlocked.
-  bool MarkEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Cancel() ABSL_LOCKS_EXCLUDED(mu_);
+  // From here on nothing is sent. `cancel`: nor is anything wanted from the shard any more.
+  void End(bool cancel) ABSL_LOCKS_EXCLUDED(mu_);
 
   grpc::ClientContext context_;
   std::atomic<bool> alive_ = false;
