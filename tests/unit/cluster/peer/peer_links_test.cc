@@ -34,6 +34,7 @@ class PeerLinksTest : public ::testing::Test {
   Tenant tenant_ = {kDefaultTenant};
   Member member_ = {.id = {"a"}, .address = "127.0.0.1:7001"};
   FakeCluster cluster_;
+  absl::Notification end_;  // links may wait for it to their own end
   testing::ManualClock clock_;
   PeerLinks links_{cluster_.Connect(), clock_};
 };
@@ -86,14 +87,13 @@ TEST_F(PeerLinksTest, ALinkWhoseCallFailedIsGivenUp) {
 }
 
 TEST_F(PeerLinksTest, NobodyWaitsForTheEndOfALink) {
-  absl::Notification end;
   {
     absl::MutexLock lock(&cluster_.peer("a").mu);
-    cluster_.peer("a").end = &end;
+    cluster_.peer("a").end = &end_;
   }
   // Whoever waits is set free, late.
   std::thread patience([&] {
-    if (!end.WaitForNotificationWithTimeout(absl::Seconds(10))) end.Notify();
+    if (!end_.WaitForNotificationWithTimeout(absl::Seconds(10))) end_.Notify();
   });
   const absl::Time started = MonotonicClock().Now();
   ASSERT_TRUE(Get().ok());
@@ -103,7 +103,7 @@ TEST_F(PeerLinksTest, NobodyWaitsForTheEndOfALink) {
   member_.address = "127.0.0.1:7002";
   ASSERT_TRUE(Get().ok());
   EXPECT_LT(MonotonicClock().Now() - started, absl::Seconds(5));
-  if (!end.HasBeenNotified()) end.Notify();
+  if (!end_.HasBeenNotified()) end_.Notify();
   patience.join();
 }
 

@@ -161,6 +161,17 @@ class EngineTest : public ::testing::Test {
     EXPECT_TRUE(found.ok()) << found.status();
     return found.ok() ? found->run_blocks : 0;
   }
+  static std::vector<BlockKey> First(std::vector<BlockKey> keys, size_t blocks) {
+    keys.resize(blocks);
+    return keys;
+  }
+  // Blocks of a chain by tier; nothing is touched.
+  std::vector<TierRun> TiersOf(const std::vector<BlockKey>& keys) {
+    return engine_->Lookup(me_, spec_, keys)->tiers;
+  }
+  static TierRun Hbm(uint32_t blocks) { return {.tier = Tier::kHbm, .blocks = blocks}; }
+  static TierRun Dram(uint32_t blocks) { return {.tier = Tier::kDram, .blocks = blocks}; }
+  static TierRun Nvme(uint32_t blocks) { return {.tier = Tier::kNvme, .blocks = blocks}; }
   AcquireResult Acquire(const std::vector<BlockKey>& keys,
                         absl::Duration ttl = absl::ZeroDuration()) {
     const absl::StatusOr<AcquireResult> acquired =

@@ -53,10 +53,6 @@ class Claims : public EngineTest {
     EXPECT_EQ(use.claimed_bytes, blocks * kBlockBytes);
     EXPECT_EQ(use.pinned_bytes, pinned * kBlockBytes);
   }
-  static std::vector<BlockKey> First(std::vector<BlockKey> keys, size_t blocks) {
-    keys.resize(blocks);
-    return keys;
-  }
 };
 
 TEST_F(Claims, WhatIsRetainedLeavesAfterAllThatNobodyClaims) {
@@ -439,11 +435,6 @@ class TieredClaims : public Claims {
                .claimed_share = 2.0,
                .background_eviction = false});
   }
-  std::vector<TierRun> TiersOf(const std::vector<BlockKey>& keys) {
-    return engine_->Lookup(me_, spec_, keys)->tiers;
-  }
-  static TierRun Hbm(uint32_t blocks) { return {.tier = Tier::kHbm, .blocks = blocks}; }
-  static TierRun Dram(uint32_t blocks) { return {.tier = Tier::kDram, .blocks = blocks}; }
 };
 
 TEST_F(TieredClaims, WhatIsClaimedMovesDownAfterAllThatIsNot) {

@@ -11,10 +11,6 @@ class LetGo : public EngineTest {
   static constexpr size_t kLength = 8;
 
   static std::vector<BlockKey> Chain(size_t i) { return ChainNamed(absl::StrCat("c", i), kLength); }
-  static std::vector<BlockKey> First(std::vector<BlockKey> keys, size_t blocks) {
-    keys.resize(blocks);
-    return keys;
-  }
   HintResult Ask(HintVerb verb, const std::vector<BlockKey>& keys, uint32_t first_block = 0) {
     const absl::StatusOr<HintResult> result = engine_->Hint(
         me_, {.spec = spec_, .keys = keys, .hint = {.verb = verb, .first_block = first_block}});
@@ -28,11 +24,6 @@ class LetGo : public EngineTest {
   HintResult Demote(const std::vector<BlockKey>& keys, uint32_t first_block = 0) {
     return Ask(HintVerb::kDemote, keys, first_block);
   }
-  std::vector<TierRun> TiersOf(const std::vector<BlockKey>& keys) {
-    return engine_->Lookup(me_, spec_, keys)->tiers;
-  }
-  static TierRun Hbm(uint32_t blocks) { return {.tier = Tier::kHbm, .blocks = blocks}; }
-  static TierRun Dram(uint32_t blocks) { return {.tier = Tier::kDram, .blocks = blocks}; }
 };
 
 TEST_F(LetGo, EvictDropsAPrefixFromItsEndToTheBlockNamed) {

@@ -11,7 +11,7 @@ namespace {
 using ::testing::ElementsAre;
 
 // Two extents of 32 slots in dram and four on disk; chains of 8 blocks.
-class Nvme : public EngineTest {
+class OnDisk : public EngineTest {
  protected:
   static constexpr size_t kLength = 8;
   static constexpr size_t kFillDram = 8;  // chains
@@ -43,9 +43,6 @@ class Nvme : public EngineTest {
       ASSERT_EQ(Store(Chain(i)).commit.committed, kLength) << i;
     }
   }
-  std::vector<TierRun> TiersOf(const std::vector<BlockKey>& keys) {
-    return engine_->Lookup(me_, spec_, keys)->tiers;
-  }
   void ExpectStored(size_t first, size_t chains) {
     for (size_t i = first; i < first + chains; ++i) {
       const AcquireResult acquired = Acquire(Chain(i));
@@ -54,18 +51,15 @@ class Nvme : public EngineTest {
       EXPECT_EQ(*engine_->Release(me_, {{acquired.lease}}), 1u);
     }
   }
-  static TierRun On(Tier tier, uint32_t blocks = kLength) {
-    return {.tier = tier, .blocks = blocks};
-  }
 
   const std::string folder_ = std::filesystem::temp_directory_path().string();
 };
 
-TEST_F(Nvme, WhatIsTooColdForMemoryGoesToTheDiskAndComesBackByteForByte) {
+TEST_F(OnDisk, WhatIsTooColdForMemoryGoesToTheDiskAndComesBackByteForByte) {
   Fill(0, kFillDram + 4);
-  for (size_t i = 0; i < 4; ++i) EXPECT_THAT(TiersOf(Chain(i)), ElementsAre(On(Tier::kNvme))) << i;
+  for (size_t i = 0; i < 4; ++i) EXPECT_THAT(TiersOf(Chain(i)), ElementsAre(Nvme(kLength))) << i;
   for (size_t i = 4; i < kFillDram + 4; ++i) {
-    EXPECT_THAT(TiersOf(Chain(i)), ElementsAre(On(Tier::kDram))) << i;
+    EXPECT_THAT(TiersOf(Chain(i)), ElementsAre(Dram(kLength))) << i;
   }
   ExpectStored(0, kFillDram + 4);
   const std::vector<TierUse> tiers = engine_->Describe(Tenant{"default"}).tiers;
@@ -75,7 +69,7 @@ TEST_F(Nvme, WhatIsTooColdForMemoryGoesToTheDiskAndComesBackByteForByte) {
   EXPECT_EQ(tiers[1].used_bytes, 4 * kLength * kBlockBytes);
 }
 
-TEST_F(Nvme, OnlyTheDiskDropsBlocks) {
+TEST_F(OnDisk, OnlyTheDiskDropsBlocks) {
   Fill(0, kFillDram + kFillDisk);
   EXPECT_EQ(CounterValue("evicted_own_space_blocks_total"), 0u);
   ExpectStored(0, kFillDram + kFillDisk);
@@ -83,7 +77,7 @@ TEST_F(Nvme, OnlyTheDiskDropsBlocks) {
   EXPECT_EQ(CounterValue("evicted_own_space_blocks_total"), 2 * kLength);
 }
 
-TEST_F(Nvme, AReaderIsToldThatNoLaneCanHandOutWhatLiesThere) {
+TEST_F(OnDisk, AReaderIsToldThatNoLaneCanHandOutWhatLiesThere) {
   Fill(0, kFillDram + 1);
   const AcquireResult acquired = Acquire(Chain(0));
   const auto opened = engine_->OpenRead(me_, acquired.lease, 0, 1);
@@ -92,32 +86,32 @@ TEST_F(Nvme, AReaderIsToldThatNoLaneCanHandOutWhatLiesThere) {
   EXPECT_FALSE(engine_->Export(opened->front().bytes.data()).has_value());
 }
 
-TEST_F(Nvme, ALongPromptIsWrittenToTheDiskWhereMemoryHasNoRoom) {
+TEST_F(OnDisk, ALongPromptIsWrittenToTheDiskWhereMemoryHasNoRoom) {
   const std::vector<BlockKey> keys = ChainNamed("long", 100);
   ASSERT_EQ(Store(keys).commit.committed, 100u);
-  EXPECT_THAT(TiersOf(keys), ElementsAre(On(Tier::kDram, 64), On(Tier::kNvme, 36)));
+  EXPECT_THAT(TiersOf(keys), ElementsAre(Dram(64), Nvme(36)));
   const AcquireResult acquired = Acquire(keys);
   ExpectReads(acquired.lease, keys);
 }
 
-TEST_F(Nvme, BlocksMoveFromTheGpuThroughMemoryToTheDisk) {
+TEST_F(OnDisk, BlocksMoveFromTheGpuThroughMemoryToTheDisk) {
   StartOn(/*hbm_bytes=*/4 * kMiB);
   Fill(0, 3 * kFillDram);
-  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(On(Tier::kNvme)));
-  EXPECT_THAT(TiersOf(Chain(kFillDram)), ElementsAre(On(Tier::kDram)));
-  EXPECT_THAT(TiersOf(Chain(2 * kFillDram)), ElementsAre(On(Tier::kHbm)));
+  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Nvme(kLength)));
+  EXPECT_THAT(TiersOf(Chain(kFillDram)), ElementsAre(Dram(kLength)));
+  EXPECT_THAT(TiersOf(Chain(2 * kFillDram)), ElementsAre(Hbm(kLength)));
   ExpectStored(0, 3 * kFillDram);
 }
 
-TEST_F(Nvme, FromAGpuToTheDiskWithNoMemoryBetween) {
+TEST_F(OnDisk, FromAGpuToTheDiskWithNoMemoryBetween) {
   StartWithoutDram();
   Fill(0, 2 * kFillDram);
-  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(On(Tier::kNvme)));
-  EXPECT_THAT(TiersOf(Chain(kFillDram)), ElementsAre(On(Tier::kHbm)));
+  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Nvme(kLength)));
+  EXPECT_THAT(TiersOf(Chain(kFillDram)), ElementsAre(Hbm(kLength)));
   ExpectStored(0, 2 * kFillDram);
 }
 
-TEST_F(Nvme, ADemoteHintTakesAPromptOneTierDownAtATime) {
+TEST_F(OnDisk, ADemoteHintTakesAPromptOneTierDownAtATime) {
   StartOn(/*hbm_bytes=*/4 * kMiB);
   Fill(0, 1);
   const auto demote = [&] {
@@ -125,26 +119,26 @@ TEST_F(Nvme, ADemoteHintTakesAPromptOneTierDownAtATime) {
                          {.spec = spec_, .keys = Chain(0), .hint = {.verb = HintVerb::kDemote}});
   };
   EXPECT_EQ(demote()->blocks, kLength);
-  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(On(Tier::kDram)));
+  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Dram(kLength)));
   EXPECT_EQ(demote()->blocks, kLength);
-  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(On(Tier::kNvme)));
+  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Nvme(kLength)));
   EXPECT_EQ(demote()->outcome, HintOutcome::kMissing);
   ExpectStored(0, 1);
 }
 
-TEST_F(Nvme, WhatADemoteHintBringsIntoFullMemoryMovesTheColdestThereOn) {
+TEST_F(OnDisk, WhatADemoteHintBringsIntoFullMemoryMovesTheColdestThereOn) {
   StartOn(/*hbm_bytes=*/4 * kMiB);
   Fill(0, 2 * kFillDram);
-  ASSERT_THAT(TiersOf(Chain(0)), ElementsAre(On(Tier::kDram)));
+  ASSERT_THAT(TiersOf(Chain(0)), ElementsAre(Dram(kLength)));
   const auto demoted = engine_->Hint(
       me_, {.spec = spec_, .keys = Chain(2 * kFillDram - 1), .hint = {.verb = HintVerb::kDemote}});
   EXPECT_EQ(demoted->blocks, kLength);
-  EXPECT_THAT(TiersOf(Chain(2 * kFillDram - 1)), ElementsAre(On(Tier::kDram)));
-  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(On(Tier::kNvme)));
+  EXPECT_THAT(TiersOf(Chain(2 * kFillDram - 1)), ElementsAre(Dram(kLength)));
+  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Nvme(kLength)));
   ExpectStored(0, 2 * kFillDram);
 }
 
-TEST_F(Nvme, ABlockOnItsWayToADiskThatIsLostMeanwhileStaysWhereItIs) {
+TEST_F(OnDisk, ABlockOnItsWayToADiskThatIsLostMeanwhileStaysWhereItIs) {
   StartWithoutDram();
   const auto demote = [&](size_t i) {
     return *engine_->Hint(me_,
@@ -170,11 +164,11 @@ TEST_F(Nvme, ABlockOnItsWayToADiskThatIsLostMeanwhileStaysWhereItIs) {
   }
   ExpectSound();
   EXPECT_EQ(Run(Chain(0)), 0u);
-  EXPECT_THAT(TiersOf(Chain(1)), ElementsAre(On(Tier::kHbm)));
+  EXPECT_THAT(TiersOf(Chain(1)), ElementsAre(Hbm(kLength)));
   ExpectStored(1, 1);
 }
 
-TEST_F(Nvme, ADiskThatFailsIsATierLess) {
+TEST_F(OnDisk, ADiskThatFailsIsATierLess) {
   Fill(0, kFillDram + 4);
   const AcquireResult cold = Acquire(Chain(0));
   const auto opened = engine_->OpenRead(me_, cold.lease, 0, 1);

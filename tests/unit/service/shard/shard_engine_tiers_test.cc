@@ -26,10 +26,6 @@ class Tiered : public EngineTest {
   }
   // Stores the chains that fill hbm, the first one coldest.
   void FillHbm() { Fill(0, kSlots / kLength); }
-  // Blocks of a chain by tier; nothing is touched.
-  std::vector<TierRun> TiersOf(const std::vector<BlockKey>& keys) {
-    return engine_->Lookup(me_, spec_, keys)->tiers;
-  }
   void ExpectStored(size_t first, size_t chains) {
     for (size_t i = first; i < first + chains; ++i) {
       const AcquireResult acquired = Acquire(Chain(i));
@@ -38,8 +34,6 @@ class Tiered : public EngineTest {
       EXPECT_EQ(*engine_->Release(me_, {{acquired.lease}}), 1u);
     }
   }
-  static TierRun Hbm(uint32_t blocks) { return {.tier = Tier::kHbm, .blocks = blocks}; }
-  static TierRun Dram(uint32_t blocks) { return {.tier = Tier::kDram, .blocks = blocks}; }
   uint64_t Evicted() {
     return CounterValue("evicted_watermark_blocks_total") +
            CounterValue("evicted_own_space_blocks_total") +
