@@ -26,11 +26,11 @@ absl::Status NoFile(const std::string& folder, int error) {
                               "): name a folder that this process may write to, --nvme-dir"));
 }
 
-// A file that nobody else can open and that ends with its descriptor.
+// A file that nobody else can open and that ends with its descriptor. Not every filesystem makes
+// one without a name.
 absl::StatusOr<int> OpenNameless(const std::string& folder) {
   const int fd = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
   if (fd >= 0) return fd;
-  if (errno != EOPNOTSUPP && errno != EISDIR) return NoFile(folder, errno);
   std::string path = absl::StrCat(folder, "/reprise-XXXXXX");
   const int named = ::mkostemp(path.data(), O_CLOEXEC);
   if (named < 0) return NoFile(folder, errno);
@@ -98,18 +98,18 @@ bool FilePool::InFile(const uint8_t* address) const {
   return address >= addresses_ && address < addresses_ + capacity_bytes();
 }
 
-// Where the filesystem cannot zero a range in its place, the old bytes are given back to it and
-// room for as many is taken again, which somebody else may have taken meanwhile.
+// In its place: room that was given back to the filesystem somebody else may take.
 absl::Status FilePool::Wipe(uint32_t extent) {
   const auto at = static_cast<off_t>(extent * extent_bytes());
   const auto bytes = static_cast<off_t>(extent_bytes());
   if (::fallocate(fd_, FALLOC_FL_ZERO_RANGE, at, bytes) == 0) return absl::OkStatus();
-  if (errno == EOPNOTSUPP &&
-      ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, bytes) == 0 &&
-      ::fallocate(fd_, 0, at, bytes) == 0) {
-    return absl::OkStatus();
+  if (errno != EOPNOTSUPP) return Failed("wiping an extent of", errno);
+  const std::vector<uint8_t> zeroes(std::min(extent_bytes(), limits::kExtentBytesMin));
+  for (uint64_t done = 0; done < extent_bytes(); done += zeroes.size()) {
+    const uint64_t rest = std::min<uint64_t>(zeroes.size(), extent_bytes() - done);
+    REPRISE_RETURN_IF_ERROR(Write(std::span(zeroes).first(rest), ExtentAddress(extent) + done));
   }
-  return Failed("wiping an extent of", errno);
+  return absl::OkStatus();
 }
 
 absl::Status FilePool::CopyBytes(const uint8_t* from, uint8_t* to, uint64_t bytes) {

@@ -21,8 +21,9 @@ std::string Folder() {
 }
 
 struct FileTraits {
-  static std::unique_ptr<Pool> Make() {
-    auto pool = FilePool::Create(Folder(), kCapacity).value();
+  static std::unique_ptr<Pool> Make() { return MakeIn(Folder()); }
+  static std::unique_ptr<Pool> MakeIn(const std::string& folder) {
+    auto pool = FilePool::Create(folder, kCapacity).value();
     current = pool.get();
     return pool;
   }
@@ -37,7 +38,16 @@ struct FileTraits {
   static inline Pool* current = nullptr;  // of the test that runs
 };
 
+// A filesystem (tmpfs) that cannot zero a range in its place.
+struct TmpfsTraits : FileTraits {
+  static std::unique_ptr<Pool> Make() {
+    constexpr char kTmpfs[] = "/dev/shm";
+    return std::filesystem::is_directory(kTmpfs) ? MakeIn(kTmpfs) : nullptr;
+  }
+};
+
 INSTANTIATE_TYPED_TEST_SUITE_P(File, PoolConformance, FileTraits);
+INSTANTIATE_TYPED_TEST_SUITE_P(Tmpfs, PoolConformance, TmpfsTraits);
 
 std::string ReasonOf(const absl::Status& status) {
   return absl::StrCat(absl::StatusCodeToString(status.code()), " ", RefusalReason(status));
