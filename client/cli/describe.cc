@@ -124,11 +124,11 @@ void PrintClaims(const ClusterReport& report) {
   for (const ShardReport& shard : report.shards) {
     const auto& claims = shard.description.claims();
     if (!shard.status.ok() || claims.claims() == 0) continue;
-    std::printf("%s keeps %s of at most %s for %llu claims, %s of it pinned\n",
-                shard.shard_id.c_str(), HumanBytes(claims.claimed_bytes()).c_str(),
-                HumanBytes(claims.claimed_bytes_max()).c_str(),
-                static_cast<unsigned long long>(claims.claims()),
-                HumanBytes(claims.pinned_bytes()).c_str());
+    std::printf(
+        "%s keeps %s of at most %s for %llu %s, %s of it pinned\n", shard.shard_id.c_str(),
+        HumanBytes(claims.claimed_bytes()).c_str(), HumanBytes(claims.claimed_bytes_max()).c_str(),
+        static_cast<unsigned long long>(claims.claims()), claims.claims() == 1 ? "claim" : "claims",
+        HumanBytes(claims.pinned_bytes()).c_str());
   }
 }
 

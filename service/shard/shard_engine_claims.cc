@@ -3,7 +3,6 @@
 // claims.
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,28 +12,6 @@
 #include "service/shard/shard_engine_impl.h"
 
 namespace reprise::shard {
-
-absl::StatusOr<HintResult> ShardEngineImpl::Hint(AttachmentId attachment, const HintArgs& args) {
-  if (absl::Status sense = CheckHint(args.hint, args.keys.size()); !sense.ok()) {
-    counters_.Add(Counter::kRefusedInvalid);
-    return sense;
-  }
-  REPRISE_ASSIGN_OR_RETURN(const KeySpaceId space_id, attachments_.Resolve(attachment, args.spec));
-  if (args.hint.verb == HintVerb::kDemote) return DemoteRun(attachment, space_id, args);
-  REPRISE_ASSIGN_OR_RETURN(const AttachmentTable::Entry who, attachments_.Get(attachment));
-  Locked lock(this);
-  Settle(clock_.Now());
-  REPRISE_RETURN_IF_ERROR(HoldingsOf(attachment).status());
-  KeySpace& space = SpaceOf(space_id);
-  switch (args.hint.verb) {
-    case HintVerb::kRelease:
-      return ReleaseClaim(space, args.hint);
-    case HintVerb::kEvict:
-      return EvictRun(space, args, who.client_name);
-    default:
-      return PlaceClaim(space, args);
-  }
-}
 
 absl::StatusOr<HintResult> ShardEngineImpl::PlaceClaim(KeySpace& space, const HintArgs& args) {
   const bool pin = args.hint.verb == HintVerb::kPin;

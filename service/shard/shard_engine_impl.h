@@ -338,7 +338,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   void PublishMoves(std::span<const BlockId> coldest_first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MakeRoomOnTop(KeySpaceId space, std::span<const BlockKey> keys) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // ---- shard_engine_let_go.cc
+  // ---- shard_engine_hints.cc
   HintResult EvictRun(KeySpace& space, const HintArgs& args, absl::string_view by)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   const char* WhyItStays(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

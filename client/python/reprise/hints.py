@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Retain:
-    """Goes after everything that nobody claims, lower priority first."""
+    """Goes after everything of its cache spec that nobody claims, lower priority first."""
 
     claim_id: str  # at most 128 bytes; a claim that has the name already is replaced
     ttl: float  # seconds; shards cut what is longer than 30 days

@@ -15,6 +15,11 @@ uint64_t Milliseconds(absl::Duration time) {
   return static_cast<uint64_t>(absl::ToInt64Milliseconds(time));
 }
 
+// Of what all claims may have.
+uint64_t TenantsShare(size_t most) {
+  return static_cast<uint64_t>(limits::kClaimsTenantShare * static_cast<double>(most));
+}
+
 // What a caller can run into. Units are in the names.
 NamedCounters Limits() {
   return {
@@ -23,9 +28,12 @@ NamedCounters Limits() {
       {"block_bytes_min", limits::kBlockBytesMin},
       {"calls_max", limits::kUnaryCallsMax},
       {"claim_keys_ahead_max", limits::kClaimKeysAheadMax},
+      {"claim_keys_ahead_per_tenant_max", TenantsShare(limits::kClaimKeysAheadMax)},
       {"claim_priority_max", limits::kClaimPriorityMax},
       {"claim_ttl_max_ms", Milliseconds(limits::kClaimTtlMax)},
       {"claims_max", limits::kClaimsMax},
+      {"claims_per_tenant_max", TenantsShare(limits::kClaimsMax)},
+      {"demote_hint_blocks_max", limits::kDemoteHintBlocksMax},
       {"drain_deadline_max_ms", Milliseconds(limits::kDrainDeadlineMax)},
       {"drain_deadline_ms", Milliseconds(limits::kDrainDeadline)},
       {"keep_alive_interval_ms", Milliseconds(limits::kKeepAliveInterval)},

@@ -1,59 +1,9 @@
-#include "tests/unit/service/shard/engine_fixture.h"
+#include "tests/unit/service/shard/claims_fixture.h"
 
 namespace reprise::shard {
 namespace {
 
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-// 64 slots of one tier; chains of 8 blocks.
-class Claims : public EngineTest {
- protected:
-  static constexpr size_t kSlots = 64;
-  static constexpr size_t kLength = 8;
-  static constexpr absl::Duration kTtl = absl::Minutes(10);
-
-  // All that fits may be claimed, unless a test says otherwise.
-  void SetUp() override { StartClaimable(2.0); }
-  void StartClaimable(double share, TenantQuotas quotas = {}) {
-    StartWith({.dram_bytes = 4 * kMiB,
-               .quotas = std::move(quotas),
-               .claimed_share = share,
-               .background_eviction = false});
-  }
-
-  static std::vector<BlockKey> Chain(size_t i) { return ChainNamed(absl::StrCat("c", i), kLength); }
-  void Fill(size_t first, size_t chains) {
-    for (size_t i = first; i < first + chains; ++i) {
-      ASSERT_TRUE(Store(Chain(i)).status.ok()) << i;
-    }
-  }
-
-  absl::StatusOr<HintResult> Ask(const std::vector<BlockKey>& keys, reprise::Hint hint) {
-    return engine_->Hint(me_, {.spec = spec_, .keys = keys, .hint = std::move(hint)});
-  }
-  static reprise::Hint RetainHint(const std::string& name, uint32_t priority = 50,
-                                  absl::Duration ttl = kTtl) {
-    return {.verb = HintVerb::kRetain, .claim_id = name, .priority = priority, .ttl = ttl};
-  }
-  static reprise::Hint PinHint(const std::string& name, absl::Duration ttl = kTtl) {
-    return {.verb = HintVerb::kPin, .claim_id = name, .ttl = ttl};
-  }
-  HintResult Place(const std::vector<BlockKey>& keys, reprise::Hint hint) {
-    const absl::StatusOr<HintResult> placed = Ask(keys, std::move(hint));
-    EXPECT_TRUE(placed.ok()) << placed.status();
-    ExpectSound();
-    return placed.value_or(HintResult());
-  }
-  absl::StatusOr<HintResult> Release(const std::string& name) {
-    return Ask({}, {.verb = HintVerb::kRelease, .claim_id = name});
-  }
-  void ExpectClaimed(uint64_t blocks, uint64_t pinned = 0) {
-    const ClaimsUse use = engine_->Describe(std::nullopt).claims;
-    EXPECT_EQ(use.claimed_bytes, blocks * kBlockBytes);
-    EXPECT_EQ(use.pinned_bytes, pinned * kBlockBytes);
-  }
-};
 
 TEST_F(Claims, WhatIsRetainedLeavesAfterAllThatNobodyClaims) {
   Fill(0, 8);
@@ -421,94 +371,6 @@ TEST_F(Claims, AChainTellsOfItsClaimsToThoseWhoTakeItOver) {
   const auto later = engine_->ChainTo(ends.front())->claims;
   ASSERT_EQ(later.size(), 1u) << "what has ended is not told of, also before it is ended";
   EXPECT_EQ(later[0].hint.claim_id, "prompt");
-}
-
-// Two tiers of 64 slots.
-class TieredClaims : public Claims {
- protected:
-  void SetUp() override {
-    control_ = std::make_shared<reprise::testing::HostHbmControl>();
-    control_->guarded = true;
-    StartWith({.dram_bytes = 4 * kMiB,
-               .hbm_bytes = 4 * kMiB,
-               .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>(control_),
-               .claimed_share = 2.0,
-               .background_eviction = false});
-  }
-};
-
-TEST_F(TieredClaims, WhatIsClaimedMovesDownAfterAllThatIsNot) {
-  Fill(0, 8);
-  Place(Chain(0), RetainHint("agent"));
-  Fill(8, 7);
-  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Hbm(kLength)));
-  for (size_t i = 1; i < 8; ++i) EXPECT_THAT(TiersOf(Chain(i)), ElementsAre(Dram(kLength))) << i;
-}
-
-TEST_F(TieredClaims, WhatIsPinnedMayMoveDownAndIsNotDroppedThere) {
-  Fill(0, 1);
-  Place(Chain(0), PinHint("agent"));
-  for (size_t i = 1; i < 8; ++i) {
-    Fill(i, 1);
-    Place(Chain(i), PinHint(absl::StrCat("c", i)));
-  }
-  Fill(8, 1);  // its room is made by moving pinned blocks
-  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Dram(kLength)));
-  Fill(9, 20);
-  engine_->EvictToWatermark();
-  for (size_t i = 0; i < 8; ++i) EXPECT_EQ(Run(Chain(i)), kLength) << i;
-  ExpectClaimed(kSlots, kSlots);
-}
-
-TEST_F(TieredClaims, WhatIsLeftOnATierOfAClaimedPromptIsClaimedToo) {
-  Fill(0, 8);
-  Place(Chain(0), RetainHint("agent", 1));
-  const absl::StatusOr<HintResult> tail =
-      Ask(Chain(0), {.verb = HintVerb::kDemote, .first_block = 5});
-  ASSERT_TRUE(tail.ok());
-  ExpectSound();
-  ASSERT_THAT(TiersOf(Chain(0)), ElementsAre(Hbm(5), Dram(3)));
-  Fill(8, 7);  // all others of before move down first
-  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Hbm(5), Dram(3)));
-  ASSERT_TRUE(Release("agent").ok());
-  ExpectSound();
-  Fill(15, 1);
-  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Dram(kLength)));
-}
-
-TEST_F(TieredClaims, PinsThatFillTheLastTierEmptyNoOther) {
-  for (size_t i = 0; i < 8; ++i) {
-    Fill(i, 1);
-    Place(Chain(i), PinHint(absl::StrCat("c", i)));
-    ASSERT_EQ(Ask(Chain(i), {.verb = HintVerb::kDemote})->blocks, kLength) << i;
-  }
-  Fill(8, 7);  // below the watermark
-  engine_->EvictToWatermark();
-  ExpectSound();
-  for (size_t i = 0; i < 15; ++i) EXPECT_EQ(Run(Chain(i)), kLength) << i;
-}
-
-TEST_F(TieredClaims, ClaimsOnWhatLayOnALostGpuWaitForItAgain) {
-  Fill(0, 1);
-  Place(Chain(0), PinHint("agent"));
-  const AcquireResult acquired = Acquire(Chain(0));
-  {
-    const auto opened = engine_->OpenRead(me_, acquired.lease, 0, 0);
-    ASSERT_TRUE(opened.ok());
-    control_->lost = true;
-    std::vector<uint8_t> bytes(kBlockBytes);
-    EXPECT_FALSE(engine_->CopyToHost(opened->front().bytes, bytes).ok());
-  }
-  const uint64_t before = engine_->Describe(std::nullopt).claims.claimed_bytes_max;
-  engine_->Tick();
-  ExpectClaimed(0);
-  EXPECT_EQ(engine_->Describe(std::nullopt).claims.claimed_bytes_max, before)
-      << "by what is left: the loss is known at once";
-  EXPECT_EQ(before, 2 * 4 * kMiB);
-  EXPECT_EQ(*engine_->Release(me_, {{acquired.lease}}), 1u);
-  Fill(0, 1);
-  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Dram(kLength)));
-  ExpectClaimed(kLength, kLength);
 }
 
 }  // namespace

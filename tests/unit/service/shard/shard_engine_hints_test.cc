@@ -6,7 +6,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-class LetGo : public EngineTest {
+class Hints : public EngineTest {
  protected:
   static constexpr size_t kLength = 8;
 
@@ -26,7 +26,7 @@ class LetGo : public EngineTest {
   }
 };
 
-TEST_F(LetGo, EvictDropsAPrefixFromItsEndToTheBlockNamed) {
+TEST_F(Hints, EvictDropsAPrefixFromItsEndToTheBlockNamed) {
   Store(Chain(0));
   const HintResult evicted = Evict(Chain(0), 3);
   EXPECT_EQ(evicted.outcome, HintOutcome::kApplied);
@@ -39,7 +39,7 @@ TEST_F(LetGo, EvictDropsAPrefixFromItsEndToTheBlockNamed) {
   EXPECT_EQ(why->reason, MissReason::kRemoved);
 }
 
-TEST_F(LetGo, EvictLeavesWhatAnotherPromptGoesOnFrom) {
+TEST_F(Hints, EvictLeavesWhatAnotherPromptGoesOnFrom) {
   std::vector<BlockKey> other = First(Chain(0), 4);
   other.push_back(KeyNamed("other turn"));
   Store(Chain(0));
@@ -51,7 +51,7 @@ TEST_F(LetGo, EvictLeavesWhatAnotherPromptGoesOnFrom) {
   EXPECT_EQ(Run(other), other.size());
 }
 
-TEST_F(LetGo, EvictLeavesWhatIsReadClaimedOrAboutToBeContinued) {
+TEST_F(Hints, EvictLeavesWhatIsReadClaimedOrAboutToBeContinued) {
   Store(Chain(0));
   const AcquireResult lease = Acquire(First(Chain(0), 6));
   EXPECT_THAT(Evict(Chain(0)).why, HasSubstr("block 5 stays: it is in use"));
@@ -70,7 +70,7 @@ TEST_F(LetGo, EvictLeavesWhatIsReadClaimedOrAboutToBeContinued) {
   EXPECT_EQ(Run(Chain(0)), 5u);
 }
 
-TEST_F(LetGo, NothingStoredIsMissing) {
+TEST_F(Hints, NothingStoredIsMissing) {
   Store(First(Chain(0), 2));
   for (const HintVerb verb : {HintVerb::kEvict, HintVerb::kDemote}) {
     const HintResult missing = Ask(verb, Chain(1));
@@ -80,7 +80,7 @@ TEST_F(LetGo, NothingStoredIsMissing) {
   EXPECT_EQ(Run(Chain(0)), 2u);
 }
 
-TEST_F(LetGo, AFirstBlockBeyondTheKeysIsRefused) {
+TEST_F(Hints, AFirstBlockBeyondTheKeysIsRefused) {
   const absl::StatusOr<HintResult> refused =
       engine_->Hint(me_, {.spec = spec_,
                           .keys = Chain(0),
@@ -88,7 +88,7 @@ TEST_F(LetGo, AFirstBlockBeyondTheKeysIsRefused) {
   EXPECT_EQ(CodeAndReason(refused.status()), "INVALID_ARGUMENT HINT_FIRST_BLOCK");
 }
 
-TEST_F(LetGo, DemoteMovesAPrefixToTheSlowerTierFromItsEnd) {
+TEST_F(Hints, DemoteMovesAPrefixToTheSlowerTierFromItsEnd) {
   StartTiered(4 * kMiB, 4 * kMiB);
   Store(Chain(0));
   Store(Chain(1));
@@ -105,7 +105,7 @@ TEST_F(LetGo, DemoteMovesAPrefixToTheSlowerTierFromItsEnd) {
   ExpectReads(acquired.lease, Chain(0));
 }
 
-TEST_F(LetGo, DemoteMovesALongPrefixInBatches) {
+TEST_F(Hints, DemoteMovesALongPrefixInBatches) {
   static_assert(limits::kDemoteBatchBlocks < 100);
   StartTiered(8 * kMiB, 8 * kMiB);
   const std::vector<BlockKey> keys = ChainNamed("long", 100);
@@ -114,7 +114,7 @@ TEST_F(LetGo, DemoteMovesALongPrefixInBatches) {
   EXPECT_THAT(TiersOf(keys), ElementsAre(Dram(100)));
 }
 
-TEST_F(LetGo, OneHintMovesNoMoreThanItsShareAndSaysSo) {
+TEST_F(Hints, OneHintMovesNoMoreThanItsShareAndSaysSo) {
   StartTiered(8 * kMiB, 8 * kMiB);
   const CacheSpec small = SmallSpec();
   const SpecHandle spec = Open(me_, small);
@@ -132,7 +132,7 @@ TEST_F(LetGo, OneHintMovesNoMoreThanItsShareAndSaysSo) {
   EXPECT_EQ(rest->blocks, 100u);
 }
 
-TEST_F(LetGo, DemoteLeavesWhatIsReadAndWhatOthersHangFrom) {
+TEST_F(Hints, DemoteLeavesWhatIsReadAndWhatOthersHangFrom) {
   StartTiered(4 * kMiB, 4 * kMiB);
   std::vector<BlockKey> other = First(Chain(0), 4);
   other.push_back(KeyNamed("other turn"));
@@ -149,7 +149,7 @@ TEST_F(LetGo, DemoteLeavesWhatIsReadAndWhatOthersHangFrom) {
   EXPECT_THAT(TiersOf(other), ElementsAre(Dram(5)));
 }
 
-TEST_F(LetGo, ADeviceThatRefusesToCopyLeavesTheBlocksWhereTheyAre) {
+TEST_F(Hints, ADeviceThatRefusesToCopyLeavesTheBlocksWhereTheyAre) {
   StartTiered(4 * kMiB, 4 * kMiB);
   Store(Chain(0));
   control_->refuses = true;
@@ -160,7 +160,7 @@ TEST_F(LetGo, ADeviceThatRefusesToCopyLeavesTheBlocksWhereTheyAre) {
   EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Hbm(kLength)));
 }
 
-TEST_F(LetGo, WithOneTierThereIsNothingToDemoteTo) {
+TEST_F(Hints, WithOneTierThereIsNothingToDemoteTo) {
   Store(Chain(0));
   const HintResult nowhere = Demote(Chain(0));
   EXPECT_EQ(nowhere.outcome, HintOutcome::kMissing);

@@ -1,5 +1,6 @@
-// What callers want to let go before its turn: from a prefix's end, and nothing that another prompt
-// goes on from, that is in use, or that a claim keeps.
+// What callers say of K/V that they are not about to use. Here is what they let go before its
+// turn: from a prefix's end, and nothing that another prompt goes on from, that is in use, or that
+// a claim keeps. What they want kept is in shard_engine_claims.cc.
 
 #include <algorithm>
 #include <utility>
@@ -20,6 +21,28 @@ HintResult NothingStored(uint32_t first_block) {
 }
 
 }  // namespace
+
+absl::StatusOr<HintResult> ShardEngineImpl::Hint(AttachmentId attachment, const HintArgs& args) {
+  if (absl::Status sense = CheckHint(args.hint, args.keys.size()); !sense.ok()) {
+    counters_.Add(Counter::kRefusedInvalid);
+    return sense;
+  }
+  REPRISE_ASSIGN_OR_RETURN(const KeySpaceId space_id, attachments_.Resolve(attachment, args.spec));
+  if (args.hint.verb == HintVerb::kDemote) return DemoteRun(attachment, space_id, args);
+  REPRISE_ASSIGN_OR_RETURN(const AttachmentTable::Entry who, attachments_.Get(attachment));
+  Locked lock(this);
+  Settle(clock_.Now());
+  REPRISE_RETURN_IF_ERROR(HoldingsOf(attachment).status());
+  KeySpace& space = SpaceOf(space_id);
+  switch (args.hint.verb) {
+    case HintVerb::kRelease:
+      return ReleaseClaim(space, args.hint);
+    case HintVerb::kEvict:
+      return EvictRun(space, args, who.client_name);
+    default:
+      return PlaceClaim(space, args);
+  }
+}
 
 // nullptr: it may go.
 const char* ShardEngineImpl::WhyItStays(BlockId id) const {
