@@ -38,6 +38,7 @@ struct UpOptions {
   std::string hbm;
   std::string nvme;
   std::string nvme_dir;
+  std::string nvme_cipher = "aes-256";
   int gpu = -1;
   uint32_t replication = 2;
   std::vector<std::string> tenant_quotas;
@@ -184,7 +185,8 @@ class Up {
     }
     if (!options_.nvme.empty()) {
       child.arguments.insert(child.arguments.end(),
-                             {"--nvme", options_.nvme, "--nvme-dir", options_.nvme_dir});
+                             {"--nvme", options_.nvme, "--nvme-dir", options_.nvme_dir,
+                              "--nvme-cipher", options_.nvme_cipher});
     }
     for (const std::string& quota : options_.tenant_quotas)
       child.arguments.insert(child.arguments.end(), {"--tenant-quota", quota});
@@ -380,6 +382,12 @@ Registered AddUp(CLI::App& app) {
       ->add_option("--nvme", options->nvme,
                    "room on a local disk per shard for the coldest blocks, e.g. 10GiB")
       ->needs(nvme_dir);
+  command
+      ->add_option("--nvme-cipher", options->nvme_cipher,
+                   "what the shards write there: aes-256 (ciphertext, its key ends with the shard) "
+                   "or none (for a volume that is encrypted already)")
+      ->check(CLI::IsMember({"aes-256", "none"}))
+      ->capture_default_str();
   command->add_option("--replication", options->replication, "copies of every block")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

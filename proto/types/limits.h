@@ -58,9 +58,10 @@ inline constexpr uint64_t kExtentsPerPool = 32;          // a pool is cut into a
 inline constexpr uint64_t kExtentBytesMin = 2ull << 20;  //   of at least this
 inline constexpr uint64_t kExtentBytesMax = 1ull << 30;  //   and at most this,
 inline constexpr uint64_t kFileExtentBytesMax = 64ull
-                                                << 20;  //   of a file: it may be moved at once
-inline constexpr size_t kQuarantinedSlotsMax = 256;     // beyond it the oldest one is used again
-inline constexpr size_t kExplainSiblingsMax = 65'536;   // blocks compared with a miss
+                                                << 20;   //   of a file: it may be moved at once
+inline constexpr uint64_t kFileCipherBytes = 256 << 10;  // enciphered at a time, per thread
+inline constexpr size_t kQuarantinedSlotsMax = 256;      // beyond it the oldest one is used again
+inline constexpr size_t kExplainSiblingsMax = 65'536;    // blocks compared with a miss
 inline constexpr size_t kIndexStripes = 16;
 inline constexpr size_t kTombstonesMax = 65'536;  // evicted keys remembered for Explain
 
@@ -99,7 +100,20 @@ inline constexpr int kHeartbeatsMissedMax = 2;  // then a router calls the shard
 inline constexpr size_t kShardsMax = 1024;
 inline constexpr double kShardWeightMax = 1000.0;  // of one shard against another's 1
 inline constexpr size_t kMembersFileBytesMax = 1 << 20;
-inline constexpr absl::Duration kMembersPollInterval = absl::Milliseconds(200);
+inline constexpr absl::Duration kMembersPollInterval = absl::Milliseconds(200);  // of the file
+inline constexpr absl::Duration kMembersDnsInterval = absl::Seconds(5);  // between two questions,
+inline constexpr absl::Duration kMembersDnsTimeout = absl::Seconds(3);   //   and for an answer
+inline constexpr absl::Duration kRegistrationTtl =
+    absl::Seconds(15);  // of a shard in etcd that says nothing; it speaks three times as often
+inline constexpr absl::Duration kVanishedMemberKept =
+    absl::Minutes(10);  // a member whose registration ended without a good-bye
+inline constexpr absl::Duration kEtcdCallTimeout = absl::Seconds(3);
+inline constexpr absl::Duration kEtcdRetryMin = absl::Milliseconds(200);
+inline constexpr absl::Duration kEtcdRetryMax = absl::Seconds(5);
+inline constexpr absl::Duration kEtcdWatchAge = absl::Seconds(30);       // then it is begun anew
+inline constexpr absl::Duration kEtcdGoodByeTimeout = absl::Seconds(2);  // of a shard that stops
+inline constexpr absl::Duration kEtcdPingInterval = absl::Seconds(10);   // etcd refuses less than 5
+inline constexpr size_t kMemberRecordBytesMax = 4096;                    // of one member in etcd
 inline constexpr size_t kSessionsMax = 1'000'000;
 inline constexpr absl::Duration kSessionTtl = absl::Hours(1);
 inline constexpr size_t kLocateRunsMax = 8;  // runs in one answer

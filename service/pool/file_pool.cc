@@ -5,9 +5,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -52,10 +54,31 @@ absl::Status ReserveRoom(int fd, const std::string& folder, uint64_t bytes) {
                               std::strerror(error), "): start with a smaller --nvme"));
 }
 
+// Of `bytes` at `at` what is enciphered at once: whole pieces, or a part of one.
+size_t PartBytes(uint64_t at, size_t bytes) {
+  constexpr size_t kPiece = FileCipher::kPieceBytes;
+  const size_t to_next = kPiece - at % kPiece;
+  if (to_next < kPiece || bytes < kPiece) return std::min(to_next, bytes);
+  // The next part begins with a unit.
+  return std::min<size_t>(bytes / kPiece * kPiece,
+                          limits::kFileCipherBytes - at % FileCipher::kUnitBytes);
+}
+
+bool IsTorn(std::span<const uint8_t> part) {
+  return part.size() < FileCipher::kPieceBytes;
+}
+
+// Where this thread's ciphertext lies between the cipher and the file.
+std::span<uint8_t> CipherBuffer(size_t bytes) {
+  thread_local std::vector<uint8_t> buffer(limits::kFileCipherBytes);
+  return std::span(buffer).first(bytes);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<FilePool>> FilePool::Create(const std::string& folder,
-                                                           uint64_t capacity_bytes) {
+                                                           uint64_t capacity_bytes,
+                                                           DiskCipher cipher) {
   if (capacity_bytes == 0) {
     return Refusal(absl::StatusCode::kInvalidArgument, "NVME_SIZE",
                    "nvme_bytes = 0: give the shard room on a disk, e.g. --nvme 100GiB, or leave "
@@ -64,6 +87,10 @@ absl::StatusOr<std::unique_ptr<FilePool>> FilePool::Create(const std::string& fo
   const uint64_t extent_bytes =
       std::min(ExtentBytesFor(capacity_bytes), limits::kFileExtentBytesMax);
   const auto extents = static_cast<uint32_t>(std::max<uint64_t>(2, capacity_bytes / extent_bytes));
+  std::unique_ptr<FileCipher> file_cipher;
+  if (cipher == DiskCipher::kAes256) {
+    REPRISE_ASSIGN_OR_RETURN(file_cipher, FileCipher::Create());
+  }
   REPRISE_ASSIGN_OR_RETURN(const int fd, OpenNameless(folder));
   if (absl::Status reserved = ReserveRoom(fd, folder, extents * extent_bytes); !reserved.ok()) {
     ::close(fd);
@@ -78,12 +105,13 @@ absl::StatusOr<std::unique_ptr<FilePool>> FilePool::Create(const std::string& fo
                    absl::StrCat("no ", extents * extent_bytes, " addresses are free (",
                                 std::strerror(error), "): start with a smaller --nvme"));
   }
-  return std::unique_ptr<FilePool>(
-      new FilePool(fd, static_cast<uint8_t*>(addresses), extents, extent_bytes));
+  return std::unique_ptr<FilePool>(new FilePool(fd, static_cast<uint8_t*>(addresses), extents,
+                                                extent_bytes, std::move(file_cipher)));
 }
 
-FilePool::FilePool(int fd, uint8_t* addresses, uint32_t extents, uint64_t extent_bytes)
-    : Pool(extents, extent_bytes), fd_(fd), addresses_(addresses) {}
+FilePool::FilePool(int fd, uint8_t* addresses, uint32_t extents, uint64_t extent_bytes,
+                   std::unique_ptr<FileCipher> cipher)
+    : Pool(extents, extent_bytes), fd_(fd), addresses_(addresses), cipher_(std::move(cipher)) {}
 
 FilePool::~FilePool() {
   ::munmap(addresses_, capacity_bytes());
@@ -98,16 +126,19 @@ bool FilePool::InFile(const uint8_t* address) const {
   return address >= addresses_ && address < addresses_ + capacity_bytes();
 }
 
-// In its place: room that was given back to the filesystem somebody else may take.
+// In its place: room that was given back to the filesystem somebody else may take. And not
+// enciphered: zeroes on the disk are zeroes for the cipher too.
 absl::Status FilePool::Wipe(uint32_t extent) {
-  const auto at = static_cast<off_t>(extent * extent_bytes());
-  const auto bytes = static_cast<off_t>(extent_bytes());
-  if (::fallocate(fd_, FALLOC_FL_ZERO_RANGE, at, bytes) == 0) return absl::OkStatus();
+  const uint64_t at = extent * extent_bytes();
+  if (::fallocate(fd_, FALLOC_FL_ZERO_RANGE, static_cast<off_t>(at),
+                  static_cast<off_t>(extent_bytes())) == 0) {
+    return absl::OkStatus();
+  }
   if (errno != EOPNOTSUPP) return Failed("wiping an extent of", errno);
   const std::vector<uint8_t> zeroes(std::min(extent_bytes(), limits::kExtentBytesMin));
   for (uint64_t done = 0; done < extent_bytes(); done += zeroes.size()) {
     const uint64_t rest = std::min<uint64_t>(zeroes.size(), extent_bytes() - done);
-    REPRISE_RETURN_IF_ERROR(Write(std::span(zeroes).first(rest), ExtentAddress(extent) + done));
+    REPRISE_RETURN_IF_ERROR(WriteFile(std::span(zeroes).first(rest), at + done));
   }
   return absl::OkStatus();
 }
@@ -115,9 +146,13 @@ absl::Status FilePool::Wipe(uint32_t extent) {
 absl::Status FilePool::CopyBytes(const uint8_t* from, uint8_t* to, uint64_t bytes) {
   if (!InFile(to)) return Read(from, {to, bytes});
   if (!InFile(from)) return Write({from, bytes}, to);
-  std::vector<uint8_t> moved(bytes);
-  REPRISE_RETURN_IF_ERROR(Read(from, moved));
-  return Write(moved, to);
+  std::vector<uint8_t> moved(std::min(bytes, limits::kFileCipherBytes));
+  for (uint64_t done = 0; done < bytes; done += moved.size()) {
+    const auto part = std::span(moved).first(std::min<uint64_t>(moved.size(), bytes - done));
+    REPRISE_RETURN_IF_ERROR(Read(from + done, part));
+    REPRISE_RETURN_IF_ERROR(Write(part, to + done));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status FilePool::ChecksumBytes(std::span<const uint8_t* const> blocks,
@@ -133,28 +168,91 @@ absl::Status FilePool::ChecksumBytes(std::span<const uint8_t* const> blocks,
 }
 
 absl::Status FilePool::Read(const uint8_t* from, std::span<uint8_t> to) const {
+  const auto at = static_cast<uint64_t>(from - addresses_);
+  return cipher_ == nullptr ? ReadFile(at, to) : ReadDeciphered(at, to);
+}
+
+absl::Status FilePool::Write(std::span<const uint8_t> from, const uint8_t* to) {
+  const auto at = static_cast<uint64_t>(to - addresses_);
+  REPRISE_RETURN_IF_ERROR(cipher_ == nullptr ? WriteFile(from, at) : WriteEnciphered(from, at));
+  // Dirty pages that pile up would stop all writers at once later.
+  ::sync_file_range(fd_, static_cast<off_t>(at), static_cast<off_t>(from.size()),
+                    SYNC_FILE_RANGE_WRITE);
+  return absl::OkStatus();
+}
+
+absl::Status FilePool::ReadDeciphered(uint64_t at, std::span<uint8_t> to) const {
   while (!to.empty()) {
-    const ssize_t got = ::pread(fd_, to.data(), to.size(), from - addresses_);
+    const std::span<uint8_t> part = to.first(PartBytes(at, to.size()));
+    if (IsTorn(part)) {
+      REPRISE_RETURN_IF_ERROR(ReadTorn(at, part));
+    } else {
+      REPRISE_RETURN_IF_ERROR(ReadFile(at, part));
+      cipher_->Decrypt(at, part);
+    }
+    at += part.size();
+    to = to.subspan(part.size());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FilePool::WriteEnciphered(std::span<const uint8_t> from, uint64_t at) {
+  while (!from.empty()) {
+    const std::span<const uint8_t> part = from.first(PartBytes(at, from.size()));
+    if (IsTorn(part)) {
+      REPRISE_RETURN_IF_ERROR(WriteTorn(part, at));
+    } else {
+      const std::span<uint8_t> ciphertext = CipherBuffer(part.size());
+      cipher_->Encrypt(at, part, ciphertext);
+      REPRISE_RETURN_IF_ERROR(WriteFile(ciphertext, at));
+    }
+    at += part.size();
+    from = from.subspan(part.size());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FilePool::ReadTorn(uint64_t at, std::span<uint8_t> to) const {
+  std::array<uint8_t, FileCipher::kPieceBytes> piece;
+  const size_t before = at % piece.size();
+  absl::MutexLock lock(&torn_mu_);
+  REPRISE_RETURN_IF_ERROR(ReadFile(at - before, piece));
+  cipher_->Decrypt(at - before, piece);
+  std::memcpy(to.data(), &piece[before], to.size());
+  return absl::OkStatus();
+}
+
+// Two threads may each write their bytes of one piece.
+absl::Status FilePool::WriteTorn(std::span<const uint8_t> from, uint64_t at) {
+  std::array<uint8_t, FileCipher::kPieceBytes> piece;
+  const size_t before = at % piece.size();
+  absl::MutexLock lock(&torn_mu_);
+  REPRISE_RETURN_IF_ERROR(ReadFile(at - before, piece));
+  cipher_->Decrypt(at - before, piece);
+  std::memcpy(&piece[before], from.data(), from.size());
+  cipher_->Encrypt(at - before, piece, piece);
+  return WriteFile(piece, at - before);
+}
+
+absl::Status FilePool::ReadFile(uint64_t at, std::span<uint8_t> to) const {
+  while (!to.empty()) {
+    const ssize_t got = ::pread(fd_, to.data(), to.size(), static_cast<off_t>(at));
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) return Failed("reading", got == 0 ? ENODATA : errno);
-    from += got;
+    at += static_cast<uint64_t>(got);
     to = to.subspan(static_cast<size_t>(got));
   }
   return absl::OkStatus();
 }
 
-absl::Status FilePool::Write(std::span<const uint8_t> from, const uint8_t* to) {
-  const off_t at = to - addresses_;
-  const auto bytes = static_cast<off_t>(from.size());
+absl::Status FilePool::WriteFile(std::span<const uint8_t> from, uint64_t at) {
   while (!from.empty()) {
-    const ssize_t put = ::pwrite(fd_, from.data(), from.size(), to - addresses_);
+    const ssize_t put = ::pwrite(fd_, from.data(), from.size(), static_cast<off_t>(at));
     if (put < 0 && errno == EINTR) continue;
     if (put <= 0) return Failed("writing", put == 0 ? ENOSPC : errno);
-    to += put;
+    at += static_cast<uint64_t>(put);
     from = from.subspan(static_cast<size_t>(put));
   }
-  // Dirty pages that pile up would stop all writers at once later.
-  ::sync_file_range(fd_, at, bytes, SYNC_FILE_RANGE_WRITE);
   return absl::OkStatus();
 }
 

@@ -32,8 +32,9 @@ absl::StatusOr<std::unique_ptr<ShardEngine>> ShardEngine::Create(ShardEngineOpti
                              DramPool::Create(options.dram_bytes, std::move(pin)));
   }
   if (options.nvme_bytes > 0) {
-    REPRISE_ASSIGN_OR_RETURN(fastest_first.emplace_back(),
-                             FilePool::Create(options.nvme_folder, options.nvme_bytes));
+    REPRISE_ASSIGN_OR_RETURN(
+        fastest_first.emplace_back(),
+        FilePool::Create(options.nvme_folder, options.nvme_bytes, options.nvme_cipher));
   }
   return std::make_unique<ShardEngineImpl>(std::move(options),
                                            std::make_shared<TieredPool>(std::move(fastest_first)));

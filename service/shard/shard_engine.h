@@ -44,6 +44,7 @@
 #include "proto/types/verbs.h"
 #include "service/eviction/eviction_order.h"
 #include "service/pool/extent_place.h"
+#include "service/pool/file_cipher.h"
 #include "service/pool/hbm_device.h"
 #include "service/shard/tenant_quotas.h"
 
@@ -56,7 +57,8 @@ struct ShardEngineOptions {
   std::unique_ptr<HbmDevice> hbm_device;  // REQUIRES: there is one when hbm_bytes > 0
   uint64_t nvme_bytes = 0;                // capacity of the file pool, beside another one; 0: none
   std::string nvme_folder;                // where its file is
-  uint32_t replication = 1;               // told to clients by OpenSpec
+  DiskCipher nvme_cipher = DiskCipher::kAes256;  // of its file
+  uint32_t replication = 1;                      // told to clients by OpenSpec
   TenantQuotas quotas;
   Eviction eviction = Eviction::kLearned;
   double claimed_share = limits::kClaimedShare;  // of memory and quotas, for claims; 0: none

@@ -4,7 +4,8 @@
 //   store, fetch against memcpy of the same bytes, and against a bare loopback socket that carries
 //   them
 //   disk      demotion to the tier on a disk, and fetch from there, against the fetch from memory;
-//             what was written a moment ago is in the page cache, so this is the tier's own cost
+//             what was written a moment ago is in the page cache, so this is the tier's own cost.
+//             Encrypted, as is the default, against one that is not, in turns
 //
 //   reprise-bench-client [--blocks 64] [--block-kib 1024] [--rounds 9] [--disk FOLDER] [--json]
 // Starts a cluster of its own (`reprise up`, found beside this program). Prints medians, with the
@@ -278,38 +279,20 @@ class ClientBench {
     }
   }
 
-  void Disk() {
-    auto client = *Client::Create({.routers = {router_},
-                                   .name = "bench",
-                                   .timeout = absl::Seconds(60),
-                                   .lanes = {LaneKind::kStream}});
-    const auto spec = *client->OpenSpec(spec_);
-    std::vector<double> moves, fetches;
+  // Of a cluster with an encrypted disk, and of one whose disk is not.
+  void Disk(const std::string& encrypted_router, const std::string& plain_router) {
+    OnDisk encrypted(OpenOnStream(encrypted_router)), plain(OpenOnStream(plain_router));
     for (int round = -1; round < options_.rounds; ++round) {
-      const auto keys = Keys(absl::StrCat("disk", round));
-      const auto stored = client->Store(
-          {.spec = spec, .keys = keys, .session = "bench", .memory = Memory(*spec, from_, false)});
-      REPRISE_CHECK(stored.ok() && stored->stored == options_.blocks);
-      const double move = Seconds([&] {
-        const auto moved = client->Hint(
-            {.spec = spec, .keys = keys, .session = "bench", .hint = {.verb = HintVerb::kDemote}});
-        REPRISE_CHECK(moved.ok() && moved->result.blocks == options_.blocks);
-      });
-      const auto acquired = client->Acquire({.spec = spec, .keys = keys, .session = "bench"});
-      REPRISE_CHECK(acquired.ok() && acquired->run->blocks() == options_.blocks);
-      const double fetch = Seconds([&] {
-        const auto result = client->Fetch(
-            acquired->run,
-            {.first = 0, .count = options_.blocks, .memory = Memory(*spec, to_, false)});
-        REPRISE_CHECK(result.ok() && result->blocks == options_.blocks);
-      });
-      REPRISE_CHECK(from_ == to_);
-      if (round < 0) continue;
-      moves.push_back(Gigabytes(move));
-      fetches.push_back(Gigabytes(fetch));
+      for (OnDisk* disk : {&plain, &encrypted}) DemoteAndFetch(round, *disk);
     }
-    report_.Rate("demotion to a disk, verified", "GB/s", moves, memcpy_, "memcpy");
-    report_.Rate("fetch, stream, from a disk", "GB/s", fetches, stream_, "from memory");
+    report_.Rate("demotion to a disk, not encrypted", "GB/s", plain.moves, memcpy_, "memcpy");
+    const double plain_move = report_.Last();
+    report_.Rate("fetch, stream, from that disk", "GB/s", plain.fetches, stream_, "from memory");
+    const double plain_fetch = report_.Last();
+    report_.Rate("demotion to an encrypted disk", "GB/s", encrypted.moves, plain_move,
+                 "not encrypted");
+    report_.Rate("fetch, stream, from that disk", "GB/s", encrypted.fetches, plain_fetch,
+                 "not encrypted");
   }
 
   void Latency() {
@@ -356,6 +339,55 @@ class ClientBench {
   }
 
  private:
+  struct OnDisk {
+    explicit OnDisk(std::unique_ptr<Client> opened) : client(std::move(opened)) {}
+    const std::unique_ptr<Client> client;
+    std::vector<double> moves, fetches;
+  };
+
+  static std::unique_ptr<Client> OpenOnStream(const std::string& router) {
+    return *Client::Create({.routers = {router},
+                            .name = "bench",
+                            .timeout = absl::Seconds(60),
+                            .lanes = {LaneKind::kStream}});
+  }
+
+  void DemoteAndFetch(int round, OnDisk& disk) {
+    const auto spec = *disk.client->OpenSpec(spec_);
+    const auto keys = Keys(absl::StrCat("disk", round));
+    const auto stored = disk.client->Store(
+        {.spec = spec, .keys = keys, .session = "bench", .memory = Memory(*spec, from_, false)});
+    REPRISE_CHECK(stored.ok() && stored->stored == options_.blocks);
+    const double move = Seconds([&] {
+      const auto moved = disk.client->Hint(
+          {.spec = spec, .keys = keys, .session = "bench", .hint = {.verb = HintVerb::kDemote}});
+      REPRISE_CHECK(moved.ok() && moved->result.blocks == options_.blocks);
+    });
+    const double fetch = FetchSeconds(disk, spec, keys);
+    // The next round finds the same places, and their pages.
+    const auto gone = disk.client->Hint(
+        {.spec = spec, .keys = keys, .session = "bench", .hint = {.verb = HintVerb::kEvict}});
+    REPRISE_CHECK(gone.ok() && gone->result.blocks == options_.blocks);
+    if (round < 0) return;  // warms connections and pages
+    disk.moves.push_back(Gigabytes(move));
+    disk.fetches.push_back(Gigabytes(fetch));
+  }
+
+  double FetchSeconds(OnDisk& disk, const std::shared_ptr<const ClientSpec>& spec,
+                      const std::vector<BlockKey>& keys) {
+    const auto acquired = disk.client->Acquire({.spec = spec, .keys = keys, .session = "bench"});
+    REPRISE_CHECK(acquired.ok() && acquired->run->blocks() == options_.blocks);
+    std::memset(to_.data(), 0, to_.size());
+    const double seconds = Seconds([&] {
+      const auto result = disk.client->Fetch(
+          acquired->run,
+          {.first = 0, .count = options_.blocks, .memory = Memory(*spec, to_, false)});
+      REPRISE_CHECK(result.ok() && result->blocks == options_.blocks);
+    });
+    REPRISE_CHECK(from_ == to_);
+    return seconds;
+  }
+
   uint64_t BlockBytes() const { return LayoutOf(spec_).block_bytes; }
   double Gigabytes(double seconds) const { return static_cast<double>(bytes_) / seconds / 1e9; }
   std::vector<BlockKey> Keys(const std::string& name) const {
@@ -392,6 +424,34 @@ class ClientBench {
   double stream_ = 0;  // fetch by the stream lane, from memory
 };
 
+// A cluster of one shard.
+class OneShard {
+ public:
+  explicit OneShard(const std::vector<std::string>& memory) : up_(Command(memory)) {
+    const auto line = up_.ReadLine(absl::Minutes(2));
+    REPRISE_CHECK(line.has_value());
+    router_ = Json::parse(*line)["router"];
+  }
+  ~OneShard() {
+    up_.Signal(SIGTERM);
+    up_.Wait(absl::Seconds(30));
+  }
+  OneShard(const OneShard&) = delete;
+  OneShard& operator=(const OneShard&) = delete;
+  const std::string& router() const { return router_; }
+
+ private:
+  static std::vector<std::string> Command(const std::vector<std::string>& memory) {
+    std::vector<std::string> command = {reprise::testing::BinFolder() + "/reprise", "up"};
+    command.insert(command.end(), {"--shards", "1", "--replication", "1", "-o", "json"});
+    command.insert(command.end(), memory.begin(), memory.end());
+    return command;
+  }
+
+  reprise::testing::Process up_;
+  std::string router_;
+};
+
 int Main(int argc, char** argv) {
   Options options;
   CLI::App app("What the client costs, beside what the machine can do without it.");
@@ -403,26 +463,25 @@ int Main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   // Room for every round of both lanes and both forms, so that nothing is evicted while it is
   // measured.
-  const uint64_t chains = 5 * (static_cast<uint64_t>(options.rounds) + 1) + 2;
-  const uint64_t dram_mib = chains * options.blocks * options.block_kib / 1024 * 11 / 10 + 64;
-  reprise::testing::Process up({reprise::testing::BinFolder() + "/reprise", "up", "--shards", "1",
-                                "--dram", absl::StrCat(dram_mib, "MiB"), "--nvme",
-                                absl::StrCat(dram_mib / 4, "MiB"), "--nvme-dir", options.disk,
-                                "--replication", "1", "-o", "json"});
-  const auto line = up.ReadLine(absl::Minutes(2));
-  REPRISE_CHECK(line.has_value());
-  const std::string router = Json::parse(*line)["router"];
+  const auto rounds = static_cast<uint64_t>(options.rounds) + 1;
+  const auto room = [&](uint64_t chains) {
+    return absl::StrCat(chains * options.blocks * options.block_kib / 1024 * 11 / 10 + 64, "MiB");
+  };
+  const auto on_disk = [&](const std::string& cipher) -> std::vector<std::string> {
+    return {"--dram",     room(2),      "--nvme",        room(2),
+            "--nvme-dir", options.disk, "--nvme-cipher", cipher};
+  };
+  OneShard in_memory({"--dram", room(4 * rounds + 2)});
+  OneShard encrypted(on_disk("aes-256")), plain(on_disk("none"));
   Report report;
   BenchKeys(options, report);
-  ClientBench bench(options, router, report);
+  ClientBench bench(options, in_memory.router(), report);
   bench.Controls();
   bench.Lane("stream", {LaneKind::kStream});
   bench.Lane("view", {LaneKind::kView, LaneKind::kStream});
-  bench.Disk();
+  bench.Disk(encrypted.router(), plain.router());
   bench.Latency();
   report.Print(options.json);
-  up.Signal(SIGTERM);
-  up.Wait(absl::Seconds(30));
   return 0;
 }
 

@@ -20,10 +20,11 @@ std::string Folder() {
   return std::filesystem::temp_directory_path().string();
 }
 
+template <DiskCipher kCipher>
 struct FileTraits {
   static std::unique_ptr<Pool> Make() { return MakeIn(Folder()); }
   static std::unique_ptr<Pool> MakeIn(const std::string& folder) {
-    auto pool = FilePool::Create(folder, kCapacity).value();
+    auto pool = FilePool::Create(folder, kCapacity, kCipher).value();
     current = pool.get();
     return pool;
   }
@@ -39,15 +40,18 @@ struct FileTraits {
 };
 
 // A filesystem (tmpfs) that cannot zero a range in its place.
-struct TmpfsTraits : FileTraits {
+template <DiskCipher kCipher>
+struct TmpfsTraits : FileTraits<kCipher> {
   static std::unique_ptr<Pool> Make() {
     constexpr char kTmpfs[] = "/dev/shm";
-    return std::filesystem::is_directory(kTmpfs) ? MakeIn(kTmpfs) : nullptr;
+    return std::filesystem::is_directory(kTmpfs) ? FileTraits<kCipher>::MakeIn(kTmpfs) : nullptr;
   }
 };
 
-INSTANTIATE_TYPED_TEST_SUITE_P(File, PoolConformance, FileTraits);
-INSTANTIATE_TYPED_TEST_SUITE_P(Tmpfs, PoolConformance, TmpfsTraits);
+INSTANTIATE_TYPED_TEST_SUITE_P(File, PoolConformance, FileTraits<DiskCipher::kAes256>);
+INSTANTIATE_TYPED_TEST_SUITE_P(FileAsItIs, PoolConformance, FileTraits<DiskCipher::kNone>);
+INSTANTIATE_TYPED_TEST_SUITE_P(Tmpfs, PoolConformance, TmpfsTraits<DiskCipher::kAes256>);
+INSTANTIATE_TYPED_TEST_SUITE_P(TmpfsAsItIs, PoolConformance, TmpfsTraits<DiskCipher::kNone>);
 
 std::string ReasonOf(const absl::Status& status) {
   return absl::StrCat(absl::StatusCodeToString(status.code()), " ", RefusalReason(status));
