@@ -64,6 +64,7 @@ struct Registered {
 };
 Registered AddUp(CLI::App& app);
 Registered AddDescribe(CLI::App& app);
+Registered AddTop(CLI::App& app);
 Registered AddGet(CLI::App& app);
 Registered AddDrain(CLI::App& app);
 Registered AddSize(CLI::App& app);

@@ -34,9 +34,10 @@ int main(int argc, char** argv) {
       "Start with `reprise up`, then `reprise describe --router HOST:PORT`; `reprise doctor` when "
       "it does not.");
   const std::vector<Registered> commands = {
-      reprise::cli::AddUp(app),      reprise::cli::AddDescribe(app), reprise::cli::AddGet(app),
-      reprise::cli::AddExplain(app), reprise::cli::AddHint(app),     reprise::cli::AddDrain(app),
-      reprise::cli::AddSize(app),    reprise::cli::AddDoctor(app),   reprise::cli::AddVersion(app)};
+      reprise::cli::AddUp(app),     reprise::cli::AddDescribe(app), reprise::cli::AddGet(app),
+      reprise::cli::AddTop(app),    reprise::cli::AddExplain(app),  reprise::cli::AddHint(app),
+      reprise::cli::AddDrain(app),  reprise::cli::AddSize(app),     reprise::cli::AddDoctor(app),
+      reprise::cli::AddVersion(app)};
   if (argc > 1 && argv[1][0] != '-') {
     const absl::Status known = CheckCommand(commands, argv[1]);
     if (!known.ok()) return static_cast<int>(reprise::cli::Complain(known));
