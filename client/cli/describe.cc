@@ -32,6 +32,12 @@ Json LimitsJson(const Limits& limits) {
   return json;
 }
 
+Json MembershipJson(const v1::MembershipState& membership) {
+  return {{"source", membership.source()},
+          {"trouble", membership.trouble()},
+          {"trouble_ms", membership.trouble_ms()}};
+}
+
 Json ShardJson(const ShardReport& shard) {
   Json json = {{"id", shard.shard_id}, {"address", shard.address}};
   if (!shard.state.empty()) json["state"] = shard.state;
@@ -67,6 +73,7 @@ Json ShardJson(const ShardReport& shard) {
   }
   json["counters"] = Json::object();
   for (const auto& counter : d.counters()) json["counters"][counter.name()] = counter.value();
+  if (d.has_membership()) json["membership"] = MembershipJson(d.membership());
   json["limits"] = LimitsJson(d.limits());
   return json;
 }
@@ -85,6 +92,7 @@ Json RouterJson(const ClusterReport& report) {
                               {"resyncs", shard.resyncs()},
                               {"age_ms", shard.age_ms()}});
   }
+  json["membership"] = MembershipJson(d.membership());
   json["limits"] = LimitsJson(d.limits());
   return json;
 }
@@ -132,13 +140,25 @@ void PrintClaims(const ClusterReport& report) {
   }
 }
 
+// Who cannot read who belongs to the cluster, and goes by what was last known.
+void PrintMembershipTrouble(const std::string& who, const v1::MembershipState& membership) {
+  if (membership.trouble().empty()) return;
+  std::printf("%s cannot read the members for %s (%s): %s\n", who.c_str(),
+              HumanDuration(absl::Milliseconds(membership.trouble_ms())).c_str(),
+              membership.source().c_str(), membership.trouble().c_str());
+}
+
 void PrintText(const ClusterReport& report) {
   if (!report.router.empty()) {
     const auto& d = report.router_description;
-    std::printf("router %s  %s  up %s  epoch %llu  %llu sessions\n\n", report.router.c_str(),
+    std::printf("router %s  %s  up %s  epoch %llu  %llu sessions\n", report.router.c_str(),
                 d.version().c_str(), HumanDuration(absl::Milliseconds(d.uptime_ms())).c_str(),
                 static_cast<unsigned long long>(d.epoch()),
                 static_cast<unsigned long long>(d.sessions()));
+    if (!d.membership().source().empty()) {
+      std::printf("members: %s\n", d.membership().source().c_str());
+    }
+    std::printf("\n");
   }
   std::vector<std::vector<std::string>> rows;
   for (const ShardReport& shard : report.shards) {
@@ -168,6 +188,10 @@ void PrintText(const ClusterReport& report) {
                 .c_str());
   PrintLanes(report);
   PrintClaims(report);
+  PrintMembershipTrouble("the router", report.router_description.membership());
+  for (const ShardReport& shard : report.shards) {
+    PrintMembershipTrouble(shard.shard_id, shard.description.membership());
+  }
 }
 
 // The router's limits, and the shards' once: they are the same in every shard of one version.

@@ -23,12 +23,13 @@ class InMemoryMembership final : public Membership {
   void Set(std::vector<Member> members) { board_.Publish(std::move(members)); }
 
   std::vector<Member> Members() const override { return board_.Members(); }
+  MembershipState State() const override { return board_.State(); }
   [[nodiscard]] std::unique_ptr<MembershipWatch> Watch(OnChange on_change) override {
     return board_.Watch(std::move(on_change));
   }
 
  private:
-  MembershipBoard board_;
+  MembershipBoard board_{"given at the start"};
 };
 
 }  // namespace reprise::cluster

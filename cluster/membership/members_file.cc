@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "proto/types/limits.h"
@@ -128,15 +129,18 @@ absl::Status ValidateMember(const Member& member) {
                          return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
                        });
   if (!good_id) {
-    return Bad(absl::StrCat("id \"", id.substr(0, limits::kNameBytesMax), "\" is not 1 to ",
-                            limits::kNameBytesMax, " letters, digits, '-', '_' or '.'"));
+    return Bad(absl::StrCat("id \"", absl::CEscape(id.substr(0, limits::kNameBytesMax)),
+                            "\" is not 1 to ", limits::kNameBytesMax,
+                            " letters, digits, '-', '_' or '.'"));
   }
   const size_t colon = member.address.rfind(':');
   uint32_t port = 0;
   if (colon == std::string::npos || colon == 0 ||
       member.address.size() > limits::kNameBytesMax * 2 ||
+      !std::all_of(member.address.begin(), member.address.end(), absl::ascii_isgraph) ||
       !absl::SimpleAtoi(member.address.substr(colon + 1), &port) || port == 0 || port > 65'535) {
-    return Bad(absl::StrCat("address \"", member.address.substr(0, limits::kNameBytesMax),
+    return Bad(absl::StrCat("address \"",
+                            absl::CEscape(member.address.substr(0, limits::kNameBytesMax)),
                             "\" of \"", id, "\" is not HOST:PORT with a port from 1 to 65535"));
   }
   if (!(member.weight > 0) || !(member.weight <= limits::kShardWeightMax)) {

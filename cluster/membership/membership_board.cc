@@ -4,6 +4,8 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 namespace reprise::cluster {
 
 // `mu` is held during the call, which is what keeps calls apart; it is taken before the board's
@@ -34,6 +36,10 @@ class MembershipBoard::Handle final : public MembershipWatch {
   std::shared_ptr<Watcher> watcher_;
 };
 
+MembershipBoard::MembershipBoard(std::string source, LogLine log) : log_(std::move(log)) {
+  state_.source = std::move(source);
+}
+
 std::vector<Member> MembershipBoard::Members() const {
   absl::MutexLock lock(&mu_);
   return members_;
@@ -60,6 +66,26 @@ void MembershipBoard::Publish(std::vector<Member> members) {
     watchers = watchers_;
   }
   for (const auto& watcher : watchers) Deliver(*watcher);
+}
+
+MembershipState MembershipBoard::State() const {
+  absl::MutexLock lock(&mu_);
+  return state_;
+}
+
+void MembershipBoard::NoteTrouble(absl::string_view trouble, absl::Time now) {
+  std::string line;
+  {
+    absl::MutexLock lock(&mu_);
+    if (state_.trouble == trouble) return;
+    if (state_.trouble.empty()) state_.troubled_since = now;
+    if (trouble.empty()) state_.troubled_since = absl::InfiniteFuture();
+    state_.trouble = std::string(trouble);
+    line = trouble.empty() ? absl::StrCat("members: ", state_.source, " is good again")
+                           : absl::StrCat("members: ", state_.source,
+                                          " is not used, the last good members stay: ", trouble);
+  }
+  if (log_) log_(line);
 }
 
 // Reads the members under the watcher's lock, so that the last call always carries the newest.

@@ -11,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "cluster/membership/members_file.h"
 #include "cluster/membership/membership_board.h"
+#include "proto/types/clock.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 
@@ -45,7 +46,8 @@ absl::StatusOr<std::string> ReadMembersFile(const std::string& path) {
 class StaticFileMembershipImpl final : public StaticFileMembership {
  public:
   explicit StaticFileMembershipImpl(StaticFileMembershipOptions options)
-      : options_(std::move(options)) {}
+      : options_(std::move(options)),
+        board_(absl::StrCat("members file ", options_.path), options_.log) {}
 
   ~StaticFileMembershipImpl() override {
     {
@@ -65,6 +67,7 @@ class StaticFileMembershipImpl final : public StaticFileMembership {
   }
 
   std::vector<Member> Members() const override { return board_.Members(); }
+  MembershipState State() const override { return board_.State(); }
   std::unique_ptr<MembershipWatch> Watch(OnChange on_change) override {
     return board_.Watch(std::move(on_change));
   }
@@ -82,19 +85,11 @@ class StaticFileMembershipImpl final : public StaticFileMembership {
   }
 
   void Poll() {
-    std::string complaint;
     while (!WaitToStop()) {
       const absl::Status status = Look();
       // A file that is not there yet is how every cluster starts.
       const bool waiting = absl::IsNotFound(status) && board_.Members().empty();
-      std::string now = status.ok() || waiting ? std::string() : std::string(status.message());
-      if (now == complaint) continue;
-      complaint = std::move(now);
-      if (!options_.log) continue;
-      options_.log(complaint.empty()
-                       ? absl::StrCat("members file ", options_.path, " is good again")
-                       : absl::StrCat("members file ", options_.path,
-                                      " is not used, the last good members stay: ", complaint));
+      board_.NoteTrouble(status.ok() || waiting ? "" : status.message(), MonotonicClock().Now());
     }
   }
 

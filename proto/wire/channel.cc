@@ -35,33 +35,45 @@ void KeepGrpcRunning() {
   (void)forever;
 }
 
+int Milliseconds(absl::Duration time) {
+  return static_cast<int>(absl::ToInt64Milliseconds(time));
+}
+
+grpc::ChannelArguments Arguments(absl::Duration ping_interval, bool ping_without_calls) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(limits::kMessageBytesMax));
+  arguments.SetMaxSendMessageSize(static_cast<int>(limits::kMessageBytesMax));
+  arguments.SetInt(GRPC_ARG_MAX_METADATA_SIZE, static_cast<int>(limits::kMetadataBytesMax));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(ping_interval));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(limits::kPingTimeout));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, ping_without_calls ? 1 : 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, Milliseconds(limits::kReconnectMin));
+  // This one is the time that a connection attempt is given.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, Milliseconds(limits::kConnectDeadline));
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, Milliseconds(limits::kReconnectMax));
+  // A large read on one connection must not hold up the calls of another link.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  return arguments;
+}
+
 }  // namespace
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
                                            const std::shared_ptr<const Credentials>& credentials) {
   KeepGrpcRunning();
-  const auto milliseconds = [](absl::Duration time) {
-    return static_cast<int>(absl::ToInt64Milliseconds(time));
-  };
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(static_cast<int>(limits::kMessageBytesMax));
-  arguments.SetMaxSendMessageSize(static_cast<int>(limits::kMessageBytesMax));
-  arguments.SetInt(GRPC_ARG_MAX_METADATA_SIZE, static_cast<int>(limits::kMetadataBytesMax));
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, milliseconds(limits::kPingInterval));
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, milliseconds(limits::kPingTimeout));
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, milliseconds(limits::kReconnectMin));
-  // This one is the time that a connection attempt is given.
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, milliseconds(limits::kConnectDeadline));
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, milliseconds(limits::kReconnectMax));
-  // A large read on one connection must not hold up the calls of another link.
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   return grpc::CreateCustomChannel(
       address, credentials != nullptr ? credentials->channel() : grpc::InsecureChannelCredentials(),
-      arguments);
+      Arguments(limits::kPingInterval, true));
+}
+
+std::shared_ptr<grpc::Channel> MakeForeignChannel(
+    const std::string& address, const std::shared_ptr<grpc::ChannelCredentials>& credentials,
+    absl::Duration ping_interval) {
+  KeepGrpcRunning();
+  return grpc::CreateCustomChannel(address, credentials, Arguments(ping_interval, false));
 }
 
 }  // namespace reprise::wire

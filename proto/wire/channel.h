@@ -9,10 +9,12 @@
 #pragma once
 
 #include <grpcpp/channel.h>
+#include <grpcpp/security/credentials.h>
 
 #include <memory>
 #include <string>
 
+#include "absl/time/time.h"
 #include "proto/wire/credentials.h"
 
 namespace reprise::wire {
@@ -20,5 +22,11 @@ namespace reprise::wire {
 // Dials when it is first used. `address` is host:port; without credentials in plaintext.
 std::shared_ptr<grpc::Channel> MakeChannel(
     const std::string& address, const std::shared_ptr<const Credentials>& credentials = nullptr);
+
+// To a server that is not ours and may mind pings: one in `ping_interval` at most, and none while
+// no call is under way. `credentials` may be grpc::InsecureChannelCredentials().
+std::shared_ptr<grpc::Channel> MakeForeignChannel(
+    const std::string& address, const std::shared_ptr<grpc::ChannelCredentials>& credentials,
+    absl::Duration ping_interval);
 
 }  // namespace reprise::wire

@@ -13,10 +13,10 @@
 #include "absl/strings/str_cat.h"
 #include "cluster/membership/in_memory_membership.h"
 #include "cluster/membership/members_file.h"
-#include "cluster/membership/static_file_membership.h"
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
+#include "service/process/membership_flags.h"
 #include "service/process/server_process.h"
 #include "service/process/tls_flags.h"
 #include "service/router/router_process.h"
@@ -29,7 +29,7 @@ using process::Log;
 
 struct Flags {
   std::string listen = "127.0.0.1:0";
-  std::string members;
+  process::MembershipFlags members;
   std::vector<std::string> shards;
   std::string output = "text";
   bool insecure = false;
@@ -46,11 +46,9 @@ constexpr char kFooter[] =
 void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--listen", flags.listen, "host:port to serve on; port 0: a free one")
       ->capture_default_str();
-  CLI::Option* members = app.add_option(
-      "--members", flags.members,
-      "YAML file with the cluster's shards, read again when it changes; may come later");
-  app.add_option("--shard", flags.shards, "A shard as ID=HOST:PORT, instead of a file; repeatable")
-      ->excludes(members);
+  flags.members.AddTo(app, "");
+  app.add_option("--shard", flags.shards,
+                 "A shard as ID=HOST:PORT, instead of a file, a name or etcd; repeatable");
   app.add_option("--grace", flags.grace_seconds, "Seconds for what is in flight when stopped")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
@@ -100,14 +98,16 @@ absl::StatusOr<std::vector<cluster::Member>> ParseShards(const std::vector<std::
 }
 
 absl::StatusOr<std::unique_ptr<cluster::Membership>> MembershipOf(const Flags& flags) {
-  if (!flags.members.empty()) {
-    REPRISE_ASSIGN_OR_RETURN(
-        std::unique_ptr<cluster::Membership> membership,
-        cluster::StaticFileMembership::Create({.path = flags.members, .log = Log}));
-    return membership;
+  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<cluster::Membership> membership,
+                           flags.members.Open(Log));
+  if (membership == nullptr) {
+    REPRISE_ASSIGN_OR_RETURN(std::vector<cluster::Member> members, ParseShards(flags.shards));
+    return std::make_unique<cluster::InMemoryMembership>(std::move(members));
   }
-  REPRISE_ASSIGN_OR_RETURN(std::vector<cluster::Member> members, ParseShards(flags.shards));
-  return std::make_unique<cluster::InMemoryMembership>(std::move(members));
+  if (flags.shards.empty()) return membership;
+  return Refusal(absl::StatusCode::kInvalidArgument, "SHARD_FLAG",
+                 "--shard names the members, and so does --members, --members-dns or --etcd: give "
+                 "one of them");
 }
 
 absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/types/clock.h"
 
 namespace reprise::router {
 namespace {
@@ -41,6 +42,10 @@ void AddKnowledge(std::vector<Family>& families, const RouterSnapshot& router) {
         engine.index_blocks_left_out);
   gauge("reprise_topology_watchers", "Watchers of the topology now.", router.topology_watchers);
   gauge("reprise_draining", "1: stops, and wants no more calls.", router.draining ? 1 : 0);
+  families.push_back(telemetry::Gauge(
+      "reprise_membership_trouble_seconds",
+      "For how long the source of the members cannot be read; 0: it can.",
+      absl::ToDoubleSeconds(router.membership.TroubledFor(MonotonicClock().Now()))));
 
   Family blocks = telemetry::Gauge("reprise_shard_index_blocks", "Blocks indexed of a shard.");
   Family silence = telemetry::Gauge("reprise_shard_silence_seconds",
@@ -75,6 +80,11 @@ void AddDecisions(std::vector<Family>& families, const RouterCounters& counters)
                                         static_cast<double>(counters.feed_gaps)));
 }
 
+std::string MembersFact(const cluster::MembershipState& membership) {
+  return membership.trouble.empty() ? membership.source
+                                    : absl::StrCat(membership.source, ": ", membership.trouble);
+}
+
 }  // namespace
 
 std::vector<Family> ToFamilies(const RouterSnapshot& router) {
@@ -101,6 +111,7 @@ telemetry::StatusPage ToPage(const RouterSnapshot& router) {
                     {"version", router.version},
                     {"up for", absl::FormatDuration(absl::Trunc(router.uptime, absl::Seconds(1)))},
                     {"state", router.draining ? "draining" : "serving"},
+                    {"members", MembersFact(router.membership)},
                     {"topology epoch", absl::StrCat(engine.epoch.value)},
                     {"sessions", absl::StrCat(engine.sessions)},
                     {"indexed blocks", absl::StrCat(engine.index_blocks)}},

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "cluster/membership/membership.h"
 #include "service/router/router_engine.h"
 #include "service/telemetry/metric_family.h"
 #include "service/telemetry/status_pages.h"
@@ -19,6 +20,7 @@ namespace reprise::router {
 
 struct RouterSnapshot {
   RouterDescription engine;
+  cluster::MembershipState membership;
   uint64_t topology_watchers = 0;
   std::string version;
   std::string address;  // host:port that gRPC is served on

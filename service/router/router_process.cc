@@ -17,7 +17,7 @@ RouterProcess::RouterProcess(RouterProcessOptions options)
       started_(MonotonicClock().Now()),
       // Begins above what an earlier router on this machine reached.
       engine_({.first_epoch = Epoch(static_cast<uint64_t>(absl::ToUnixMillis(absl::Now())))}),
-      service_(engine_, MonotonicClock(), options_.access) {}
+      service_(engine_, *options_.membership, MonotonicClock(), options_.access) {}
 
 absl::StatusOr<std::unique_ptr<RouterProcess>> RouterProcess::Start(RouterProcessOptions options) {
   REPRISE_CHECK(options.membership != nullptr);
@@ -110,6 +110,7 @@ void RouterProcess::FitWatchers() {
 RouterSnapshot RouterProcess::Snapshot() const {
   const absl::Time now = MonotonicClock().Now();
   return {.engine = engine_.Describe(now),
+          .membership = options_.membership->State(),
           .topology_watchers = service_.topology_watchers(),
           .version = REPRISE_VERSION,
           .address = address_,

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "cluster/membership/membership.h"
 #include "proto/types/clock.h"
 #include "proto/wire/caller.h"
 #include "reprise/v1/router.grpc.pb.h"
@@ -22,13 +23,14 @@ namespace reprise::router {
 
 class RouterService final : public v1::RouterService::CallbackService {
  public:
-  // REQUIRES: engine and clock outlive the server that this is registered with.
-  RouterService(RouterEngine& engine, const Clock& clock, wire::AccessPolicy access)
+  // REQUIRES: engine, membership and clock outlive the server that this is registered with.
+  RouterService(RouterEngine& engine, const cluster::Membership& membership, const Clock& clock,
+                wire::AccessPolicy access)
       : access_(std::move(access)),
         locate_(engine, clock),
         route_session_(engine, clock),
         watch_topology_(engine, clock),
-        describe_(engine, clock) {}
+        describe_(engine, membership, clock) {}
 
   // Called every kRouterTickInterval.
   void Tick() { watch_topology_.Tick(); }

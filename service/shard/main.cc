@@ -13,14 +13,17 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "cluster/membership/static_file_membership.h"
+#include "cluster/membership/members_file.h"
 #include "kernels/runtime/device.h"
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 #include "proto/wire/serving.h"
+#include "service/pool/file_cipher.h"
 #include "service/pool/hbm_device.h"
+#include "service/process/membership_flags.h"
 #include "service/process/server_process.h"
 #include "service/process/tls_flags.h"
 #include "service/shard/shard_engine.h"
@@ -42,12 +45,15 @@ struct Flags {
   int gpu = 0;
   uint64_t nvme_bytes = 0;
   std::string nvme_folder;
+  DiskCipher nvme_cipher = DiskCipher::kAes256;
   uint32_t replication = 2;
   std::vector<std::string> tenant_quotas;
   uint64_t tenant_quota_default = TenantQuotas::kNone;
   std::string eviction = "learned";
   double claimed_share = limits::kClaimedShare;
-  std::string members;
+  process::MembershipFlags members;
+  std::string advertise;
+  double weight = 1.0;
   std::string output = "text";
   bool insecure = false;
   bool no_view = false;
@@ -102,6 +108,12 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--nvme-dir", flags.nvme_folder,
                  "Folder of the disk that --nvme is on; the file there has no name and ends with "
                  "this process");
+  app.add_option("--nvme-cipher", flags.nvme_cipher,
+                 "What is written to --nvme-dir: aes-256 (ciphertext, under a random key that ends "
+                 "with this process), or none (as it is: for a volume that is encrypted already)")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, DiskCipher>{
+          {"aes-256", DiskCipher::kAes256}, {"none", DiskCipher::kNone}}))
+      ->default_str("aes-256");
   app.add_option("--replication", flags.replication,
                  "Copies that the cluster keeps of a block, this shard's included")
       ->check(CLI::Range(uint32_t{1}, limits::kReplicationMax))
@@ -124,9 +136,15 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "pin) may keep; pins half of that; 0: none")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  app.add_option("--members", flags.members,
-                 "YAML file with the cluster's shards; without it this shard is alone: nothing is "
-                 "copied to others, pulled from them or handed over");
+  flags.members.AddTo(app,
+                      "; without it, a name or etcd this shard is alone: nothing is copied to "
+                      "others, pulled from them or handed over");
+  app.add_option("--advertise", flags.advertise,
+                 "HOST:PORT at which others reach this shard, for --etcd; default: as it listens");
+  app.add_option("--weight", flags.weight,
+                 "Share of the keys against the others', for --etcd")
+      ->check(CLI::Range(0.001, limits::kShardWeightMax))
+      ->capture_default_str();
   app.add_option("--grace", flags.grace_seconds,
                  "Seconds for handing over and for what is in flight when stopped")
       ->check(CLI::Range(0.0, 3600.0))
@@ -174,14 +192,13 @@ void PrintServing(const Flags& flags, const std::string& address,
   std::fflush(stdout);
 }
 
-// nullptr without --members: this shard is alone.
+// nullptr where nothing says who the others are: this shard is alone.
 absl::StatusOr<std::unique_ptr<ShardPeers>> OpenPeers(const Flags& flags, ShardEngine& engine,
                                                       const ShardLanes& lanes,
                                                       const process::Security& security) {
-  if (flags.members.empty()) return nullptr;
-  REPRISE_ASSIGN_OR_RETURN(
-      std::unique_ptr<cluster::Membership> membership,
-      cluster::StaticFileMembership::Create({.path = flags.members, .log = Log}));
+  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<cluster::Membership> membership,
+                           flags.members.Open(Log));
+  if (membership == nullptr) return nullptr;
   return std::make_unique<ShardPeers>(
       std::move(membership),
       ShardPeersOptions{.peers = {.self = ShardId{flags.id},
@@ -192,6 +209,20 @@ absl::StatusOr<std::unique_ptr<ShardPeers>> OpenPeers(const Flags& flags, ShardE
                         .replication = flags.replication,
                         .gpu = flags.gpu},
       engine);
+}
+
+// Others go by what a shard that registers itself says, and what it listens on may be no address
+// that they can dial.
+absl::Status CheckAdvertise(const Flags& flags) {
+  if (!flags.members.registers()) return absl::OkStatus();
+  if (!flags.advertise.empty()) {
+    return cluster::ValidateMember({.id = ShardId{flags.id}, .address = flags.advertise});
+  }
+  const std::string host = flags.listen.substr(0, flags.listen.rfind(':'));
+  if (host != "0.0.0.0" && host != "[::]" && host != "::") return absl::OkStatus();
+  return Refusal(absl::StatusCode::kInvalidArgument, "ADVERTISE",
+                 absl::StrCat("--etcd tells others where this shard is, and nobody can dial ",
+                              flags.listen, ": give --advertise HOST:PORT"));
 }
 
 // What is stored goes to other shards, and so does what was being written when that began.
@@ -225,18 +256,29 @@ absl::Status CheckTier(absl::string_view flag, uint64_t bytes) {
                               limits::kExtentBytesMin, ": give it more"));
 }
 
+absl::Status CheckTiers(const Flags& flags) {
+  REPRISE_RETURN_IF_ERROR(CheckTier("--dram", flags.dram_bytes));
+  REPRISE_RETURN_IF_ERROR(CheckTier("--hbm", flags.hbm_bytes));
+  REPRISE_RETURN_IF_ERROR(CheckTier("--nvme", flags.nvme_bytes));
+  if (flags.nvme_bytes == 0 || !flags.nvme_folder.empty()) return absl::OkStatus();
+  return Refusal(absl::StatusCode::kInvalidArgument, "NVME_FOLDER",
+                 "--nvme needs --nvme-dir: name a folder on the disk that it is to use");
+}
+
+std::string DiskSummary(const Flags& flags) {
+  const bool encrypted = flags.nvme_cipher != DiskCipher::kNone;
+  return absl::StrCat("disk: up to ", flags.nvme_bytes, " bytes in ", flags.nvme_folder,
+                      encrypted ? ", encrypted (AES-256-XTS, under a key of this process alone)"
+                                : ", not encrypted (--nvme-cipher none)");
+}
+
 absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   REPRISE_ASSIGN_OR_RETURN(const process::Security security, flags.tls.Open());
   REPRISE_RETURN_IF_ERROR(
       wire::CheckListenAddress(flags.listen, flags.insecure, security.credentials));
   REPRISE_RETURN_IF_ERROR(telemetry::CheckStatusPort(flags.status));
-  REPRISE_RETURN_IF_ERROR(CheckTier("--dram", flags.dram_bytes));
-  REPRISE_RETURN_IF_ERROR(CheckTier("--hbm", flags.hbm_bytes));
-  REPRISE_RETURN_IF_ERROR(CheckTier("--nvme", flags.nvme_bytes));
-  if (flags.nvme_bytes > 0 && flags.nvme_folder.empty()) {
-    return Refusal(absl::StatusCode::kInvalidArgument, "NVME_FOLDER",
-                   "--nvme needs --nvme-dir: name a folder on the disk that it is to use");
-  }
+  REPRISE_RETURN_IF_ERROR(CheckAdvertise(flags));
+  REPRISE_RETURN_IF_ERROR(CheckTiers(flags));
   REPRISE_ASSIGN_OR_RETURN(TenantQuotas quotas,
                            ParseTenantQuotas(flags.tenant_quotas, flags.tenant_quota_default));
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<HbmDevice> gpu, OpenGpu(flags));
@@ -249,6 +291,7 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
            .hbm_device = std::move(gpu),
            .nvme_bytes = flags.nvme_bytes,
            .nvme_folder = flags.nvme_folder,
+           .nvme_cipher = flags.nvme_cipher,
            .replication = flags.replication,
            .quotas = std::move(quotas),
            .eviction = flags.eviction == "lru" ? Eviction::kLru : Eviction::kLearned,
@@ -261,6 +304,7 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
                         .gpu = flags.hbm_bytes > 0 ? std::optional<int>(flags.gpu) : std::nullopt},
                        *engine));
   Log(lanes->Summary());
+  if (flags.nvme_bytes > 0) Log(DiskSummary(flags));
   Log(security.summary);
   REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<ShardPeers> peers,
                            OpenPeers(flags, *engine, *lanes, security));
@@ -279,12 +323,19 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   // Ends before the server does, and answers while it drains.
   REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<telemetry::HttpServer> status,
                            telemetry::OpenStatusPort(flags.status, server->status()));
+  if (peers != nullptr) {
+    peers->membership().Join(
+        {.id = ShardId{flags.id},
+         .address = flags.advertise.empty() ? server->address() : flags.advertise,
+         .weight = flags.weight});
+  }
   PrintServing(flags, server->address(), status.get());
 
   const int signal = stop_signals.Await();
   const absl::Time end = absl::Now() + absl::Seconds(flags.grace_seconds);
   server->StartDraining();
   if (peers != nullptr && signal == SIGTERM) HandOver(*peers, end);
+  if (peers != nullptr) peers->membership().Leave();
   server->Stop(std::max(absl::ZeroDuration(), end - absl::Now()));
   return absl::OkStatus();
 }

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "proto/types/clock.h"
 #include "proto/types/status_macros.h"
 #include "service/telemetry/counters.h"
 
@@ -232,6 +233,10 @@ void AddPeers(std::vector<Family>& families, const PeersUse& peers) {
     families.push_back(telemetry::Gauge(name, help, static_cast<double>(value)));
   };
   gauge("reprise_peers", "Other shards in the member list.", peers.known);
+  families.push_back(telemetry::Gauge(
+      "reprise_membership_trouble_seconds",
+      "For how long the source of the members cannot be read; 0: it can.",
+      absl::ToDoubleSeconds(peers.membership.TroubledFor(MonotonicClock().Now()))));
   counter("reprise_peer_failures_total", "Calls to other shards that went wrong.", peers.failures);
   gauge("reprise_peer_rate_bytes_per_second",
         "Seen lately between this shard and others; 0: nothing moved.", peers.bytes_per_second);

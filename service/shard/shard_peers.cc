@@ -42,7 +42,8 @@ ShardPeers::~ShardPeers() {
 }
 
 PeersUse ShardPeers::use() const {
-  return {.known = peers_.count(),
+  return {.membership = membership_->State(),
+          .known = peers_.count(),
           .replication = replicator_->counters(),
           .pulls = puller_.counters(),
           .drain = drain_->progress(),

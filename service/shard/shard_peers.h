@@ -41,6 +41,7 @@ class ShardPeers {
   cluster::Puller& puller() { return puller_; }
   cluster::Drain& drain() { return *drain_; }
   const cluster::Peers& peers() const { return peers_; }
+  cluster::Membership& membership() { return *membership_; }
 
   // Waits for the copies of what was committed last.
   bool AwaitCopies(absl::Duration timeout) { return replicator_->WaitIdle(timeout); }

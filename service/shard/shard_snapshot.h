@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "cluster/membership/membership.h"
 #include "cluster/peer/drain.h"
 #include "cluster/peer/puller.h"
 #include "cluster/peer/replicator.h"
@@ -42,6 +43,7 @@ struct LanesUse {
 };
 
 struct PeersUse {
+  cluster::MembershipState membership;
   uint64_t known = 0;  // other shards in the member list
   cluster::ReplicatorCounters replication;
   cluster::PullerCounters pulls;

@@ -29,7 +29,7 @@ MAY_INCLUDE = {
     "service/index": ("proto/types", "kernels", "service/index"),
     "service/eviction": ("proto/types", "kernels", "service/eviction"),
     "service/pool": ("proto/types", "kernels", "service/pool"),
-    "service/process": ("proto/types", "proto/wire", "service/process"),
+    "service/process": ("proto/types", "proto/wire", "cluster/membership", "service/process"),
     "service/sizing": ("proto/types", "kernels", "service/eviction", "service/sizing"),
     "service/telemetry": ("proto/types", "kernels", "service/telemetry"),
     "service/tiers": (
@@ -52,13 +52,14 @@ MAY_INCLUDE_OUTSIDE = {
     r"cuda|cudart|cooperative_groups": (
         "kernels/", "cluster/lanes/nccl/", "cluster/lanes/view/", "service/pool/hbm", "tests/"),
     r"nccl\.h": ("cluster/lanes/nccl/", "tests/"),
+    r"ares": ("cluster/membership/dns_membership.cc",),
     r"grpcpp/|grpc/": (
         "proto/wire/", "service/shard/shard_service", "service/shard/admin_service",
         "service/shard/handlers/", "service/shard/main",
         "service/router/router_service", "service/router/handlers/", "service/router/shard_watcher",
         "service/router/router_process", "service/router/main", "cluster/peer/",
         "cluster/lanes/stream/", "cluster/lanes/nccl/",
-        "cluster/link/", "client/", "tests/"),
+        "cluster/link/", "cluster/membership/etcd/", "client/", "tests/"),
     r"absl/": (
         "proto/", "service/", "cluster/", "client/", "tests/", "kernels/runtime/",
         # What callers include; no device code does.

@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "proto/types/clock.h"
 #include "proto/types/limits.h"
 #include "service/router/handlers/messages.h"
 
@@ -16,9 +17,11 @@ std::vector<std::pair<const char*, uint64_t>> Limits() {
       {"heartbeats_missed_max", limits::kHeartbeatsMissedMax},
       {"index_blocks_max", limits::kRouterIndexBlocksMax},
       {"locate_runs_max", limits::kLocateRunsMax},
+      {"members_dns_interval_ms", ToMilliseconds(limits::kMembersDnsInterval)},
       {"message_bytes_max", limits::kMessageBytesMax},
       {"name_bytes_max", limits::kNameBytesMax},
       {"prompt_blocks_max", limits::kPromptBlocksMax},
+      {"registration_ttl_ms", ToMilliseconds(limits::kRegistrationTtl)},
       {"session_ttl_ms", ToMilliseconds(limits::kSessionTtl)},
       {"sessions_max", limits::kSessionsMax},
       {"shards_max", limits::kShardsMax},
@@ -27,6 +30,7 @@ std::vector<std::pair<const char*, uint64_t>> Limits() {
       {"status_request_timeout_ms", ToMilliseconds(limits::kStatusRequestTimeout)},
       {"status_response_timeout_ms", ToMilliseconds(limits::kStatusResponseTimeout)},
       {"topology_watchers_max", limits::kTopologyWatchersMax},
+      {"vanished_member_kept_ms", ToMilliseconds(limits::kVanishedMemberKept)},
   };
 }
 
@@ -49,6 +53,11 @@ absl::Status DescribeHandler::Handle(const Tenant&, const v1::RouterServiceDescr
     shard->set_resyncs(knowledge.resyncs);
     shard->set_age_ms(ToMilliseconds(knowledge.age));
   }
+  const cluster::MembershipState members = membership_.State();
+  response.mutable_membership()->set_source(members.source);
+  response.mutable_membership()->set_trouble(members.trouble);
+  response.mutable_membership()->set_trouble_ms(static_cast<uint64_t>(
+      absl::ToInt64Milliseconds(members.TroubledFor(MonotonicClock().Now()))));
   for (const auto& [name, value] : Limits()) {
     v1::RouterServiceDescribeResponse::Limit* limit = response.add_limits();
     limit->set_name(name);

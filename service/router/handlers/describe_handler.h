@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "cluster/membership/membership.h"
 #include "proto/types/clock.h"
 #include "proto/types/ids.h"
 #include "reprise/v1/router.pb.h"
@@ -14,13 +15,15 @@ namespace reprise::router {
 
 class DescribeHandler {
  public:
-  DescribeHandler(const RouterEngine& engine, const Clock& clock)
-      : engine_(engine), clock_(clock), started_(clock.Now()) {}
+  DescribeHandler(const RouterEngine& engine, const cluster::Membership& membership,
+                  const Clock& clock)
+      : engine_(engine), membership_(membership), clock_(clock), started_(clock.Now()) {}
   absl::Status Handle(const Tenant& tenant, const v1::RouterServiceDescribeRequest& request,
                       v1::RouterServiceDescribeResponse& response) const;
 
  private:
   const RouterEngine& engine_;
+  const cluster::Membership& membership_;
   const Clock& clock_;
   const absl::Time started_;
 };

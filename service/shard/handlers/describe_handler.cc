@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "proto/types/clock.h"
 #include "proto/types/limits.h"
 #include "proto/wire/enums.h"
 #include "proto/wire/spec.h"
@@ -129,6 +130,13 @@ absl::Status DescribeHandler::Handle(const wire::Caller& caller,
     v1::ShardServiceDescribeResponse::AbsentLane* lane = response.add_absent_lanes();
     lane->set_lane(wire::ToMessage(absent.lane));
     lane->set_why(absent.why);
+  }
+  if (shard.peers.has_value()) {
+    const cluster::MembershipState& members = shard.peers->membership;
+    response.mutable_membership()->set_source(members.source);
+    response.mutable_membership()->set_trouble(members.trouble);
+    response.mutable_membership()->set_trouble_ms(
+        Milliseconds(members.TroubledFor(MonotonicClock().Now())));
   }
   response.mutable_sizing()->set_asked_tokens(shard.engine.sizing.asked_tokens);
   for (const SizingEstimate::Point& estimate : shard.engine.sizing.points) {

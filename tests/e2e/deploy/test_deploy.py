@@ -117,14 +117,59 @@ def test_flags_exist(container: dict[str, Any]) -> None:
         assert re.search(re.escape(flag) + r"\b", help_text), f"{program.name} has no {flag}"
 
 
-def test_members_name_every_replica_at_the_port_it_serves() -> None:
+def server_flags(found: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """The arguments of the shards and of the routers."""
+    return {m["metadata"]["name"]: dict(a.partition("=")[::2] for a in
+                                        m["spec"]["template"]["spec"]["containers"][0]["args"])
+            for m in found if m["metadata"]["name"] in ("reprise-shard", "reprise-router")
+            and m["kind"] != "Service" and "template" in m["spec"]}
+
+
+@pytest.mark.parametrize("overlay", ALL, ids=name_of)
+def test_the_members_are_the_pods_behind_the_headless_service(overlay: Path | None) -> None:
     shards = only("StatefulSet", "reprise-shard")
-    members = yaml.safe_load(only("ConfigMap", "reprise-members")["data"]["members.yaml"])
-    service = shards["spec"]["serviceName"]
-    port = only("Service", service)["spec"]["ports"][0]["port"]
-    expected = [{"id": f"reprise-shard-{i}", "address": f"reprise-shard-{i}.{service}:{port}"}
-                for i in range(shards["spec"]["replicas"])]
-    assert members["shards"] == expected
+    service = only("Service", shards["spec"]["serviceName"])
+    labels = shards["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert service["spec"]["selector"].items() <= labels.items()
+    # What SRV records are asked for: _grpc._tcp.
+    (port,) = service["spec"]["ports"]
+    assert (port["name"], port.get("protocol", "TCP")) == ("grpc", "TCP")
+    flags = server_flags(manifests(overlay))
+    assert len(flags) == 2
+    for server in flags.values():
+        assert server["--members-dns"] == service["metadata"]["name"]
+    # Ids and the first labels of the records' hosts are the same names.
+    assert flags["reprise-shard"]["--id"] == "$(POD_NAME)"
+    assert int(flags["reprise-shard"]["--listen"].rpartition(":")[2]) == port["port"]
+
+
+def test_with_etcd_every_server_knows_it_and_shards_say_where_they_are() -> None:
+    found = with_component("etcd")
+    for manifest in found:
+        kubernetes_validate.validate(manifest, "1.31", strict=True)
+    (etcd,) = [m for m in found if m["kind"] == "StatefulSet"
+               and m["metadata"]["name"] == "reprise-etcd"]
+    (service,) = [m for m in found if m["kind"] == "Service"
+                  and m["metadata"]["name"] == etcd["spec"]["serviceName"]]
+    ports = {p["name"]: p["port"] for p in service["spec"]["ports"]}
+    for server, flags in server_flags(found).items():
+        assert "--members-dns" not in flags
+        assert flags["--etcd"] == f"{service['metadata']['name']}:{ports['client']}"
+        help_text = subprocess.run([Path(os.environ["REPRISE_BIN"]) / server, "--help"],
+                                   check=True, capture_output=True, text=True).stdout
+        assert "--etcd " in help_text
+    shards = only("StatefulSet", "reprise-shard")
+    advertised = server_flags(found)["reprise-shard"]["--advertise"]
+    assert advertised == f"$(POD_NAME).{shards['spec']['serviceName']}:7070"
+    # Each of the three knows all three, at the port that it serves its peers on.
+    (container,) = etcd["spec"]["template"]["spec"]["containers"]
+    flags = dict(a.partition("=")[::2] for a in container["args"])
+    name = service["metadata"]["name"]
+    assert flags["--initial-cluster"] == ",".join(
+        f"{name}-{i}=http://{name}-{i}.{name}:{ports['peer']}"
+        for i in range(etcd["spec"]["replicas"]))
 
 
 @pytest.mark.parametrize("overlay", ALL, ids=name_of)

@@ -25,11 +25,12 @@ class MembershipRig {
   virtual void Change(const std::vector<Member>& members) = 0;
 };
 
+// An address begins with its id: what is read from DNS can be no other.
 inline std::vector<Member> MembersNamed(const std::vector<std::string>& names) {
   std::vector<Member> members;
   int port = 7000;
   for (const std::string& name : names) {
-    members.push_back({.id = {name}, .address = absl::StrCat("127.0.0.1:", ++port)});
+    members.push_back({.id = {name}, .address = absl::StrCat(name, ".test:", ++port)});
   }
   return members;
 }

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "tests/unit/cluster/membership/membership_conformance.h"
+#include "tests/unit/cluster/membership/membership_log.h"
 
 namespace reprise::cluster {
 namespace {
@@ -57,30 +58,6 @@ class FileRig : public MembershipRig {
 
 INSTANTIATE_TYPED_TEST_SUITE_P(StaticFile, MembershipConformance, FileRig);
 
-// Lines that the membership logged.
-class Log {
- public:
-  std::function<void(absl::string_view)> Sink() {
-    return [this](absl::string_view line) {
-      absl::MutexLock lock(&mu_);
-      lines_.emplace_back(line);
-    };
-  }
-  bool WaitForLineWith(const std::string& text) {
-    absl::MutexLock lock(&mu_);
-    const auto seen = [&] {
-      return std::any_of(lines_.begin(), lines_.end(), [&](const std::string& line) {
-        return line.find(text) != std::string::npos;
-      });
-    };
-    return mu_.AwaitWithTimeout(absl::Condition(&seen), absl::Seconds(20));
-  }
-
- private:
-  absl::Mutex mu_;
-  std::vector<std::string> lines_ ABSL_GUARDED_BY(mu_);
-};
-
 TEST(StaticFileMembershipTest, AFileThatIsNotThereYetHasNoMembersUntilItComes) {
   MembersFile file;
   auto membership =
@@ -106,7 +83,7 @@ TEST(StaticFileMembershipTest, AFileThatTurnsBadKeepsTheLastGoodMembersAndSaysWh
   MembersFile file;
   const auto good = MembersNamed({"shard-0", "shard-1"});
   file.WriteMembers(good);
-  Log log;
+  MembershipLog log;
   auto membership =
       StaticFileMembership::Create({.path = file.path(), .poll_interval = kPoll, .log = log.Sink()})
           .value();
