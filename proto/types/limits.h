@@ -39,6 +39,8 @@ inline constexpr absl::Duration kLeaseAgeMax =
     absl::Minutes(5);  // keep-alives do not extend it further
 inline constexpr absl::Duration kReservationTtl = absl::Seconds(30);
 inline constexpr absl::Duration kReservationTtlMax = absl::Minutes(2);
+inline constexpr absl::Duration kReservationAgeMax =
+    absl::Minutes(5);  // commits of a part do not extend it further
 inline constexpr absl::Duration kKeepAliveInterval = absl::Seconds(2);
 inline constexpr int kKeepAlivesMissedMax = 3;  // then the attachment ends
 inline constexpr size_t kAttachmentsMax = 4096;
@@ -145,6 +147,7 @@ inline constexpr size_t kWriteStreamsMax = 48;  // fewer than reads: overload re
 inline constexpr size_t kStreamsPerConnectionMax = 1024;               // HTTP/2 streams
 inline constexpr absl::Duration kByteStreamAgeMax = absl::Minutes(5);  // one Read or Write call
 inline constexpr size_t kShardWorkers = 2;  // threads for checksums and scans
+inline constexpr size_t kDiskReaders = 4;   // threads that read the disk tier for the stream lane
 inline constexpr absl::Duration kTickInterval = absl::Milliseconds(250);
 inline constexpr absl::Duration kStopGrace = absl::Seconds(5);  // for what is in flight at SIGTERM
 inline constexpr absl::Duration kStopFlush = absl::Milliseconds(200);  // for last words to clients

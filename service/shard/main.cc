@@ -141,8 +141,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
                       "others, pulled from them or handed over");
   app.add_option("--advertise", flags.advertise,
                  "HOST:PORT at which others reach this shard, for --etcd; default: as it listens");
-  app.add_option("--weight", flags.weight,
-                 "Share of the keys against the others', for --etcd")
+  app.add_option("--weight", flags.weight, "Share of the keys against the others', for --etcd")
       ->check(CLI::Range(0.001, limits::kShardWeightMax))
       ->capture_default_str();
   app.add_option("--grace", flags.grace_seconds,

@@ -275,7 +275,13 @@ void ShardEngineImpl::Settle(absl::Time now) {
     Due due = due_.top();
     due_.pop();
     if (due.reservation) {
-      if (!reservations_.contains(due.reservation)) continue;
+      const auto reservation = reservations_.find(due.reservation);
+      if (reservation == reservations_.end()) continue;
+      due.at = ReservationEnd(reservation->second);
+      if (due.at > now) {
+        due_.push(due);
+        continue;
+      }
       counters_.Add(Counter::kExpiredReservations);
       EndReservation(due.reservation);
       continue;

@@ -105,7 +105,7 @@ struct ReserveArgs {
   std::string session_id;
   std::span<const uint32_t> token_positions;  // empty: i * block_tokens; else one per key
   std::span<const uint32_t> token_ids;        // empty: unknown; else block_tokens per key
-  absl::Duration ttl;                         // zero: limits::kReservationTtl
+  absl::Duration ttl;                         // until a Commit; zero: limits::kReservationTtl
   bool replica = false;
   bool spare_room = false;  // grant only room that nothing has to go for, now or soon
 };

@@ -198,6 +198,8 @@ absl::Status ShardEngineImpl::FinishCommit(AttachmentId attachment, const Commit
   counters_.Add(Counter::kStoredBytes, committed * space.shape.block_bytes);
   counters_.Add(Counter::kDuplicateBlocks, work.result.duplicate);
   if (!work.blocks.empty()) {
+    // A prompt may take longer than one ttl to send: what arrives says that the rest is coming.
+    (*reservation)->progressed = clock_.Now();
     const BlockId leaf = work.blocks.back();
     TouchChain(leaf);
     NoteStored(space, work.blocks);

@@ -118,14 +118,16 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
     std::vector<BlockId> blocks;  // one per key; kNoBlock: not granted
     std::vector<uint32_t> generations;
     uint32_t open_blocks = 0;  // granted and not committed yet
-    absl::Time expires;
+    absl::Time born;
+    absl::Duration ttl;
+    absl::Time progressed;  // Reserve, or the last Commit of some of its blocks
     bool replica = false;
   };
   struct Holdings {
     absl::flat_hash_set<LeaseId> leases;
     absl::flat_hash_set<ReservationId> reservations;
   };
-  // A time at which a lease or reservation may be over. A lease may have been extended since.
+  // A time at which a lease or reservation may be over. It may have been extended since.
   struct Due {
     absl::Time at;
     LeaseId lease;
@@ -172,6 +174,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   std::vector<BlockId> StoredRun(const KeySpace& space, std::span<const BlockKey> keys) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CountRun(const KeySpace& space, size_t asked, size_t stored);
+  static absl::Time ReservationEnd(const Reservation& reservation);
   absl::Time LeaseEnd(const Lease& lease) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void EndLease(LeaseId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Unpinned(const std::vector<BlockId>& blocks) override;

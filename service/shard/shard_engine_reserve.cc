@@ -65,6 +65,11 @@ absl::StatusOr<CacheSpec> ShardEngineImpl::Validate(AttachmentId attachment,
   return space.spec;
 }
 
+absl::Time ShardEngineImpl::ReservationEnd(const Reservation& reservation) {
+  return std::min(reservation.progressed + reservation.ttl,
+                  reservation.born + limits::kReservationAgeMax);
+}
+
 absl::StatusOr<ReserveResult> ShardEngineImpl::Reserve(AttachmentId attachment,
                                                        const ReserveArgs& args) {
   REPRISE_ASSIGN_OR_RETURN(const KeySpaceId space_id, attachments_.Resolve(attachment, args.spec));
@@ -96,7 +101,8 @@ absl::StatusOr<ReserveResult> ShardEngineImpl::Reserve(AttachmentId attachment,
   Reservation reservation{.attachment = attachment, .space = space.id, .replica = args.replica};
   reservation.blocks.assign(args.keys.size(), kNoBlock);
   reservation.generations.assign(args.keys.size(), 0);
-  reservation.expires = now + std::min(ttl, limits::kReservationTtlMax);
+  reservation.born = reservation.progressed = now;
+  reservation.ttl = std::min(ttl, limits::kReservationTtlMax);
   const uint32_t granted =
       GrantRun(space, args, first, present.empty() ? kNoBlock : present.back(), reservation);
   ReserveResult result;
@@ -113,7 +119,7 @@ absl::StatusOr<ReserveResult> ShardEngineImpl::Reserve(AttachmentId attachment,
   counters_.Add(Counter::kPendingBlocks, pending);
   if (granted > 0) {
     result.reservation = ReservationId(next_reservation_++);
-    due_.push(Due{.at = reservation.expires, .reservation = result.reservation});
+    due_.push(Due{.at = ReservationEnd(reservation), .reservation = result.reservation});
     holdings->reservations.insert(result.reservation);
     reservations_[result.reservation] = std::move(reservation);
   } else if (first < args.keys.size() && result.outcomes[first] == ReserveOutcome::kNoSpace) {

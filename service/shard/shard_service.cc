@@ -12,6 +12,7 @@ namespace reprise::shard {
 
 ShardService::ShardService(ShardCore& core)
     : core_(core),
+      disk_readers_(limits::kDiskReaders),
       attach_(core),
       open_spec_(core),
       lookup_(core),
@@ -20,7 +21,7 @@ ShardService::ShardService(ShardCore& core)
       reserve_(core),
       write_(core),
       commit_(core),
-      read_(core),
+      read_(core, disk_readers_),
       pull_(core),
       hint_(core),
       remove_(core),

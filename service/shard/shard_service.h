@@ -103,6 +103,8 @@ class ShardService final : public RawBytesService {
                                   Response* response);
 
   ShardCore& core_;
+  // Apart from the workers: a disk that hangs holds up what lies on it, and nothing else.
+  WorkQueue disk_readers_;
   AttachHandler attach_;
   OpenSpecHandler open_spec_;
   LookupHandler lookup_;

@@ -289,7 +289,8 @@ uint16_t PortOf(const Descriptor& listener) {
 }  // namespace
 
 absl::Status HttpServer::Check(const std::string& listen, bool public_address) {
-  return Permitted(listen, public_address).status();
+  REPRISE_ASSIGN_OR_RETURN(const Address address, Permitted(listen, public_address));
+  return Bind(address, listen).status();
 }
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(HttpServerOptions options) {

@@ -37,10 +37,11 @@ struct HttpServerOptions {
 class HttpServer {
  public:
   // INVALID_ARGUMENT (reason STATUS_ADDRESS) for an address that is none, FAILED_PRECONDITION
-  // (reason STATUS_NOT_LOOPBACK) for one that is not loopback without `public_address`.
+  // (reason STATUS_NOT_LOOPBACK) for one that is not loopback without `public_address`, UNAVAILABLE
+  // (reason STATUS_LISTEN) when it cannot be bound now.
   static absl::Status Check(const std::string& listen, bool public_address);
 
-  // As Check, and UNAVAILABLE (reason STATUS_LISTEN) when it cannot be bound.
+  // As Check.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(HttpServerOptions options);
   virtual ~HttpServer() = default;  // closes all connections
 

@@ -38,7 +38,7 @@ struct StatusPortOptions {
   bool public_address = false;  // as HttpServerOptions
 };
 
-// What OpenStatusPort would refuse whoever has the port now: for the beginning of main.
+// What OpenStatusPort would refuse now: for the beginning of main, before a shard takes its memory.
 absl::Status CheckStatusPort(const StatusPortOptions& options);
 
 // nullptr when none is asked for; else as HttpServer::Start. REQUIRES: what `source` uses outlives

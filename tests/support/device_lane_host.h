@@ -1,5 +1,5 @@
-// A lane host whose slots are in "device memory": another host's slots under addresses that no CPU
-// has mapped, so that whoever touches them instead of copying dies.
+// A lane host whose slots are in "device memory" or in a "file": another host's slots under
+// addresses that no CPU has mapped, so that whoever touches them instead of copying dies.
 //
 // Thread safety: as the host that it stands before.
 #pragma once
@@ -17,7 +17,9 @@ namespace reprise::testing {
 class DeviceLaneHost final : public lanes::LaneHost {
  public:
   // REQUIRES: `memory` outlives this.
-  explicit DeviceLaneHost(lanes::LaneHost& memory) : memory_(memory) {}
+  explicit DeviceLaneHost(lanes::LaneHost& memory,
+                          lanes::MemoryKind kind = lanes::MemoryKind::kDevice)
+      : memory_(memory), kind_(kind) {}
 
   absl::StatusOr<std::vector<lanes::PinnedBytes>> OpenRead(AttachmentId attachment, LeaseId lease,
                                                            uint32_t first,
@@ -26,7 +28,7 @@ class DeviceLaneHost final : public lanes::LaneHost {
                              memory_.OpenRead(attachment, lease, first, blocks));
     for (lanes::PinnedBytes& block : opened) {
       block.bytes = {Flip(block.bytes.data()), block.bytes.size()};
-      block.memory = lanes::MemoryKind::kDevice;
+      block.memory = kind_;
     }
     return opened;
   }
@@ -35,7 +37,7 @@ class DeviceLaneHost final : public lanes::LaneHost {
     REPRISE_ASSIGN_OR_RETURN(lanes::PinnedSlot slot,
                              memory_.OpenWrite(attachment, reservation, block));
     slot.bytes = {Flip(slot.bytes.data()), slot.bytes.size()};
-    slot.memory = lanes::MemoryKind::kDevice;
+    slot.memory = kind_;
     return slot;
   }
   absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
@@ -57,6 +59,7 @@ class DeviceLaneHost final : public lanes::LaneHost {
   }
 
   lanes::LaneHost& memory_;
+  const lanes::MemoryKind kind_;
 };
 
 }  // namespace reprise::testing

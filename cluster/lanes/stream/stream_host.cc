@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -30,34 +32,72 @@ class RefusingWriter final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   void OnDone() override { delete this; }
 };
 
+// One message is on its way while the next one is made ready. Whoever is done last sends.
 class ReadReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   struct Job {
     LaneHost& host;
     std::vector<PinnedBytes> blocks;
     uint32_t first_block = 0;
-    std::shared_ptr<const void> hold;
-    std::shared_ptr<ChunkPool> staging;
+    ReadGuard guard;
   };
-  explicit ReadReactor(Job job) : job_(std::move(job)) { SendNext(); }
+  explicit ReadReactor(Job job) : job_(std::move(job)) {
+    if (job_.guard.staging == nullptr) job_.guard.staging = ChunkPool::Create();
+    if (MakeReady()) Run();
+  }
 
   void OnWriteDone(bool ok) override {
-    if (!ok) {
-      Finish(grpc::Status(grpc::StatusCode::CANCELLED, "the reader is gone"));
-      return;
-    }
-    if (ends_block_bytes_ > 0) job_.host.ReadOut(1, std::exchange(ends_block_bytes_, 0));
-    SendNext();
+    reader_gone_ = !ok;
+    if (ok && sent_ends_bytes_ > 0) job_.host.ReadOut(1, sent_ends_bytes_);
+    if (IsLast()) Run();
   }
 
   void OnDone() override { delete this; }
 
  private:
-  void SendNext() {
-    if (block_ == job_.blocks.size()) {
-      Finish(grpc::Status::OK);
-      return;
+  void Run() {
+    do {
+      if (!Send()) return;
+    } while (MakeReady());
+  }
+
+  // False: the call ends, and this may be gone.
+  bool Send() {
+    if (reader_gone_) {
+      Finish(grpc::Status(grpc::StatusCode::CANCELLED, "the reader is gone"));
+      return false;
     }
+    if (!ready_.ok() || !ready_->has_value()) {
+      Finish(wire::ToGrpcStatus(ready_.status()));
+      return false;
+    }
+    message_ = **std::move(ready_);
+    sent_ends_bytes_ = std::exchange(ready_ends_bytes_, 0);
+    awaited_.store(2, std::memory_order_relaxed);
+    StartWrite(&message_);
+    return true;
+  }
+
+  // True when the next message is to be sent now. Else somebody else will, and this may be gone.
+  bool MakeReady() {
+    const bool in_file =
+        block_ < job_.blocks.size() && job_.blocks[block_].memory == MemoryKind::kFile;
+    if (in_file && job_.guard.wait_elsewhere) {
+      job_.guard.wait_elsewhere([this] {
+        ready_ = NextMessage();
+        if (IsLast()) Run();
+      });
+      return false;
+    }
+    ready_ = NextMessage();
+    return IsLast();
+  }
+
+  bool IsLast() { return awaited_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
+
+  // nullopt: all was sent.
+  absl::StatusOr<std::optional<grpc::ByteBuffer>> NextMessage() {
+    if (block_ == job_.blocks.size()) return std::nullopt;
     PinnedBytes& block = job_.blocks[block_];
     const uint64_t bytes =
         std::min<uint64_t>(limits::kStreamChunkBytes, block.bytes.size() - offset_bytes_);
@@ -65,40 +105,41 @@ class ReadReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
         EncodeReadResponseHeader({.block = job_.first_block + static_cast<uint32_t>(block_),
                                   .offset_bytes = offset_bytes_,
                                   .data_bytes = bytes});
-    const absl::StatusOr<grpc::Slice> data =
-        Payload(block, block.bytes.subspan(offset_bytes_, bytes));
-    if (!data.ok()) {
-      Finish(wire::ToGrpcStatus(data.status()));
-      return;
-    }
-    const std::array<grpc::Slice, 2> slices = {grpc::Slice(header.bytes.data(), header.size),
-                                               *data};
-    message_ = grpc::ByteBuffer(slices.data(), slices.size());
+    REPRISE_ASSIGN_OR_RETURN(const grpc::Slice data,
+                             Payload(block, block.bytes.subspan(offset_bytes_, bytes)));
+    const std::array<grpc::Slice, 2> slices = {grpc::Slice(header.bytes.data(), header.size), data};
     offset_bytes_ += bytes;
     if (offset_bytes_ == block.bytes.size()) {
-      ends_block_bytes_ = offset_bytes_;
+      ready_ends_bytes_ = offset_bytes_;
       block.pin.reset();
       offset_bytes_ = 0;
       ++block_;
     }
-    StartWrite(&message_);
+    return grpc::ByteBuffer(slices.data(), slices.size());
   }
 
   absl::StatusOr<grpc::Slice> Payload(const PinnedBytes& block, std::span<const uint8_t> bytes) {
     if (block.memory == MemoryKind::kHost) return ToSlice(bytes, block.pin);
-    if (job_.staging == nullptr) job_.staging = ChunkPool::Create();
-    ChunkPool::Chunk chunk = job_.staging->Take();
+    ChunkPool& staging = *job_.guard.staging;
+    ChunkPool::Chunk chunk = staging.Take();
     absl::Status copied = job_.host.CopyToHost(bytes, {chunk.get(), bytes.size()});
-    if (copied.ok()) return job_.staging->ToSlice(std::move(chunk), bytes.size());
-    job_.staging->Return(std::move(chunk));
+    if (copied.ok()) return staging.ToSlice(std::move(chunk), bytes.size());
+    staging.Return(std::move(chunk));
     return copied;
   }
 
   Job job_;
+  // Of what is made ready.
   size_t block_ = 0;
   uint64_t offset_bytes_ = 0;
-  uint64_t ends_block_bytes_ = 0;  // the message on its way is a block's last; that block's bytes
+  uint64_t ready_ends_bytes_ = 0;  // the message is a block's last; that block's bytes
+  absl::StatusOr<std::optional<grpc::ByteBuffer>> ready_;
+  // Of what is on its way.
   grpc::ByteBuffer message_;
+  uint64_t sent_ends_bytes_ = 0;
+  bool reader_gone_ = false;
+
+  std::atomic<int> awaited_ = 1;  // of the two; at first nothing is on its way
 };
 
 class WriteReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
@@ -171,8 +212,7 @@ grpc::ServerReadReactor<grpc::ByteBuffer>* RefuseWrite(const absl::Status& refus
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* ServeRead(LaneHost& host,
                                                       const v1::ReadRequest& request,
-                                                      std::shared_ptr<const void> hold,
-                                                      std::shared_ptr<ChunkPool> staging) {
+                                                      ReadGuard guard) {
   absl::StatusOr<std::vector<PinnedBytes>> blocks =
       host.OpenRead(AttachmentId(request.attachment_id()), LeaseId(request.lease_id()),
                     request.first_block(), request.blocks());
@@ -180,8 +220,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* ServeRead(LaneHost& host,
   return new ReadReactor({.host = host,
                           .blocks = *std::move(blocks),
                           .first_block = request.first_block(),
-                          .hold = std::move(hold),
-                          .staging = std::move(staging)});
+                          .guard = std::move(guard)});
 }
 
 grpc::ServerReadReactor<grpc::ByteBuffer>* ServeWrite(LaneHost& host, grpc::ByteBuffer* response,

@@ -1,6 +1,7 @@
 // The stream lane, shard's end: gRPC reactors for Read and Write of reprise.v1.ShardService over a
 // LaneHost. Blocks are sent as a header slice and a slice over the slot itself, and received
-// straight into the slot; a slot in device memory goes through staging chunks, a message at a time.
+// straight into the slot; a slot in device memory or in a file goes through staging chunks, a
+// message at a time, the next one while the one before is on its way.
 //
 // Invariants: a slot stays pinned until gRPC has dropped the last slice over it; a block is
 // reported Written only when all of its bytes came, in order, within one call; whatever ends a
@@ -26,19 +27,25 @@ namespace reprise::lanes {
 grpc::ServerWriteReactor<grpc::ByteBuffer>* RefuseRead(const absl::Status& refusal);
 grpc::ServerReadReactor<grpc::ByteBuffer>* RefuseWrite(const absl::Status& refusal);
 
-// Sends the blocks asked for. `hold` is dropped when the call is over. `staging` is shared by the
-// calls of one host; nullptr: one of this call's own.
-// REQUIRES: `host` outlives the call.
+struct ReadGuard {
+  std::shared_ptr<const void> hold;  // dropped when the call is over
+  // Shared by the calls of one host; nullptr: one of this call's own.
+  std::shared_ptr<ChunkPool> staging;
+  // Runs a job later, on a thread that may wait for a disk: gRPC's own serve everybody. Empty: what
+  // is in a file is read on theirs.
+  std::function<void(std::function<void()>)> wait_elsewhere;
+};
+
+// Sends the blocks asked for. REQUIRES: `host` outlives the call.
 grpc::ServerWriteReactor<grpc::ByteBuffer>* ServeRead(LaneHost& host,
                                                       const v1::ReadRequest& request,
-                                                      std::shared_ptr<const void> hold,
-                                                      std::shared_ptr<ChunkPool> staging = nullptr);
+                                                      ReadGuard guard);
 
 struct WriteGuard {
   // Called once, with the attachment that the first message names; an error refuses the call.
   std::function<absl::Status(AttachmentId)> admit;
   std::shared_ptr<const void> hold;    // dropped when the call is over
-  std::shared_ptr<ChunkPool> staging;  // as for ServeRead
+  std::shared_ptr<ChunkPool> staging;  // as ReadGuard's
 };
 
 // Fills the slots written to. `response` is the call's.

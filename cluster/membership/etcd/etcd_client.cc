@@ -213,6 +213,10 @@ class EtcdClientImpl final : public EtcdClient {
     if (answered && ended.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
       return absl::OkStatus();
     }
+    if (ended.ok()) {
+      return Refusal(absl::StatusCode::kUnavailable, "ETCD",
+                     absl::StrCat(options_.Name(), " ended a watch before its time"));
+    }
     NextEndpoint(ended);
     return Explained(ended);
   }

@@ -52,6 +52,7 @@ NamedCounters Limits() {
       {"pull_peers_max", limits::kPullPeersMax},
       {"pulls_max", limits::kPullsMax},
       {"read_streams_max", limits::kReadStreamsMax},
+      {"reservation_age_max_ms", Milliseconds(limits::kReservationAgeMax)},
       {"reservation_ttl_max_ms", Milliseconds(limits::kReservationTtlMax)},
       {"reservation_ttl_ms", Milliseconds(limits::kReservationTtl)},
       {"reservations_per_attachment_max", limits::kReservationsPerAttachmentMax},

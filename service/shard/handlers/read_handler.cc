@@ -1,5 +1,6 @@
 #include "service/shard/handlers/read_handler.h"
 
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -48,7 +49,11 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* ReadHandler::Open(grpc::CallbackServ
   hold->ticket = *std::move(ticket);
   hold->token = core_.byte_streams->Add(context);
   hold->token->Belongs(attachment);
-  return lanes::ServeRead(core_.stream_host, *request, std::move(hold), core_.staging);
+  return lanes::ServeRead(
+      core_.stream_host, *request,
+      {.hold = std::move(hold),
+       .staging = core_.staging,
+       .wait_elsewhere = [this](std::function<void()> job) { disk_.Run(std::move(job)); }});
 }
 
 }  // namespace reprise::shard

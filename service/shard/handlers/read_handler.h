@@ -7,17 +7,20 @@
 #include <grpcpp/support/server_callback.h>
 
 #include "service/shard/handlers/shard_core.h"
+#include "service/shard/work_queue.h"
 
 namespace reprise::shard {
 
 class ReadHandler {
  public:
-  explicit ReadHandler(ShardCore& core) : core_(core) {}
+  // `disk`: threads for what waits for one. REQUIRES: core and disk outlive the calls.
+  ReadHandler(ShardCore& core, WorkQueue& disk) : core_(core), disk_(disk) {}
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Open(grpc::CallbackServerContext* context,
                                                    const grpc::ByteBuffer& request);
 
  private:
   ShardCore& core_;
+  WorkQueue& disk_;
 };
 
 }  // namespace reprise::shard

@@ -107,7 +107,7 @@ class LaneService final : public RawService {
     for (const grpc::Slice& slice : slices) bytes.append(slice.begin(), slice.end());
     v1::ReadRequest request;
     REPRISE_CHECK(request.ParseFromString(bytes));
-    return lanes::ServeRead(*host_, request, nullptr);
+    return lanes::ServeRead(*host_, request, {});
   }
   grpc::ServerReadReactor<grpc::ByteBuffer>* Write(grpc::CallbackServerContext*,
                                                    grpc::ByteBuffer* response) override {

@@ -68,6 +68,52 @@ TEST_F(Reserving, AReservationThatIsNotCommittedInTimeGivesItsSlotsBack) {
   EXPECT_EQ(Store(chain).commit.committed, 3u);
 }
 
+TEST_F(Reserving, WhatIsCommittedGivesTheRestItsTimeAnewUpToAnAge) {
+  const auto ttl = absl::Seconds(50);
+  const auto blocks = static_cast<uint32_t>(limits::kReservationAgeMax / ttl) + 2;
+  const std::vector<BlockKey> chain = ChainNamed("a", blocks);
+  const auto reserved = engine_->Reserve(me_, {.spec = spec_, .keys = chain, .ttl = ttl});
+  ASSERT_TRUE(reserved.ok());
+  const auto commit = [&](uint32_t block) {
+    const std::vector<uint32_t> one = {block};
+    const std::vector<Checksum128> checksums = {
+        Write(me_, reserved->reservation, block, chain[block], kSpec)};
+    return engine_->Commit(
+        me_, {.reservation = reserved->reservation, .blocks = one, .checksums = checksums});
+  };
+  const absl::Time born = clock_.Now();
+  const auto wait_until = [&](absl::Time time) {
+    while (clock_.Now() < time) {
+      clock_.Advance(std::min(limits::kKeepAliveInterval, time - clock_.Now()));
+      ASSERT_TRUE(engine_->KeepAlive(me_).ok());
+      engine_->Tick();
+    }
+  };
+  uint32_t stored = 0;
+  while (clock_.Now() + ttl < born + limits::kReservationAgeMax) {
+    ASSERT_TRUE(commit(stored++).ok()) << stored;
+    wait_until(clock_.Now() + ttl - absl::Seconds(1));
+  }
+  ASSERT_TRUE(commit(stored++).ok());
+  wait_until(born + limits::kReservationAgeMax);
+  EXPECT_EQ(CodeAndReason(engine_->OpenWrite(me_, reserved->reservation, stored).status()),
+            "NOT_FOUND RESERVATION_UNKNOWN");
+  EXPECT_EQ(Run(chain), stored);
+  EXPECT_EQ(CounterValue("expired_reservations_total"), 1u);
+}
+
+TEST_F(Reserving, WhatIsOnlyWrittenGivesNoMoreTime) {
+  const std::vector<BlockKey> chain = ChainNamed("a", 2);
+  const auto reserved =
+      engine_->Reserve(me_, {.spec = spec_, .keys = chain, .ttl = absl::Seconds(5)});
+  ASSERT_TRUE(reserved.ok());
+  clock_.Advance(absl::Seconds(4));
+  Write(me_, reserved->reservation, 0, chain[0], kSpec);
+  clock_.Advance(absl::Seconds(1));
+  engine_->Tick();
+  EXPECT_EQ(UsedBytes(), 0u);
+}
+
 TEST_F(Reserving, AWriterStillWritingKeepsItsSlotFromOthersAfterItsReservationEnded) {
   const std::vector<BlockKey> chain = ChainNamed("a", 1);
   const auto reserved = engine_->Reserve(me_, {.spec = spec_, .keys = chain});

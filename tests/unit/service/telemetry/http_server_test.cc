@@ -181,6 +181,19 @@ TEST(HttpServer, APortInUseIsRefused) {
   ASSERT_TRUE(first.ok());
   EXPECT_EQ(HttpServer::Start({.listen = (*first)->address(), .answer = answer}).status().code(),
             absl::StatusCode::kUnavailable);
+  EXPECT_EQ(HttpServer::Check((*first)->address(), false).code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(HttpServer, APortThatIsFreeIsStillFreeAfterItWasChecked) {
+  const auto answer = [](const HttpRequest&) { return HttpResponse(); };
+  std::string address;
+  {
+    const auto first = HttpServer::Start({.listen = "127.0.0.1:0", .answer = answer});
+    ASSERT_TRUE(first.ok());
+    address = (*first)->address();
+  }
+  EXPECT_TRUE(HttpServer::Check(address, false).ok());
+  EXPECT_TRUE(HttpServer::Start({.listen = address, .answer = answer}).ok());
 }
 
 }  // namespace

@@ -25,7 +25,8 @@ const Member kSelf{.id = {"shard-0"}, .address = "10.0.0.1:7070", .weight = 2};
 
 class EtcdRegistrationTest : public ::testing::Test {
  protected:
-  std::unique_ptr<EtcdRegistration> Register(const Member& self = kSelf) {
+  std::unique_ptr<EtcdRegistration> Register(const Member& self = kSelf,
+                                             absl::Duration call_timeout = absl::Seconds(1)) {
     return std::make_unique<EtcdRegistration>(
         EtcdRegistrationOptions{.self = self,
                                 .prefix = "/m/",
@@ -35,8 +36,7 @@ class EtcdRegistrationTest : public ::testing::Test {
                                       absl::MutexLock lock(&mu_);
                                       lines_.emplace_back(line);
                                     }},
-        EtcdClient::Create({.endpoints = {etcd_.address()}, .call_timeout = absl::Seconds(1)})
-            .value());
+        EtcdClient::Create({.endpoints = {etcd_.address()}, .call_timeout = call_timeout}).value());
   }
   template <typename Condition>
   static bool Soon(Condition condition) {
@@ -95,7 +95,7 @@ TEST_F(EtcdRegistrationTest, AGoodByeIsSaid) {
 }
 
 TEST_F(EtcdRegistrationTest, AGoodByeToAnEtcdThatDoesNotAnswerHoldsNothingUp) {
-  auto registration = Register();
+  auto registration = Register(kSelf, absl::Hours(1));
   ASSERT_TRUE(Registered());
   etcd_.Pause();
   const absl::Time begun = absl::Now();
