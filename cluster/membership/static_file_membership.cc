@@ -47,7 +47,7 @@ class StaticFileMembershipImpl final : public StaticFileMembership {
  public:
   explicit StaticFileMembershipImpl(StaticFileMembershipOptions options)
       : options_(std::move(options)),
-        board_(absl::StrCat("members file ", options_.path), options_.log) {}
+        board_(absl::StrCat("file ", options_.path), options_.log) {}
 
   ~StaticFileMembershipImpl() override {
     {

@@ -279,6 +279,9 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 _lock = threading.Lock()
 _loaded: ctypes.CDLL | None = None
 
+# The largest that glibc adapts to is 32 MiB, its own bookkeeping included.
+_LARGE_BLOCK_BYTES = (32 << 20) - (64 << 10)
+
 
 def library_path() -> Path:
     """Where libreprise.so is looked for: `$REPRISE_LIBRARY`, else inside this package."""
@@ -321,7 +324,25 @@ def _load(path: Path) -> ctypes.CDLL:
             f"{path} has ABI version {version} and this package speaks {ABI_VERSION}: "
             "install the two from one release",
         )
+    _keep_freed_memory()
     return loaded
+
+
+def _keep_freed_memory() -> None:
+    """Has the allocator keep what is freed for the next use, up to 64 MiB.
+
+    gRPC's receive buffers come and go with every chunk. In a process that never freed a block of
+    some size glibc gives them back to the system each time, and faulting them in anew takes longer
+    than carrying the bytes. It adapts by itself when such a block is freed (mallopt(3), "dynamic
+    mmap threshold"): one is freed here, none of whose pages was touched. What the process's owner
+    has set (MALLOC_TRIM_THRESHOLD_ and its like) stays.
+    """
+    allocator = ctypes.CDLL(None)
+    allocator.malloc.restype = ctypes.c_void_p
+    allocator.malloc.argtypes = [ctypes.c_size_t]
+    allocator.free.restype = None
+    allocator.free.argtypes = [ctypes.c_void_p]
+    allocator.free(allocator.malloc(_LARGE_BLOCK_BYTES))
 
 
 def check(code: int, error: Error) -> None:
