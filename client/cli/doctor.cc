@@ -106,6 +106,25 @@ Finding CheckMemory(const DoctorOptions& options, uint64_t wanted) {
   return {"memory", Verdict::kBad, found, "run fewer shards, or give each less with --dram"};
 }
 
+// Shards ask for huge pages, and of shared memory the kernel gives none by default.
+Finding CheckHugePages() {
+  constexpr char kPath[] = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+  std::string text;
+  std::getline(std::ifstream(kPath), text);
+  const size_t begin = text.find('[');
+  const std::string set =
+      begin == std::string::npos ? "" : text.substr(begin + 1, text.find(']') - begin - 1);
+  if (set == "advise" || set == "always" || set == "within_size" || set == "force") {
+    return {"huge pages", Verdict::kGood, absl::StrCat("for shared memory: ", set), ""};
+  }
+  return {
+      "huge pages", Verdict::kAbsent,
+      set.empty() ? "not of this kernel" : absl::StrCat("for shared memory: ", set),
+      absl::StrCat("a worker's first touch of a shard's memory is a page fault for every 4 KiB: "
+                   "echo advise > ",
+                   kPath)};
+}
+
 Finding CheckMemlock() {
   rlimit limit = {};
   getrlimit(RLIMIT_MEMLOCK, &limit);
@@ -266,6 +285,7 @@ ExitCode Doctor(const DoctorOptions& options) {
       CheckLoopback(),
       CheckUnixSockets(),
       CheckMemory(options, *dram_bytes * options.shards),
+      CheckHugePages(),
       CheckMemlock(),
       CheckGpus(),
   };

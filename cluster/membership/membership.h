@@ -31,7 +31,7 @@ struct Member {
 // How well the members are known.
 struct MembershipState {
   std::string source;   // for people: a file, a DNS name, etcd
-  std::string trouble;  // a sentence: why the source cannot be read; empty: it can
+  std::string trouble;  // a sentence: why it, or some of it, cannot be read; empty: it can
   absl::Time troubled_since = absl::InfiniteFuture();  // without a break; of MonotonicClock
 
   // Zero while the source can be read.
@@ -61,8 +61,8 @@ class Membership {
   // background and for as long as this lives. Elsewhere nothing happens: somebody else says who is
   // a member. REQUIRES: at most once.
   virtual void Join(const Member& self) {}
-  // After Join: a good-bye, before the shard stops. Bounded in time.
-  virtual void Leave() {}
+  // After Join: a good-bye, before the shard stops. Returns within `timeout`.
+  virtual void Leave(absl::Duration timeout) {}
 };
 
 }  // namespace reprise::cluster

@@ -83,7 +83,9 @@ void MembershipBoard::NoteTrouble(absl::string_view trouble, absl::Time now) {
     state_.trouble = std::string(trouble);
     line = trouble.empty() ? absl::StrCat("members: ", state_.source, " is good again")
                            : absl::StrCat("members: ", state_.source,
-                                          " is not used, the last good members stay: ", trouble);
+                                          " cannot be read, or not all of it, and the last good "
+                                          "members stay: ",
+                                          trouble);
   }
   if (log_) log_(line);
 }

@@ -35,7 +35,7 @@ class MembershipBoard {
   // Sorts by id. REQUIRES: each id once. Watchers have been called when it returns.
   void Publish(std::vector<Member> members);
 
-  // Why the source cannot be read; empty: it can.
+  // Why the source cannot be read, or not all of it; empty: it can.
   void NoteTrouble(absl::string_view trouble, absl::Time now);
 
  private:

@@ -46,8 +46,7 @@ absl::StatusOr<std::string> ReadMembersFile(const std::string& path) {
 class StaticFileMembershipImpl final : public StaticFileMembership {
  public:
   explicit StaticFileMembershipImpl(StaticFileMembershipOptions options)
-      : options_(std::move(options)),
-        board_(absl::StrCat("file ", options_.path), options_.log) {}
+      : options_(std::move(options)), board_(absl::StrCat("file ", options_.path), options_.log) {}
 
   ~StaticFileMembershipImpl() override {
     {

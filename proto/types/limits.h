@@ -147,7 +147,9 @@ inline constexpr size_t kWriteStreamsMax = 48;  // fewer than reads: overload re
 inline constexpr size_t kStreamsPerConnectionMax = 1024;               // HTTP/2 streams
 inline constexpr absl::Duration kByteStreamAgeMax = absl::Minutes(5);  // one Read or Write call
 inline constexpr size_t kShardWorkers = 2;  // threads for checksums and scans
-inline constexpr size_t kDiskReaders = 4;   // threads that read the disk tier for the stream lane
+inline constexpr size_t kDiskReadsMax =
+    32;  // fewer than streams: a disk that hangs leaves room for the rest
+inline constexpr size_t kDiskReaders = 4;  // threads that read the disk tier for the stream lane
 inline constexpr absl::Duration kTickInterval = absl::Milliseconds(250);
 inline constexpr absl::Duration kStopGrace = absl::Seconds(5);  // for what is in flight at SIGTERM
 inline constexpr absl::Duration kStopFlush = absl::Milliseconds(200);  // for last words to clients

@@ -9,21 +9,35 @@
 
 namespace reprise::process {
 
+namespace {
+
+// An unset variable of a script is no answer.
+std::string NotEmpty(const std::string& text) {
+  return text.empty() ? "is empty: give it a value, or leave the flag out" : "";
+}
+
+}  // namespace
+
 void MembershipFlags::AddTo(CLI::App& app, const std::string& without) {
-  CLI::Option* const file = app.add_option(
-      "--members", file_,
-      "YAML file with the cluster's shards, read again when it changes; may come later" + without);
+  CLI::Option* const file =
+      app.add_option(
+             "--members", file_,
+             "YAML file with the cluster's shards, read again when it changes; may come later" +
+                 without)
+          ->check(NotEmpty);
   CLI::Option* const dns =
       app.add_option("--members-dns", dns_name_,
                      "DNS name whose SRV records (_grpc._tcp.NAME) are the cluster's shards, asked "
                      "again and again, e.g. a headless service of Kubernetes; a shard's id is the "
                      "first label of its host")
+          ->check(NotEmpty)
           ->excludes(file);
   CLI::Option* const etcd =
       app.add_option("--etcd", etcd_.endpoints,
                      "etcd's HOST:PORT, or several, separated by commas: shards register "
                      "themselves there, and while it is away the last members stay")
           ->delimiter(',')
+          ->check(NotEmpty)
           ->excludes(file)
           ->excludes(dns);
   app.add_option("--etcd-prefix", etcd_prefix_, "Keys of this cluster's shards")
@@ -51,9 +65,8 @@ absl::StatusOr<std::unique_ptr<cluster::Membership>> MembershipFlags::Open(
     REPRISE_ASSIGN_OR_RETURN(membership,
                              cluster::DnsMembership::Create({.name = dns_name_, .log = log}));
   } else if (!etcd_.endpoints.empty()) {
-    REPRISE_ASSIGN_OR_RETURN(
-        membership, cluster::EtcdMembership::Create(
-                        {.etcd = etcd_, .prefix = etcd_prefix_, .log = log}));
+    REPRISE_ASSIGN_OR_RETURN(membership, cluster::EtcdMembership::Create(
+                                             {.etcd = etcd_, .prefix = etcd_prefix_, .log = log}));
   }
   return membership;
 }

@@ -44,7 +44,7 @@ void AddKnowledge(std::vector<Family>& families, const RouterSnapshot& router) {
   gauge("reprise_draining", "1: stops, and wants no more calls.", router.draining ? 1 : 0);
   families.push_back(telemetry::Gauge(
       "reprise_membership_trouble_seconds",
-      "For how long the source of the members cannot be read; 0: it can.",
+      "For how long the source of the members cannot be read, or not all of it; 0: it can.",
       absl::ToDoubleSeconds(router.membership.TroubledFor(MonotonicClock().Now()))));
 
   Family blocks = telemetry::Gauge("reprise_shard_index_blocks", "Blocks indexed of a shard.");

@@ -118,6 +118,13 @@ RouterSnapshot RouterProcess::Snapshot() const {
           .draining = draining_.load(std::memory_order_relaxed)};
 }
 
+// Those that know the members are not to be replaced by those that cannot learn them.
+std::string RouterProcess::WhyOfNoUse() const {
+  const std::string trouble = options_.membership->State().trouble;
+  if (trouble.empty() || !options_.membership->Members().empty()) return {};
+  return absl::StrCat("no members are known yet: ", trouble);
+}
+
 telemetry::StatusSource RouterProcess::status() const {
   return telemetry::SourceOf(
       {.component = "router",
@@ -127,6 +134,7 @@ telemetry::StatusSource RouterProcess::status() const {
        .ticks = &ticks_,
        .certificate_expires = wire::ExpiryOf(options_.credentials),
        .draining = [this] { return draining_.load(std::memory_order_relaxed); },
+       .unready = [this] { return WhyOfNoUse(); },
        .metrics = [this] { return ToFamilies(Snapshot()); },
        .page = [this] { return ToPage(Snapshot()); }});
 }

@@ -65,6 +65,7 @@ class RouterProcess {
   void TickLoop();
   void FitWatchers();
   RouterSnapshot Snapshot() const;
+  std::string WhyOfNoUse() const;  // empty: it can answer
 
   const RouterProcessOptions options_;
   const absl::Time started_;

@@ -11,22 +11,34 @@ std::shared_ptr<Admission> Admission::Create(AdmissionLimits limits) {
   return std::shared_ptr<Admission>(new Admission(limits));
 }
 
+Admission::Budget Admission::BudgetOf(WorkKind kind) const {
+  const size_t calls = Count(WorkKind::kReadCall) + Count(WorkKind::kWriteCall);
+  const size_t streams = Count(WorkKind::kReadStream) + Count(WorkKind::kWriteStream);
+  switch (kind) {
+    case WorkKind::kReadCall:
+      return {calls, limits_.calls_max, "calls", ""};
+    case WorkKind::kWriteCall:
+      return {calls, limits_.write_calls_max, "calls", " for a write"};
+    case WorkKind::kReadStream:
+      return {streams, limits_.streams_max, "streams", ""};
+    case WorkKind::kWriteStream:
+      return {streams, limits_.write_streams_max, "streams", " for a write"};
+    case WorkKind::kDiskRead:
+      break;
+  }
+  return {Count(WorkKind::kDiskRead), limits_.disk_reads_max, "reads of its disk", ""};
+}
+
 absl::StatusOr<Admission::Ticket> Admission::Admit(WorkKind kind) {
-  const bool stream = kind == WorkKind::kReadStream || kind == WorkKind::kWriteStream;
-  const bool write = kind == WorkKind::kWriteCall || kind == WorkKind::kWriteStream;
-  const size_t most = stream ? (write ? limits_.write_streams_max : limits_.streams_max)
-                             : (write ? limits_.write_calls_max : limits_.calls_max);
   {
     absl::MutexLock lock(&mu_);
-    const size_t now = stream ? Count(WorkKind::kReadStream) + Count(WorkKind::kWriteStream)
-                              : Count(WorkKind::kReadCall) + Count(WorkKind::kWriteCall);
-    if (now >= most) {
+    const Budget budget = BudgetOf(kind);
+    if (budget.now >= budget.most) {
       ++refused_;
-      return Refusal(
-          absl::StatusCode::kResourceExhausted, "OVERLOAD",
-          absl::StrCat("the shard has ", now, stream ? " streams" : " calls",
-                       " in flight and takes at most ", most, write ? " for a write" : "",
-                       ": try again after ", absl::FormatDuration(limits::kRetryAfter)));
+      return Refusal(absl::StatusCode::kResourceExhausted, "OVERLOAD",
+                     absl::StrCat("the shard has ", budget.now, " ", budget.work,
+                                  " in flight and takes at most ", budget.most, budget.for_what,
+                                  ": try again after ", absl::FormatDuration(limits::kRetryAfter)));
     }
     ++counts_[static_cast<size_t>(kind)];
   }

@@ -21,13 +21,15 @@
 
 namespace reprise::shard {
 
-enum class WorkKind : uint8_t { kReadCall, kWriteCall, kReadStream, kWriteStream };
+// kDiskRead: a reading stream some of whose blocks are on the disk; it has a ticket of each kind.
+enum class WorkKind : uint8_t { kReadCall, kWriteCall, kReadStream, kWriteStream, kDiskRead };
 
 struct AdmissionLimits {
   size_t calls_max = limits::kUnaryCallsMax;  // reading and writing calls together
   size_t write_calls_max = limits::kUnaryWriteCallsMax;
   size_t streams_max = limits::kReadStreamsMax;  // reading and writing streams together
   size_t write_streams_max = limits::kWriteStreamsMax;
+  size_t disk_reads_max = limits::kDiskReadsMax;
 };
 
 class Admission : public std::enable_shared_from_this<Admission> {
@@ -47,6 +49,13 @@ class Admission : public std::enable_shared_from_this<Admission> {
 
  private:
   explicit Admission(AdmissionLimits limits) : limits_(limits) {}
+  struct Budget {
+    size_t now = 0;
+    size_t most = 0;
+    const char* work = "";
+    const char* for_what = "";
+  };
+  Budget BudgetOf(WorkKind kind) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Leave(WorkKind kind);
   size_t Count(WorkKind kind) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return counts_[static_cast<size_t>(kind)];
@@ -55,7 +64,7 @@ class Admission : public std::enable_shared_from_this<Admission> {
 
   const AdmissionLimits limits_;
   mutable absl::Mutex mu_;
-  std::array<size_t, 4> counts_ ABSL_GUARDED_BY(mu_) = {};  // by WorkKind
+  std::array<size_t, 5> counts_ ABSL_GUARDED_BY(mu_) = {};  // by WorkKind
   uint64_t refused_ ABSL_GUARDED_BY(mu_) = 0;
 };
 

@@ -214,9 +214,14 @@ absl::StatusOr<std::unique_ptr<ShardPeers>> OpenPeers(const Flags& flags, ShardE
 // that they can dial.
 absl::Status CheckAdvertise(const Flags& flags) {
   if (!flags.members.registers()) return absl::OkStatus();
-  if (!flags.advertise.empty()) {
-    return cluster::ValidateMember({.id = ShardId{flags.id}, .address = flags.advertise});
+  const std::string address = flags.advertise.empty() ? "localhost:1" : flags.advertise;
+  const absl::Status valid = cluster::ValidateMember({.id = ShardId{flags.id}, .address = address});
+  if (!valid.ok()) {
+    return Refusal(
+        valid.code(), "ADVERTISE",
+        absl::StrCat("--id and --advertise, as --etcd tells them to others: ", valid.message()));
   }
+  if (!flags.advertise.empty()) return absl::OkStatus();
   const std::string host = flags.listen.substr(0, flags.listen.rfind(':'));
   if (host != "0.0.0.0" && host != "[::]" && host != "::") return absl::OkStatus();
   return Refusal(absl::StatusCode::kInvalidArgument, "ADVERTISE",
@@ -334,7 +339,9 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   const absl::Time end = absl::Now() + absl::Seconds(flags.grace_seconds);
   server->StartDraining();
   if (peers != nullptr && signal == SIGTERM) HandOver(*peers, end);
-  if (peers != nullptr) peers->membership().Leave();
+  if (peers != nullptr) {
+    peers->membership().Leave(std::max(limits::kStopFlush, end - absl::Now()));
+  }
   server->Stop(std::max(absl::ZeroDuration(), end - absl::Now()));
   return absl::OkStatus();
 }

@@ -235,7 +235,7 @@ void AddPeers(std::vector<Family>& families, const PeersUse& peers) {
   gauge("reprise_peers", "Other shards in the member list.", peers.known);
   families.push_back(telemetry::Gauge(
       "reprise_membership_trouble_seconds",
-      "For how long the source of the members cannot be read; 0: it can.",
+      "For how long the source of the members cannot be read, or not all of it; 0: it can.",
       absl::ToDoubleSeconds(peers.membership.TroubledFor(MonotonicClock().Now()))));
   counter("reprise_peer_failures_total", "Calls to other shards that went wrong.", peers.failures);
   gauge("reprise_peer_rate_bytes_per_second",

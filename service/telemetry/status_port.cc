@@ -33,7 +33,10 @@ StatusSource SourceOf(ServerStatus server) {
     Probe probe = ticks->Look();
     return probe.empty() ? listener->Look() : probe;
   };
-  source.ready = [draining = server.draining]() -> Probe { return draining() ? "draining" : ""; };
+  source.ready = [draining = server.draining, unready = server.unready]() -> Probe {
+    if (draining()) return "draining";
+    return unready ? unready() : "";
+  };
   source.page = std::move(server.page);
   return source;
 }

@@ -28,6 +28,7 @@ struct ServerStatus {
   const TickWatch* ticks = nullptr;                 // REQUIRES: not nullptr
   std::function<absl::Time()> certificate_expires;  // empty: plaintext
   std::function<bool()> draining;                   // wants no more calls
+  std::function<std::string()> unready;             // why it is of no use yet; empty: it is
   std::function<std::vector<Family>()> metrics;     // its own
   std::function<StatusPage()> page;
 };

@@ -8,6 +8,7 @@
 #include <grpcpp/server_builder.h>
 #include <grpcpp/support/byte_buffer.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -16,6 +17,8 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "cluster/lanes/lane.h"
@@ -45,6 +48,8 @@ class StreamLaneServer {
   }
 
   const std::string& address() const { return address_; }
+  // Whether reads of what is in a file are admitted; at first they are.
+  void AdmitFiles(bool admit) { admits_files_ = admit; }
 
  private:
   using RawService = v1::ShardService::WithRawCallbackMethod_Read<
@@ -62,9 +67,11 @@ class StreamLaneServer {
       for (const grpc::Slice& slice : slices) bytes.append(slice.begin(), slice.end());
       v1::ReadRequest request;
       REPRISE_CHECK(request.ParseFromString(bytes));
-      return lanes::ServeRead(host_, request, {.wait_elsewhere = [this](std::function<void()> job) {
-                                server_.WaitElsewhere(std::move(job));
-                              }});
+      return lanes::ServeRead(
+          host_, request,
+          {.admit_file = [this] { return server_.AdmitFile(); },
+           .wait_elsewhere =
+               [this](std::function<void()> job) { server_.WaitElsewhere(std::move(job)); }});
     }
     grpc::ServerReadReactor<grpc::ByteBuffer>* Write(grpc::CallbackServerContext*,
                                                      grpc::ByteBuffer* response) override {
@@ -77,12 +84,18 @@ class StreamLaneServer {
     StreamLaneServer& server_;
   };
 
+  absl::StatusOr<std::shared_ptr<const void>> AdmitFile() const {
+    if (!admits_files_) return absl::ResourceExhaustedError("no more reads of the disk");
+    return std::shared_ptr<const void>();
+  }
+
   // A thread for each job.
   void WaitElsewhere(std::function<void()> job) {
     absl::MutexLock lock(&mu_);
     waiting_.emplace_back(std::move(job));
   }
 
+  std::atomic<bool> admits_files_ = true;
   Service service_;
   std::unique_ptr<grpc::Server> server_;
   std::string address_;

@@ -40,6 +40,7 @@ class ReadReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
     std::vector<PinnedBytes> blocks;
     uint32_t first_block = 0;
     ReadGuard guard;
+    std::shared_ptr<const void> file_ticket;  // of admit_file
   };
   explicit ReadReactor(Job job) : job_(std::move(job)) {
     if (job_.guard.staging == nullptr) job_.guard.staging = ChunkPool::Create();
@@ -52,6 +53,8 @@ class ReadReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
     if (IsLast()) Run();
   }
 
+  // What waits for the disk need not be read any more.
+  void OnCancel() override { cancelled_.store(true, std::memory_order_relaxed); }
   void OnDone() override { delete this; }
 
  private:
@@ -98,6 +101,9 @@ class ReadReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   // nullopt: all was sent.
   absl::StatusOr<std::optional<grpc::ByteBuffer>> NextMessage() {
     if (block_ == job_.blocks.size()) return std::nullopt;
+    if (cancelled_.load(std::memory_order_relaxed)) {
+      return absl::CancelledError("the reader is gone");
+    }
     PinnedBytes& block = job_.blocks[block_];
     const uint64_t bytes =
         std::min<uint64_t>(limits::kStreamChunkBytes, block.bytes.size() - offset_bytes_);
@@ -139,6 +145,7 @@ class ReadReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   uint64_t sent_ends_bytes_ = 0;
   bool reader_gone_ = false;
 
+  std::atomic<bool> cancelled_ = false;
   std::atomic<int> awaited_ = 1;  // of the two; at first nothing is on its way
 };
 
@@ -217,10 +224,20 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* ServeRead(LaneHost& host,
       host.OpenRead(AttachmentId(request.attachment_id()), LeaseId(request.lease_id()),
                     request.first_block(), request.blocks());
   if (!blocks.ok()) return RefuseRead(blocks.status());
+  const bool in_file = std::any_of(blocks->begin(), blocks->end(), [](const PinnedBytes& block) {
+    return block.memory == MemoryKind::kFile;
+  });
+  std::shared_ptr<const void> file_ticket;
+  if (in_file && guard.admit_file) {
+    absl::StatusOr<std::shared_ptr<const void>> admitted = guard.admit_file();
+    if (!admitted.ok()) return RefuseRead(admitted.status());
+    file_ticket = *std::move(admitted);
+  }
   return new ReadReactor({.host = host,
                           .blocks = *std::move(blocks),
                           .first_block = request.first_block(),
-                          .guard = std::move(guard)});
+                          .guard = std::move(guard),
+                          .file_ticket = std::move(file_ticket)});
 }
 
 grpc::ServerReadReactor<grpc::ByteBuffer>* ServeWrite(LaneHost& host, grpc::ByteBuffer* response,

@@ -17,6 +17,7 @@
 #include <memory>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "cluster/lanes/lane.h"
 #include "cluster/lanes/stream/chunk_pool.h"
 #include "reprise/v1/shard.pb.h"
@@ -31,6 +32,9 @@ struct ReadGuard {
   std::shared_ptr<const void> hold;  // dropped when the call is over
   // Shared by the calls of one host; nullptr: one of this call's own.
   std::shared_ptr<ChunkPool> staging;
+  // Asked once, when some block is in a file: what it returns is held until the call is over, and
+  // an error refuses it. Empty: always admitted.
+  std::function<absl::StatusOr<std::shared_ptr<const void>>()> admit_file;
   // Runs a job later, on a thread that may wait for a disk: gRPC's own serve everybody. Empty: what
   // is in a file is read on theirs.
   std::function<void(std::function<void()>)> wait_elsewhere;

@@ -8,11 +8,13 @@
 #include <grpcpp/support/sync_stream.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -47,6 +49,11 @@ absl::Status CheckFile(absl::string_view flag, const std::string& path) {
   return Bad(absl::StrCat(flag, ": ", path, " cannot be read"));
 }
 
+bool IsLoopback(absl::string_view endpoint) {
+  return absl::StartsWith(endpoint, "127.") || absl::StartsWith(endpoint, "localhost:") ||
+         absl::StartsWith(endpoint, "[::1]:");
+}
+
 absl::Status Check(const EtcdOptions& options) {
   if (options.endpoints.empty()) return Bad("--etcd names no HOST:PORT");
   for (const std::string& endpoint : options.endpoints) {
@@ -60,6 +67,11 @@ absl::Status Check(const EtcdOptions& options) {
   }
   if (options.user.empty() != options.password_file.empty()) {
     return Bad("--etcd-user and --etcd-password-file are a pair: give both or neither");
+  }
+  if (!options.user.empty() && options.ca_file.empty() &&
+      !std::all_of(options.endpoints.begin(), options.endpoints.end(), IsLoopback)) {
+    return Bad(
+        "--etcd-user sends a password, and without --etcd-ca it is read on the way: give it");
   }
   REPRISE_RETURN_IF_ERROR(CheckFile("--etcd-ca", options.ca_file));
   REPRISE_RETURN_IF_ERROR(CheckFile("--etcd-cert", options.certificate_file));
@@ -117,12 +129,9 @@ EtcdEntry ToEntry(const etcdserverpb::KeyValue& kv) {
 
 class EtcdClientImpl final : public EtcdClient {
  public:
-  explicit EtcdClientImpl(EtcdOptions options) : options_(std::move(options)) {
-    const auto credentials = CredentialsOf(options_);
-    for (const std::string& endpoint : options_.endpoints) {
-      endpoints_.emplace_back(
-          wire::MakeForeignChannel(endpoint, credentials, limits::kEtcdPingInterval));
-    }
+  explicit EtcdClientImpl(EtcdOptions options)
+      : options_(std::move(options)), credentials_(CredentialsOf(options_)) {
+    for (const std::string& endpoint : options_.endpoints) endpoints_.push_back(Dial(endpoint));
   }
 
   absl::StatusOr<EtcdListing> List(absl::string_view prefix) override {
@@ -192,7 +201,10 @@ class EtcdClientImpl final : public EtcdClient {
     request.mutable_create_request()->set_range_end(EndOf(prefix));
     request.mutable_create_request()->set_start_revision(first_revision);
     const absl::Time end = absl::Now() + age;
-    REPRISE_RETURN_IF_ERROR(Authenticate());
+    if (const grpc::Status known = Authenticate(); !known.ok()) {
+      NextEndpoint(known);
+      return Explained(known);
+    }
     absl::Status status;
     bool answered = false;
     const grpc::Status ended = Attempt(end, [&](Endpoint& endpoint, grpc::ClientContext& context) {
@@ -201,7 +213,8 @@ class EtcdClientImpl final : public EtcdClient {
       stream->Write(request);
       while (stream->Read(&response)) {
         answered = true;
-        status = Deliver(response, on_changes);
+        // That it was created says nothing of what happened since `first_revision`.
+        status = response.created() ? absl::OkStatus() : Deliver(response, on_changes);
         if (status.ok()) continue;
         context.TryCancel();
         break;
@@ -217,6 +230,7 @@ class EtcdClientImpl final : public EtcdClient {
       return Refusal(absl::StatusCode::kUnavailable, "ETCD",
                      absl::StrCat(options_.Name(), " ended a watch before its time"));
     }
+    if (MayBeTheToken(ended)) token_.clear();
     NextEndpoint(ended);
     return Explained(ended);
   }
@@ -277,45 +291,67 @@ class EtcdClientImpl final : public EtcdClient {
   // Tries each endpoint once, from the one that answered last.
   template <typename Function>
   absl::Status Call(Function&& function) {
-    grpc::Status status;
+    absl::Status last;
     for (size_t tries = 0; tries < endpoints_.size(); ++tries) {
-      REPRISE_RETURN_IF_ERROR(Authenticate());
-      status = Attempt(absl::Now() + options_.call_timeout, function);
-      if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED && !token_.empty()) {
-        // Tokens end, and with a restart of etcd all of them.
+      grpc::Status status = Authenticate();
+      if (status.ok()) status = Attempt(absl::Now() + options_.call_timeout, function);
+      if (MayBeTheToken(status)) {
         token_.clear();
-        REPRISE_RETURN_IF_ERROR(Authenticate());
-        status = Attempt(absl::Now() + options_.call_timeout, function);
+        status = Authenticate();
+        if (status.ok()) status = Attempt(absl::Now() + options_.call_timeout, function);
       }
+      last = Explained(status);
       if (!NextEndpoint(status)) break;
     }
-    return Explained(status);
+    return last;
   }
 
-  // True when another endpoint may do better, which is then the one of the moment.
+  // Tokens end, with a restart of etcd all of them, and those that are signed with every change of
+  // its users, which it calls an invalid argument.
+  bool MayBeTheToken(const grpc::Status& status) const {
+    return !token_.empty() && (status.error_code() == grpc::StatusCode::UNAUTHENTICATED ||
+                               status.error_code() == grpc::StatusCode::INVALID_ARGUMENT ||
+                               status.error_code() == grpc::StatusCode::PERMISSION_DENIED);
+  }
+
+  // True when another endpoint may do better, which is then the one of the moment. The connection
+  // of this one is given up: behind its name there may be another server, which sees a leader.
   bool NextEndpoint(const grpc::Status& status) {
-    if (status.error_code() != grpc::StatusCode::UNAVAILABLE &&
-        status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) {
-      return false;
+    switch (status.error_code()) {
+      case grpc::StatusCode::OK:
+      case grpc::StatusCode::CANCELLED:
+      // Answers about what was asked.
+      case grpc::StatusCode::INVALID_ARGUMENT:
+      case grpc::StatusCode::NOT_FOUND:
+      case grpc::StatusCode::FAILED_PRECONDITION:
+      case grpc::StatusCode::OUT_OF_RANGE:
+        return false;
+      default:
+        endpoints_[current_] = Dial(options_.endpoints[current_]);
+        current_ = (current_ + 1) % endpoints_.size();
+        return true;
     }
-    current_ = (current_ + 1) % endpoints_.size();
-    return true;
   }
 
-  absl::Status Authenticate() {
-    if (options_.user.empty() || !token_.empty()) return absl::OkStatus();
-    REPRISE_ASSIGN_OR_RETURN(std::string password, ReadPassword(options_.password_file));
+  // OK at once when no token is needed, or one is known.
+  grpc::Status Authenticate() {
+    if (options_.user.empty() || !token_.empty()) return grpc::Status::OK;
+    absl::StatusOr<std::string> password = ReadPassword(options_.password_file);
+    if (!password.ok()) return wire::ToGrpcStatus(password.status());
     etcdserverpb::AuthenticateRequest request;
     request.set_name(options_.user);
-    request.set_password(std::move(password));
+    request.set_password(*std::move(password));
     etcdserverpb::AuthenticateResponse response;
     const grpc::Status status = Attempt(
         absl::Now() + options_.call_timeout, [&](Endpoint& endpoint, grpc::ClientContext& context) {
           return endpoint.auth->Authenticate(&context, request, &response);
         });
-    NextEndpoint(status);
     token_ = response.token();
-    return Explained(status);
+    return status;
+  }
+
+  Endpoint Dial(const std::string& address) const {
+    return Endpoint(wire::MakeForeignChannel(address, credentials_, limits::kEtcdPingInterval));
   }
 
   absl::Status Explained(const grpc::Status& status) const {
@@ -331,6 +367,7 @@ class EtcdClientImpl final : public EtcdClient {
   }
 
   const EtcdOptions options_;
+  const std::shared_ptr<grpc::ChannelCredentials> credentials_;
   std::vector<Endpoint> endpoints_;
   size_t current_ = 0;
   std::string token_;  // empty: none is needed, or none is known

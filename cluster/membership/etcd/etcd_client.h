@@ -1,7 +1,8 @@
 // The few calls of etcd that membership needs, to whichever endpoint answers.
 //
-// Invariants: every call but Watch returns within kEtcdCallTimeout for each endpoint; a call asks
-// an endpoint that sees a leader, so that a cut-off one says so instead of an old truth.
+// Invariants: a try at an endpoint ends within kEtcdCallTimeout, and a call but Watch tries each
+// once, or twice where a token has ended; a call asks an endpoint that sees a leader, so that a
+// cut-off one says so instead of an old truth.
 //
 // Thread safety: calls from one thread at a time; Cancel from any.
 #pragma once

@@ -65,13 +65,13 @@ class EtcdMembershipImpl final : public EtcdMembership {
                                            std::move(registrar_));
   }
 
-  void Leave() override {
+  void Leave(absl::Duration timeout) override {
     std::unique_ptr<EtcdRegistration> registration;
     {
       absl::MutexLock lock(&mu_);
       registration = std::move(registration_);
     }
-    if (registration != nullptr) registration->Leave();
+    if (registration != nullptr) registration->Leave(timeout);
   }
 
  private:
@@ -79,11 +79,14 @@ class EtcdMembershipImpl final : public EtcdMembership {
     absl::Duration retry = limits::kEtcdRetryMin;
     for (;;) {
       bool listed = false;
+      const absl::Time begun = MonotonicClock().Now();
       const absl::Status status = ListThenWatch(listed);
       if (WaitToStop(absl::ZeroDuration())) return;
       // A watch that ends is followed by a listing, which says whether that was any trouble.
       if (!listed) board_.NoteTrouble(status.message(), MonotonicClock().Now());
-      retry = listed ? limits::kEtcdRetryMin : std::min(retry * 2, limits::kEtcdRetryMax);
+      // An etcd that lists and lets no watch live is not asked all the time either.
+      const bool lived = listed && MonotonicClock().Now() - begun > limits::kEtcdRetryMax;
+      retry = lived ? limits::kEtcdRetryMin : std::min(retry * 2, limits::kEtcdRetryMax);
       if (WaitToStop(retry)) return;
     }
   }
@@ -104,12 +107,12 @@ class EtcdMembershipImpl final : public EtcdMembership {
                            revision = std::max(revision, seen);
                            if (!changes.empty()) Publish();
                          }));
-      table_.Forget(MonotonicClock().Now());
       Publish();
     }
   }
 
   void Publish() {
+    table_.Forget(MonotonicClock().Now());
     board_.Publish(table_.Members());
     board_.NoteTrouble(table_.Trouble(), MonotonicClock().Now());
   }

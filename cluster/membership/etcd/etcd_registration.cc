@@ -28,11 +28,11 @@ EtcdRegistration::~EtcdRegistration() {
   thread_.join();
 }
 
-void EtcdRegistration::Leave() {
+void EtcdRegistration::Leave(absl::Duration timeout) {
   absl::MutexLock lock(&mu_);
   leaving_ = true;
   ending_ = true;
-  mu_.AwaitWithTimeout(absl::Condition(&ended_), limits::kEtcdGoodByeTimeout);
+  mu_.AwaitWithTimeout(absl::Condition(&ended_), std::min(timeout, limits::kEtcdGoodByeTimeout));
 }
 
 EtcdRegistration::State EtcdRegistration::state() const {
@@ -52,7 +52,7 @@ void EtcdRegistration::Run() {
   bool leaving = false;
   {
     absl::MutexLock lock(&mu_);
-    leaving = leaving_ && registered_;
+    leaving = leaving_;
   }
   if (leaving && lease_ != EtcdLease::kNone) Write(true).IgnoreError();
   absl::MutexLock lock(&mu_);

@@ -1,9 +1,9 @@
 // One shard's entry among the members in etcd, kept alive from the moment this is made until it
 // leaves or goes.
 //
-// Invariants: an entry that another living process has, at another address, is not touched: of two
-// shards with one id the first stays, and the second says so and waits. An entry that is lost,
-// because etcd was away or somebody deleted it, is written again.
+// Invariants: an entry that another process has at another address, and keeps alive, is not
+// touched: of two shards with one id the first stays, and the second says so and waits. An entry
+// that is lost, because etcd was away or somebody deleted it, is written again.
 //
 // Thread safety: all methods may be called from any thread.
 #pragma once
@@ -45,8 +45,8 @@ class EtcdRegistration {
   EtcdRegistration& operator=(const EtcdRegistration&) = delete;
 
   // Says good-bye, so that others take this shard for gone and not for lost. Returns within
-  // kEtcdGoodByeTimeout, whatever etcd does; nothing is kept alive any more.
-  void Leave();
+  // `timeout`, and kEtcdGoodByeTimeout, whatever etcd does; nothing is kept alive any more.
+  void Leave(absl::Duration timeout = limits::kEtcdGoodByeTimeout);
 
   State state() const;
 

@@ -29,7 +29,8 @@ void MemberTable::Replace(std::span<const EtcdEntry> entries, absl::Time now) {
 void MemberTable::Apply(const EtcdChange& change, absl::Time now) {
   if (change.deleted) {
     const absl::string_view id = IdOf(change.entry.key);
-    if (const auto broken = broken_.find(id); broken != broken_.end()) broken_.erase(broken);
+    const auto broken = broken_.find(id.substr(0, limits::kNameBytesMax));
+    if (broken != broken_.end()) broken_.erase(broken);
     Vanish(id, now);
   } else {
     Put(change.entry, now);
@@ -39,7 +40,7 @@ void MemberTable::Apply(const EtcdChange& change, absl::Time now) {
 void MemberTable::Put(const EtcdEntry& entry, absl::Time now) {
   if (!absl::StartsWith(entry.key, prefix_)) return;
   const std::string id(IdOf(entry.key));
-  broken_.erase(id);
+  broken_.erase(id.substr(0, limits::kNameBytesMax));
   absl::StatusOr<MemberRecord> record = ParseRecord(id, entry.value);
   if (record.ok() && record->leaving) {
     known_.erase(id);
@@ -51,9 +52,10 @@ void MemberTable::Put(const EtcdEntry& entry, absl::Time now) {
     return;
   }
   if (broken_.size() < limits::kShardsMax) {
-    broken_[id] = record.ok()
-                      ? absl::StrCat("there are kShardsMax = ", limits::kShardsMax, " others")
-                      : std::string(record.status().message());
+    // A key is as long as somebody likes.
+    broken_[id.substr(0, limits::kNameBytesMax)] =
+        record.ok() ? absl::StrCat("there are kShardsMax = ", limits::kShardsMax, " others")
+                    : std::string(record.status().message());
   }
   Vanish(id, now);
 }

@@ -35,6 +35,7 @@ NamedCounters Limits() {
       {"claims_max", limits::kClaimsMax},
       {"claims_per_tenant_max", TenantsShare(limits::kClaimsMax)},
       {"demote_hint_blocks_max", limits::kDemoteHintBlocksMax},
+      {"disk_reads_max", limits::kDiskReadsMax},
       {"drain_deadline_max_ms", Milliseconds(limits::kDrainDeadlineMax)},
       {"drain_deadline_ms", Milliseconds(limits::kDrainDeadline)},
       {"keep_alive_interval_ms", Milliseconds(limits::kKeepAliveInterval)},

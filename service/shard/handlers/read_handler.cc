@@ -53,6 +53,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* ReadHandler::Open(grpc::CallbackServ
       core_.stream_host, *request,
       {.hold = std::move(hold),
        .staging = core_.staging,
+       .admit_file = [this] { return core_.admission->Admit(WorkKind::kDiskRead); },
        .wait_elsewhere = [this](std::function<void()> job) { disk_.Run(std::move(job)); }});
 }
 

@@ -1,9 +1,11 @@
 """A cluster whose members register themselves in etcd, which may go away unnoticed."""
 
+import json
 import os
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,13 +111,43 @@ def test_etcd_may_go_away_and_nothing_fails(binaries: Path, tmp_path: Path, etcd
         fleet.await_states({**THREE, "shard-3": "alive"})
 
 
-def test_an_address_that_nobody_can_dial_is_refused(binaries: Path) -> None:
-    command = [binaries / "reprise-shard", "--etcd", "127.0.0.1:1", "--insecure"]
-    ended = subprocess.run(
-        [*command, "--listen", "0.0.0.0:0"], capture_output=True, text=True, timeout=30
-    )
+def ready(status: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{status}/readyz", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_a_router_that_never_knew_a_member_is_not_ready(binaries: Path) -> None:
+    command = [binaries / "reprise-router", "--status-listen", "127.0.0.1:0", "-o", "json"]
+    for flags, code in ((["--etcd", f"127.0.0.1:{free_ports(1)[0]}"], 503), ([], 200)):
+        process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE)
+        try:
+            assert process.stdout is not None
+            status = json.loads(process.stdout.readline())["status_address"]
+            assert soon(lambda code=code, status=status: ready(status)[0] == code)
+            assert code == 200 or "no members are known yet" in ready(status)[1]
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--insecure", "--listen", "0.0.0.0:0"], "give --advertise HOST:PORT"),
+        (["--advertise", "here"], "--advertise, as --etcd tells them to others"),
+        (["--id", "shard 0"], "--id and --advertise"),
+    ],
+)
+def test_what_others_could_not_use_is_refused(
+    binaries: Path, flags: list[str], complaint: str
+) -> None:
+    command = [binaries / "reprise-shard", "--etcd", "127.0.0.1:1", *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert ended.returncode == 1
-    assert "give --advertise HOST:PORT" in ended.stderr
+    assert complaint in ended.stderr
 
 
 @pytest.mark.parametrize("name", ["reprise-shard", "reprise-router"])
@@ -125,8 +157,11 @@ def test_two_sources_of_members_are_refused(binaries: Path, name: str) -> None:
         ["--members-dns", "d", "--etcd", "h:1"],
         ["--members-dns", "d", "--members", "m.yaml"],
         ["--etcd-prefix", "/p/"],
+        ["--members="],
+        ["--members-dns="],
+        ["--etcd="],
     ):
         command = [binaries / name, *flags]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert ended.returncode == 2, flags
-        assert flags[2 if len(flags) > 2 else 0] in ended.stderr
+        assert flags[2 if len(flags) > 2 else 0].rstrip("=") in ended.stderr

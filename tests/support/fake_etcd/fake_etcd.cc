@@ -23,6 +23,8 @@ namespace pb = etcdserverpb;
 
 // How often waiting calls look whether their caller is still there, and leases whether they ended.
 constexpr absl::Duration kLook = absl::Milliseconds(5);
+// A busy machine stops a test for a while, and its lease is to outlive that.
+constexpr int kLeaseStretch = 2;
 
 bool InRange(const std::string& key, const std::string& from, const std::string& end) {
   return end.empty() ? key == from : key >= from && key < end;
@@ -76,7 +78,7 @@ class FakeEtcd::Store {
 
   int64_t Grant(absl::Duration ttl) {
     absl::MutexLock lock(&mu_);
-    leases_[++last_lease_] = {ttl, absl::Now() + ttl};
+    leases_[++last_lease_] = {ttl * kLeaseStretch, absl::Now() + ttl * kLeaseStretch};
     return last_lease_;
   }
 
@@ -120,6 +122,11 @@ class FakeEtcd::Store {
     }
     next = std::max(next, revision_ + 1);
     return true;
+  }
+
+  int64_t revision() {
+    absl::MutexLock lock(&mu_);
+    return revision_;
   }
 
   std::string Value(const std::string& key) {
@@ -286,6 +293,7 @@ class FakeEtcd::Services final : public pb::KV::Service,
     if (!status.ok()) return status;
     pb::WatchResponse created;
     created.set_created(true);
+    created.mutable_header()->set_revision(store_.revision());
     stream->Write(created);
     AddWatch(1);
     int64_t next = request.create_request().start_revision();
@@ -301,8 +309,9 @@ class FakeEtcd::Services final : public pb::KV::Service,
     return status;
   }
 
-  grpc::Status Authenticate(grpc::ServerContext*, const pb::AuthenticateRequest* request,
+  grpc::Status Authenticate(grpc::ServerContext* context, const pb::AuthenticateRequest* request,
                             pb::AuthenticateResponse* response) override {
+    if (grpc::Status status = Serves(*context); !status.ok()) return status;
     absl::MutexLock lock(&mu_);
     if (user_.empty()) {
       return {grpc::StatusCode::FAILED_PRECONDITION, "authentication is not enabled"};
@@ -315,8 +324,8 @@ class FakeEtcd::Services final : public pb::KV::Service,
   }
 
  private:
-  // What every call goes through: a pause, the leader, the token.
-  grpc::Status Admit(const grpc::ServerContext& context) {
+  // A pause, and the leader.
+  grpc::Status Serves(const grpc::ServerContext& context) {
     absl::MutexLock lock(&mu_);
     while (paused_ && !stopping_ && !context.IsCancelled()) {
       const auto go_on = [this] {
@@ -327,15 +336,24 @@ class FakeEtcd::Services final : public pb::KV::Service,
     }
     if (stopping_) return {grpc::StatusCode::UNAVAILABLE, "server stopped"};
     const auto wants_leader = context.client_metadata().find("hasleader");
-    if (!leader_ && wants_leader != context.client_metadata().end()) {
-      return {grpc::StatusCode::UNAVAILABLE, "no leader"};
-    }
+    if (leader_ || wants_leader == context.client_metadata().end()) return grpc::Status::OK;
+    return {grpc::StatusCode::UNAVAILABLE, "no leader"};
+  }
+
+  // What every call but Authenticate goes through.
+  grpc::Status Admit(const grpc::ServerContext& context) {
+    if (grpc::Status status = Serves(context); !status.ok()) return status;
+    absl::MutexLock lock(&mu_);
     if (user_.empty()) return grpc::Status::OK;
     const auto token = context.client_metadata().find("token");
     const bool valid =
         token != context.client_metadata().end() &&
         std::string(token->second.data(), token->second.size()) == absl::StrCat("token-", tokens_);
     if (valid) return grpc::Status::OK;
+    // As of a signed token, when users have changed since.
+    if (tokens_ % 2 == 0) {
+      return {grpc::StatusCode::INVALID_ARGUMENT, "revision of auth store is old"};
+    }
     return {grpc::StatusCode::UNAUTHENTICATED, "invalid auth token"};
   }
 

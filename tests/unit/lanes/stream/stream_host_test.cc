@@ -174,6 +174,19 @@ TEST_F(StreamHostTest, AReaderThatDoesNotWaitForADiskLeavesNothingBehind) {
   EXPECT_LE(disk_.copies(), 2) << "what nobody waits for is not read";
 }
 
+TEST_F(StreamHostTest, BeyondItsBoundADiskIsNotReadAndMemoryIs) {
+  server_.AdmitFiles(false);
+  const LeaseId on_disk = Lease(8, 1);
+  disk_.OnDisk(on_disk);
+  const Outcome refused = Read(*Lane(), on_disk, 8, 1);
+  EXPECT_EQ(refused.status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(disk_.copies(), 0);
+  EXPECT_TRUE(Read(*Lane(), Lease(9, 1), 9, 1).status.ok());
+  EXPECT_TRUE(memory_.AwaitNoPins(absl::Seconds(20)));
+  server_.AdmitFiles(true);
+  EXPECT_TRUE(Read(*Lane(), on_disk, 8, 1).status.ok());
+}
+
 TEST_F(StreamHostTest, BlocksThatWentOutAreCounted) {
   for (const bool on_disk : {false, true}) {
     const LeaseId lease = Lease(7, 5);

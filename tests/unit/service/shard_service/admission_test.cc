@@ -49,6 +49,20 @@ TEST(AdmissionTest, StreamsAndCallsHaveBudgetsOfTheirOwn) {
   EXPECT_TRUE(admission->Admit(WorkKind::kReadCall).ok());
 }
 
+TEST(AdmissionTest, ReadsOfADiskLeaveRoomForTheRest) {
+  AdmissionLimits small = kSmall;
+  small.disk_reads_max = 2;
+  const std::shared_ptr<Admission> admission = Admission::Create(small);
+  std::vector<Admission::Ticket> tickets;
+  for (size_t i = 0; i < small.disk_reads_max; ++i) {
+    tickets.push_back(*admission->Admit(WorkKind::kReadStream));
+    tickets.push_back(*admission->Admit(WorkKind::kDiskRead));
+  }
+  EXPECT_FALSE(admission->Admit(WorkKind::kDiskRead).ok());
+  EXPECT_TRUE(admission->Admit(WorkKind::kReadStream).ok());
+  EXPECT_LT(limits::kDiskReadsMax, limits::kWriteStreamsMax);
+}
+
 TEST(AdmissionTest, ACopyOfATicketKeepsTheWorkInFlight) {
   const std::shared_ptr<Admission> admission = Admission::Create(kSmall);
   Admission::Ticket ticket = *admission->Admit(WorkKind::kReadCall);

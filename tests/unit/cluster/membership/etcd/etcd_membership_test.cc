@@ -213,7 +213,7 @@ TEST_F(EtcdMembershipTest, AShardThatJoinsIsSeenByOthersAndLeavesAtOnce) {
   own->Join(three_[0]);
   EXPECT_TRUE(Have(*other, {three_[0]}));
   EXPECT_TRUE(Have(*own, {three_[0]}));
-  own->Leave();
+  own->Leave(absl::Seconds(20));
   // Not by its lease, which it would outlive by ten minutes.
   EXPECT_TRUE(Have(*other, {}));
 }
@@ -237,9 +237,13 @@ TEST_F(EtcdMembershipTest, AUserShowsItsTokenAndGetsANewOneWhenItEnds) {
            .watch_age = absl::Milliseconds(50)})
           .value();
   ASSERT_TRUE(Have(*membership, {three_[0]}));
+  // Once as a signed token ends, and once as others do.
   etcd_.VoidTokens();
   Register(three_[1]);
   EXPECT_TRUE(Have(*membership, {three_[0], three_[1]}));
+  etcd_.VoidTokens();
+  Register(three_[2]);
+  EXPECT_TRUE(Have(*membership, three_));
   EXPECT_TRUE(Untroubled(*membership));
   std::ofstream(path) << "wrong\n";
   etcd_.VoidTokens();
@@ -273,6 +277,8 @@ TEST_F(EtcdMembershipTest, FlagsThatCannotWorkAreRefused) {
   EXPECT_THAT(why({.etcd = {.endpoints = {"e:1"}, .ca_file = "/none"}}),
               HasSubstr("/none cannot be read"));
   EXPECT_THAT(why({.etcd = {.endpoints = {"e:1"}, .user = "u"}}), HasSubstr("a pair"));
+  EXPECT_THAT(why({.etcd = {.endpoints = {"e:1"}, .user = "u", .password_file = "/dev/null"}}),
+              HasSubstr("without --etcd-ca"));
   EXPECT_THAT(why({.etcd = {.endpoints = {"e:1"}}, .prefix = "/members"}), HasSubstr("end in '/'"));
   EXPECT_THAT(why({.etcd = {.endpoints = {"e:1"}}, .prefix = ""}), HasSubstr("end in '/'"));
 }

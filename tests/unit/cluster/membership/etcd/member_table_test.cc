@@ -118,6 +118,15 @@ TEST_F(MemberTableTest, NoMoreMembersThanAClusterMayHave) {
   EXPECT_THAT(table_.Trouble(), HasSubstr("kShardsMax"));
 }
 
+TEST_F(MemberTableTest, AKeyOfAnyLengthIsToldInBounds) {
+  const std::string id(100'000, '\x01');
+  table_.Apply(Put({.key = absl::StrCat("/m/", id), .value = "{}"}), kNow);
+  EXPECT_THAT(table_.Trouble(), HasSubstr("/m/\\001"));
+  EXPECT_LT(table_.Trouble().size(), 16 * limits::kNameBytesMax);
+  table_.Apply(Deleted(id), kNow);
+  EXPECT_EQ(table_.Trouble(), "");
+}
+
 TEST_F(MemberTableTest, KeysOfOthersAreNobody) {
   table_.Apply(Put({.key = "/other/a", .value = "{}"}), kNow);
   EXPECT_THAT(table_.Members(), IsEmpty());

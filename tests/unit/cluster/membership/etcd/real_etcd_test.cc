@@ -170,7 +170,7 @@ TEST(RealEtcdTest, ShardsJoinAndLeave) {
   second->Join(kTwo[1]);
   ASSERT_TRUE(Have(*router, kTwo));
   ASSERT_TRUE(Have(*first, kTwo));
-  second->Leave();
+  second->Leave(absl::Seconds(20));
   EXPECT_TRUE(Have(*router, {kTwo[0]}));
   EXPECT_EQ(router->State().trouble, "");
 }
