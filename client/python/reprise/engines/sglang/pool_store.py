@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from reprise.client import Client
+from reprise.engines.complaints import Complaints
 from reprise.engines.miss_explainer import MissExplainer
 from reprise.engines.transfers import transfer_s
 from reprise.keys import KeyArray
@@ -17,7 +18,6 @@ from reprise.run import Run
 from reprise.spec import CacheSpec
 
 from .chains import pages_of
-from .complaints import Complaints
 from .held_runs import Held, HeldRuns
 from .host_pool import HostPool
 from .settings import Settings

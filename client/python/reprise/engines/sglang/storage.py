@@ -27,11 +27,11 @@ from sglang.srt.mem_cache.hicache_storage import (
 )
 
 from reprise.client import Client
+from reprise.engines.complaints import Complaints
 from reprise.keys import KeyArray
 
 from . import server_spec
 from .chains import chain_of
-from .complaints import Complaints
 from .hooks import pass_whole_prefixes
 from .host_pool import HostPool, UnsupportedPool, read_pool
 from .pool_store import PoolStore
