@@ -24,17 +24,22 @@
 #include "cluster/lanes/lane.h"
 #include "cluster/lanes/stream/stream_host.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/credentials.h"
 #include "reprise/v1/shard.grpc.pb.h"
 
 namespace reprise::testing {
 
 class StreamLaneServer {
  public:
-  // REQUIRES: `host` outlives this.
-  explicit StreamLaneServer(lanes::LaneHost& host) : service_(host, *this) {
+  // `credentials` nullptr: plaintext. REQUIRES: `host` outlives this.
+  explicit StreamLaneServer(lanes::LaneHost& host,
+                            const std::shared_ptr<const wire::Credentials>& credentials = nullptr)
+      : service_(host, *this) {
     grpc::ServerBuilder builder;
     int port = 0;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.AddListeningPort(
+        "127.0.0.1:0",
+        credentials != nullptr ? credentials->server() : grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     REPRISE_CHECK(server_ != nullptr);

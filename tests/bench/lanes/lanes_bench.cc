@@ -8,9 +8,6 @@
 //
 //   reprise-bench-lanes [--block-kib 2048] [--blocks 64] [--rounds 15] [--json]
 // Prints medians with the lowest and highest round, the ratio to memcpy, and the load average.
-#include <grpcpp/server.h>
-#include <grpcpp/server_builder.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -24,15 +21,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "cluster/lanes/stream/stream_host.h"
 #include "cluster/lanes/stream/stream_lane.h"
 #include "cluster/lanes/view/view_lane.h"
 #include "proto/types/status_macros.h"
 #include "proto/wire/channel.h"
 #include "proto/wire/credentials.h"
-#include "reprise/v1/shard.grpc.pb.h"
 #include "tests/support/lane_ends.h"
 #include "tests/support/memory_lane_host.h"
+#include "tests/support/stream_lane_server.h"
 #include "tests/support/test_authority.h"
 #include "tests/support/view_host/view_host_process.h"
 
@@ -93,32 +89,6 @@ class BenchSource final : public lanes::BlockSource {
   const uint64_t block_bytes_;
 };
 
-using RawService = v1::ShardService::WithRawCallbackMethod_Read<
-    v1::ShardService::WithRawCallbackMethod_Write<v1::ShardService::Service>>;
-
-class LaneService final : public RawService {
- public:
-  explicit LaneService(lanes::LaneHost* host) : host_(host) {}
-  grpc::ServerWriteReactor<grpc::ByteBuffer>* Read(grpc::CallbackServerContext*,
-                                                   const grpc::ByteBuffer* message) override {
-    std::vector<grpc::Slice> slices;
-    REPRISE_CHECK(message->Dump(&slices).ok());
-    std::string bytes;
-    for (const grpc::Slice& slice : slices) bytes.append(slice.begin(), slice.end());
-    v1::ReadRequest request;
-    REPRISE_CHECK(request.ParseFromString(bytes));
-    return lanes::ServeRead(*host_, request, {});
-  }
-  grpc::ServerReadReactor<grpc::ByteBuffer>* Write(grpc::CallbackServerContext*,
-                                                   grpc::ByteBuffer* response) override {
-    return lanes::ServeWrite(*host_, response,
-                             {.admit = [](AttachmentId) { return absl::OkStatus(); }});
-  }
-
- private:
-  lanes::LaneHost* const host_;
-};
-
 struct Case {
   std::string name;
   std::function<void()> run;
@@ -162,31 +132,21 @@ void Print(const std::vector<Case>& cases, const Options& options) {
 class StreamEnds {
  public:
   StreamEnds(const Options& options, const std::shared_ptr<const wire::Credentials>& credentials)
-      : host_(kAttachment), service_(&host_) {
-    grpc::ServerBuilder builder;
-    int port = 0;
-    builder.AddListeningPort(
-        "127.0.0.1:0",
-        credentials != nullptr ? credentials->server() : grpc::InsecureServerCredentials(), &port);
-    builder.RegisterService(&service_);
-    server_ = builder.BuildAndStart();
-    lane_ = std::make_unique<lanes::StreamLane>(
-        wire::MakeChannel(absl::StrCat("127.0.0.1:", port), credentials), kAttachment);
+      : server_(host_, credentials),
+        lane_(wire::MakeChannel(server_.address(), credentials), kAttachment) {
     const uint64_t bytes = options.block_kib << 10;
     lease_ = host_.Lease({.blocks = options.blocks, .block_bytes = bytes});
     reservation_ = host_.Reserve(options.blocks, bytes);
   }
-  ~StreamEnds() { server_->Shutdown(); }
 
-  lanes::Lane& lane() { return *lane_; }
+  lanes::Lane& lane() { return lane_; }
   LeaseId lease() const { return lease_; }
   ReservationId reservation() const { return reservation_; }
 
  private:
-  MemoryLaneHost host_;
-  LaneService service_;
-  std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<lanes::StreamLane> lane_;
+  MemoryLaneHost host_{kAttachment};
+  StreamLaneServer server_;
+  lanes::StreamLane lane_;
   LeaseId lease_;
   ReservationId reservation_;
 };

@@ -4,16 +4,17 @@
 #include <string>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
 #include "cluster/membership/etcd/member_record.h"
 #include "proto/types/clock.h"
 #include "tests/support/fake_etcd/fake_etcd.h"
+#include "tests/support/soon.h"
 #include "tests/unit/cluster/membership/membership_conformance.h"
 
 namespace reprise::cluster {
 namespace {
 
 using reprise::testing::FakeEtcd;
+using reprise::testing::Soon;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -21,20 +22,6 @@ constexpr char kPrefix[] = "/reprise/members/";
 
 std::string KeyOf(const std::string& id) {
   return absl::StrCat(kPrefix, id);
-}
-
-// What is true soon; a deadline for what is wrong, not a pause.
-template <typename Condition>
-bool Soon(Condition condition) {
-  const absl::Time deadline = absl::Now() + absl::Seconds(20);
-  absl::Mutex mu;
-  absl::MutexLock lock(&mu);
-  bool never = false;
-  while (!condition()) {
-    if (absl::Now() > deadline) return false;
-    mu.AwaitWithTimeout(absl::Condition(&never), absl::Milliseconds(2));
-  }
-  return true;
 }
 
 class EtcdMembershipTest : public ::testing::Test {

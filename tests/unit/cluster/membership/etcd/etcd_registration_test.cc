@@ -11,11 +11,13 @@
 #include "cluster/membership/etcd/member_record.h"
 #include "proto/types/clock.h"
 #include "tests/support/fake_etcd/fake_etcd.h"
+#include "tests/support/soon.h"
 
 namespace reprise::cluster {
 namespace {
 
 using reprise::testing::FakeEtcd;
+using reprise::testing::Soon;
 using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
@@ -37,18 +39,6 @@ class EtcdRegistrationTest : public ::testing::Test {
                                       lines_.emplace_back(line);
                                     }},
         EtcdClient::Create({.endpoints = {etcd_.address()}, .call_timeout = call_timeout}).value());
-  }
-  template <typename Condition>
-  static bool Soon(Condition condition) {
-    const absl::Time deadline = absl::Now() + absl::Seconds(20);
-    absl::Mutex mu;
-    absl::MutexLock lock(&mu);
-    bool never = false;
-    while (!condition()) {
-      if (absl::Now() > deadline) return false;
-      mu.AwaitWithTimeout(absl::Condition(&never), absl::Milliseconds(2));
-    }
-    return true;
   }
   bool Registered(const Member& member = kSelf) {
     return Soon([&] { return etcd_.Value(kKey) == ToRecord({.member = member}); });

@@ -17,6 +17,7 @@
 #include "cluster/membership/etcd/member_record.h"
 #include "proto/types/status_macros.h"
 #include "tests/support/process.h"
+#include "tests/support/soon.h"
 #include "tests/support/test_authority.h"
 #include "tests/unit/cluster/membership/membership_conformance.h"
 
@@ -24,8 +25,11 @@ namespace reprise::cluster {
 namespace {
 
 using reprise::testing::Process;
+using reprise::testing::Soon;
 using reprise::testing::TestAuthority;
 using ::testing::HasSubstr;
+
+constexpr absl::Duration kPatience = absl::Seconds(40);
 
 const char* EtcdPath() {
   return std::getenv("REPRISE_ETCD");
@@ -39,16 +43,6 @@ int FreePort() {
   REPRISE_CHECK(::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &size) == 0);
   ::close(socket);
   return ntohs(address.sin_port);
-}
-
-template <typename Condition>
-bool Soon(Condition condition) {
-  const absl::Time deadline = absl::Now() + absl::Seconds(40);
-  while (!condition()) {
-    if (absl::Now() > deadline) return false;
-    poll(nullptr, 0, 10);
-  }
-  return true;
 }
 
 class RealEtcd {
@@ -158,7 +152,7 @@ INSTANTIATE_TYPED_TEST_SUITE_P(RealEtcd, MembershipConformance, RealEtcdRig);
 const std::vector<Member> kTwo = MembersNamed({"shard-0", "shard-1"});
 
 bool Have(const Membership& membership, const std::vector<Member>& members) {
-  return Soon([&] { return membership.Members() == members; });
+  return Soon([&] { return membership.Members() == members; }, kPatience);
 }
 
 TEST(RealEtcdTest, ShardsJoinAndLeave) {
