@@ -144,8 +144,8 @@ absl::StatusOr<std::unique_ptr<EtcdMembership>> EtcdMembership::Create(
                                 "\" is not 1 to ", limits::kNameBytesMax,
                                 " bytes that end in '/': write e.g. /reprise/members/"));
   }
-  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<EtcdClient> watcher, EtcdClient::Create(options.etcd));
-  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<EtcdClient> registrar, EtcdClient::Create(options.etcd));
+  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<EtcdClient> watcher, options.dial(options.etcd));
+  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<EtcdClient> registrar, options.dial(options.etcd));
   return std::make_unique<EtcdMembershipImpl>(std::move(options), std::move(watcher),
                                               std::move(registrar));
 }

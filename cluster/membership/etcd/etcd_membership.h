@@ -29,6 +29,8 @@ struct EtcdMembershipOptions {
   absl::Duration watch_age = limits::kEtcdWatchAge;
   // As MembershipBoard's.
   std::function<void(absl::string_view)> log;
+  // How etcd is reached; one client watches, another one registers.
+  std::function<absl::StatusOr<std::unique_ptr<EtcdClient>>(EtcdOptions)> dial = EtcdClient::Create;
 };
 
 class EtcdMembership : public Membership {

@@ -17,10 +17,11 @@ absl::string_view MemberTable::IdOf(absl::string_view key) const {
 void MemberTable::Replace(std::span<const EtcdEntry> entries, absl::Time now) {
   broken_.clear();
   std::vector<std::string> gone;
-  for (const auto& [id, known] : known_) {
-    const bool listed = std::any_of(entries.begin(), entries.end(),
-                                    [&](const EtcdEntry& e) { return IdOf(e.key) == id; });
-    if (!listed) gone.push_back(id);
+  for (const auto& known : known_) {
+    const bool listed = std::any_of(entries.begin(), entries.end(), [&](const EtcdEntry& entry) {
+      return IdOf(entry.key) == known.first;
+    });
+    if (!listed) gone.push_back(known.first);
   }
   for (const std::string& id : gone) Vanish(id, now);
   for (const EtcdEntry& entry : entries) Put(entry, now);
