@@ -160,6 +160,22 @@ def test_a_claim_is_placed_over_the_prompt_and_again_with_the_answer() -> None:
     assert stage.stats.counted == {"deferred": 1, "applied": 1}
 
 
+def test_an_answer_that_is_there_at_once_stays_the_answer() -> None:
+    stage = Stage(RETAIN)
+    ask = stage.store.hint_async
+
+    def answered(*given: Any, **more: Any) -> Call:
+        call = ask(*given, **more)
+        call.answer("applied", 3, 600.0)
+        return call
+
+    stage.store.hint_async = answered  # type: ignore[method-assign]
+    stage.begin(100)
+    assert stage.told()["outcome"] == "applied"
+    assert stage.told()["outcome"] == "applied"
+    assert stage.stats.counted == {"applied": 1}
+
+
 def test_what_the_prompts_claim_got_does_not_hide_that_the_answers_is_open() -> None:
     stage = Stage(RETAIN)
     stage.begin(100)

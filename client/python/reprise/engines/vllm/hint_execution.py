@@ -207,6 +207,8 @@ class HintExecution:
                     logger.exception("a hint could not be ended")
 
     def _advance(self, order: Order) -> None:
+        if order.over:  # answered before it was swept: it stays among the orders until then
+            return
         try:
             if not order.begun and order.may_begin():
                 self._begin(order)
