@@ -140,10 +140,10 @@ void PrintClaims(const ClusterReport& report) {
   }
 }
 
-// Who cannot read who belongs to the cluster, and goes by what was last known.
+// Who cannot read all of who belongs to the cluster, and goes by what was last known.
 void PrintMembershipTrouble(const std::string& who, const v1::MembershipState& membership) {
   if (membership.trouble().empty()) return;
-  std::printf("%s cannot read the members for %s (%s): %s\n", who.c_str(),
+  std::printf("%s has had trouble with the members for %s (%s): %s\n", who.c_str(),
               HumanDuration(absl::Milliseconds(membership.trouble_ms())).c_str(),
               membership.source().c_str(), membership.trouble().c_str());
 }

@@ -117,9 +117,9 @@ Finding CheckHugePages() {
   if (set == "advise" || set == "always" || set == "within_size" || set == "force") {
     return {"huge pages", Verdict::kGood, absl::StrCat("for shared memory: ", set), ""};
   }
+  if (set.empty()) return {"huge pages", Verdict::kAbsent, "not of this kernel", ""};
   return {
-      "huge pages", Verdict::kAbsent,
-      set.empty() ? "not of this kernel" : absl::StrCat("for shared memory: ", set),
+      "huge pages", Verdict::kAbsent, absl::StrCat("for shared memory: ", set),
       absl::StrCat("a worker's first touch of a shard's memory is a page fault for every 4 KiB: "
                    "echo advise > ",
                    kPath)};

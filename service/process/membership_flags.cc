@@ -50,7 +50,9 @@ void MembershipFlags::AddTo(CLI::App& app, const std::string& without) {
                  "PEM file of the certificate that this process shows to etcd")
       ->needs(etcd);
   app.add_option("--etcd-key", etcd_.key_file, "PEM file of its private key")->needs(etcd);
-  app.add_option("--etcd-user", etcd_.user, "User of etcd's own authentication")->needs(etcd);
+  app.add_option("--etcd-user", etcd_.user,
+                 "User of etcd's own authentication; beyond loopback it needs --etcd-ca")
+      ->needs(etcd);
   app.add_option("--etcd-password-file", etcd_.password_file, "File with that user's password")
       ->needs(etcd);
 }

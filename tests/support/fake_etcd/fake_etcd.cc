@@ -246,6 +246,14 @@ class FakeEtcd::Services final : public pb::KV::Service,
     absl::MutexLock lock(&mu_);
     return watches_;
   }
+  int watches_begun() const {
+    absl::MutexLock lock(&mu_);
+    return watches_begun_;
+  }
+  void HoldChanges(bool hold) {
+    absl::MutexLock lock(&mu_);
+    holds_changes_ = hold;
+  }
 
   grpc::Status Range(grpc::ServerContext* context, const pb::RangeRequest* request,
                      pb::RangeResponse* response) override {
@@ -300,6 +308,10 @@ class FakeEtcd::Services final : public pb::KV::Service,
     while (status.ok()) {
       status = Admit(*context);
       if (!status.ok()) break;
+      if (HoldsChanges()) {
+        if (Wait(*context)) break;
+        continue;
+      }
       pb::WatchResponse response;
       const bool known = store_.Changes(request.create_request(), next, response);
       if (!known || response.events_size() > 0) stream->Write(response);
@@ -370,6 +382,11 @@ class FakeEtcd::Services final : public pb::KV::Service,
   void AddWatch(int change) {
     absl::MutexLock lock(&mu_);
     watches_ += change;
+    if (change > 0) watches_begun_ += change;
+  }
+  bool HoldsChanges() {
+    absl::MutexLock lock(&mu_);
+    return holds_changes_;
   }
 
   Store& store_;
@@ -378,7 +395,9 @@ class FakeEtcd::Services final : public pb::KV::Service,
   bool paused_ ABSL_GUARDED_BY(mu_) = false;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   bool leader_ ABSL_GUARDED_BY(mu_) = true;
+  bool holds_changes_ ABSL_GUARDED_BY(mu_) = false;
   int watches_ ABSL_GUARDED_BY(mu_) = 0;
+  int watches_begun_ ABSL_GUARDED_BY(mu_) = 0;
   std::string user_ ABSL_GUARDED_BY(mu_);
   std::string password_ ABSL_GUARDED_BY(mu_);
   int tokens_ ABSL_GUARDED_BY(mu_) = 0;  // the only one that is valid has this number
@@ -415,6 +434,12 @@ size_t FakeEtcd::keys() const {
 }
 int FakeEtcd::watches() const {
   return services_->watches();
+}
+int FakeEtcd::watches_begun() const {
+  return services_->watches_begun();
+}
+void FakeEtcd::HoldChanges(bool hold) {
+  services_->HoldChanges(hold);
 }
 void FakeEtcd::Pause() {
   services_->SetPaused(true);

@@ -26,11 +26,14 @@ class FakeEtcd {
   void Delete(const std::string& key);
   std::string Value(const std::string& key) const;  // "": it does not exist
   size_t keys() const;
-  int watches() const;  // open now
+  int watches() const;        // open now
+  int watches_begun() const;  // so far
 
   // Calls are taken and not answered, until Resume.
   void Pause();
   void Resume();
+  // Watches are created, with the revision of the moment, and told of no change until told again.
+  void HoldChanges(bool hold);
   // The server goes, with its connections; data stays.
   void Stop();
   void Start();

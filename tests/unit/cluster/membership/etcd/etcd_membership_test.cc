@@ -160,6 +160,19 @@ TEST_F(EtcdMembershipTest, WhatHappenedBetweenTwoWatchesIsSeen) {
   }
 }
 
+TEST_F(EtcdMembershipTest, WhatAWatchWasNotToldBeforeItEndedTheNextOneIs) {
+  Register(three_[0]);
+  const auto membership = Open();
+  ASSERT_TRUE(Have(*membership, {three_[0]}));
+  etcd_.HoldChanges(true);
+  Register(three_[1]);
+  // Begun, each with a revision that is ahead of what it tells.
+  const int begun = etcd_.watches_begun();
+  ASSERT_TRUE(Soon([&] { return etcd_.watches_begun() >= begun + 2; }));
+  etcd_.HoldChanges(false);
+  EXPECT_TRUE(Have(*membership, {three_[0], three_[1]}));
+}
+
 TEST_F(EtcdMembershipTest, HistoryThatIsForgottenIsReadAnew) {
   Register(three_[0]);
   const auto membership = Open();
