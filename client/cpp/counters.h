@@ -15,7 +15,6 @@
 
 namespace reprise::client {
 
-inline constexpr size_t kLaneKinds = 4;  // indexes: LaneKind
 inline constexpr size_t kTiers = 4;      // indexes: Tier; 0 is none
 
 struct Counters {

@@ -60,7 +60,7 @@ class FallbackLane final : public Lane {
   mutable absl::Mutex mu_;
   std::array<RateMeter, 2> meters_ ABSL_GUARDED_BY(mu_);  // by MemoryKind of the caller
   std::atomic<LaneKind> carrying_;
-  std::array<std::atomic<uint64_t>, 4> blocks_served_{};  // by LaneKind
+  std::array<std::atomic<uint64_t>, kLaneKinds> blocks_served_{};  // by LaneKind
 };
 
 }  // namespace reprise::lanes

@@ -35,7 +35,8 @@ LaneRates Assumed(MemoryKind shard) {
   return {.view = shard == MemoryKind::kDevice ? limits::kDeviceViewBytesPerSecond
                                                : limits::kViewBytesPerSecond,
           .nccl = limits::kNcclBytesPerSecond,
-          .stream = limits::kStreamBytesPerSecond};
+          .stream = limits::kStreamBytesPerSecond,
+          .tcp = limits::kTcpBytesPerSecond};
 }
 
 // A busy machine and the caller's own work slow down every lane: one that was not measured is taken
@@ -43,14 +44,15 @@ LaneRates Assumed(MemoryKind shard) {
 // not having been tried.
 LaneRates Expected(const LaneRates& measured, const LaneRates& assumed) {
   const double best = std::max({measured.view / assumed.view, measured.nccl / assumed.nccl,
-                                measured.stream / assumed.stream});
+                                measured.stream / assumed.stream, measured.tcp / assumed.tcp});
   const double share = best > 0 ? std::min(best, 1.0) : 1.0;
   const auto either = [share](double seen, double figure) {
     return seen > 0 ? seen : figure * share;
   };
   return {.view = either(measured.view, assumed.view),
           .nccl = either(measured.nccl, assumed.nccl),
-          .stream = either(measured.stream, assumed.stream)};
+          .stream = either(measured.stream, assumed.stream),
+          .tcp = either(measured.tcp, assumed.tcp)};
 }
 
 double Seconds(absl::Duration setup, double rate, uint64_t job_bytes) {
@@ -90,6 +92,9 @@ std::vector<LaneKind> ChooseLanes(const LaneEnd& caller, const LaneEnd& shard,
   }
   if (both(LaneKind::kNccl) && NcclWorks(caller, shard, now)) {
     candidates.push_back({LaneKind::kNccl, Seconds(limits::kNcclSetup, rates.nccl, now.job_bytes)});
+  }
+  if (both(LaneKind::kTcp)) {
+    candidates.push_back({LaneKind::kTcp, Seconds(limits::kTcpSetup, rates.tcp, now.job_bytes)});
   }
   if (both(LaneKind::kStream)) {
     candidates.push_back(

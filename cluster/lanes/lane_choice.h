@@ -2,8 +2,8 @@
 // state the links are in, and what rates were measured.
 //
 // Invariants: a lane is chosen only when both ends have it and what it needs is there now; the
-// stream lane needs nothing and is in every answer in which both ends have it; equal input, equal
-// answer. Thread safety: pure functions.
+// stream and tcp lanes need nothing and are in every answer in which both ends have them; equal
+// input, equal answer. Thread safety: pure functions.
 #pragma once
 
 #include <cstdint>

@@ -25,7 +25,8 @@ double RateMeter::RateOf(LaneKind kind, absl::Time now) const {
 LaneRates RateMeter::At(absl::Time now) const {
   return {.view = RateOf(LaneKind::kView, now),
           .nccl = RateOf(LaneKind::kNccl, now),
-          .stream = RateOf(LaneKind::kStream, now)};
+          .stream = RateOf(LaneKind::kStream, now),
+          .tcp = RateOf(LaneKind::kTcp, now)};
 }
 
 }  // namespace reprise::lanes

@@ -22,6 +22,7 @@ struct LaneRates {
   double view = 0;
   double nccl = 0;
   double stream = 0;
+  double tcp = 0;
 };
 
 class RateMeter {
@@ -38,7 +39,7 @@ class RateMeter {
   };
   double RateOf(LaneKind kind, absl::Time now) const;
 
-  std::array<Seen, 4> seen_{};  // by LaneKind
+  std::array<Seen, kLaneKinds> seen_{};  // by LaneKind
 };
 
 }  // namespace reprise::lanes

@@ -24,6 +24,8 @@ const char* LaneKindName(LaneKind kind) {
       return "view";
     case LaneKind::kNccl:
       return "nccl";
+    case LaneKind::kTcp:
+      return "tcp";
   }
   return "unknown";
 }

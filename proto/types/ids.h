@@ -57,12 +57,13 @@ struct Tenant {
 };
 
 enum class Tier : uint8_t { kHbm = 1, kDram = 2, kNvme = 3 };
-enum class LaneKind : uint8_t { kInProcess = 0, kStream = 1, kView = 2, kNccl = 3 };
+enum class LaneKind : uint8_t { kInProcess = 0, kStream = 1, kView = 2, kNccl = 3, kTcp = 4 };
+inline constexpr size_t kLaneKinds = 5;  // of tables by LaneKind
 
 // The tenant of a connection without an identity.
 inline constexpr char kDefaultTenant[] = "default";
 
 const char* TierName(Tier tier);          // "hbm", "dram", "nvme"
-const char* LaneKindName(LaneKind kind);  // "in-process", "stream", "view", "nccl"
+const char* LaneKindName(LaneKind kind);  // "in-process", "stream", "view", ...
 
 }  // namespace reprise

@@ -188,20 +188,22 @@ inline constexpr uint64_t kLargeJobBytes = 64 << 20;  // stands in where a job's
 inline constexpr absl::Duration kViewSetup = absl::Microseconds(30);
 inline constexpr absl::Duration kNcclSetup = absl::Microseconds(50);
 inline constexpr absl::Duration kStreamSetup = absl::Microseconds(200);
+inline constexpr absl::Duration kTcpSetup = absl::Microseconds(60);
 inline constexpr double kViewBytesPerSecond = 8e9;
 inline constexpr double kDeviceViewBytesPerSecond = 100e9;  // one GPU, or two with peer access
 inline constexpr double kNcclBytesPerSecond = 10e9;
 inline constexpr double kStreamBytesPerSecond = 1e9;
+inline constexpr double kTcpBytesPerSecond = 2e9;
 inline constexpr uint64_t kRateJobBytesMin = 1 << 20;                // smaller jobs tell no rate
 inline constexpr double kRateHalfLifeBytes = 256 << 20;              // newer bytes count more
 inline constexpr absl::Duration kRateAgeMax = absl::Minutes(1);      // then it is as never measured
 inline constexpr absl::Duration kPollMax = absl::Milliseconds(500);  // one wait for a descriptor
+inline constexpr size_t kStatusTextBytesMax = 512;  // each text in a status, beside gRPC
 
 // ---- View lane
 inline constexpr size_t kViewConnectionsMax = 256;       // of a shard; each has a thread
 inline constexpr size_t kViewConnectionsPerLaneMax = 4;  // calls beyond it wait for one
 inline constexpr size_t kViewMappedExtentsMax = 1024;    // of a caller; the oldest are unmapped
-inline constexpr size_t kViewStatusTextBytesMax = 512;   // each text in a status
 inline constexpr size_t kViewMessageBytesMax =           // largest message either way
     kPromptBlocksMax * 20                                //   a place per block of a prompt
     + (4 << 10);                                         //   everything else
@@ -217,6 +219,23 @@ inline constexpr absl::Duration kViewDeviceRetryAfter =
     absl::Seconds(10);  // of device memory that could not be mapped, host memory not pinned
 inline constexpr absl::Duration kViewPinCheckInterval =
     absl::Seconds(1);  // whether what is pinned is still the shard's
+
+// ---- TCP lane
+inline constexpr size_t kTcpConnectionsMax =
+    512;  // of a shard; each has a thread; one more closes one that says nothing
+inline constexpr size_t kTcpConnectionsPerLaneMax = 4;  // calls beyond it wait for one
+inline constexpr size_t kTcpMessageBytesMax = 2 << 10;  // beside blocks
+inline constexpr size_t kTcpKeyBytes = 32;                   // of TLS, one for each attachment
+inline constexpr uint64_t kTcpTlsBatchBytes = 256 << 10;     // encrypted and sent in one go
+inline constexpr uint64_t kTcpTlsRekeyBytes = 64ull << 30;   // sent under one key, then the next
+inline constexpr absl::Duration kTcpHelloTimeout =
+    absl::Seconds(1);  // from the connection's begin to the hello, however it trickles in
+inline constexpr absl::Duration kTcpDialTimeout = absl::Milliseconds(500);  // of a caller
+inline constexpr absl::Duration kTcpFrameTimeout =
+    absl::Seconds(30);  // of a message or a block in the middle of a call
+inline constexpr absl::Duration kTcpIdleMax = absl::Minutes(5);  // between calls
+inline constexpr absl::Duration kTcpRetryAfter =
+    absl::Seconds(1);  // of a shard that did not take a connection
 
 // ---- NCCL lane
 inline constexpr size_t kNcclLinksMax = 64;                     // of a process; each has a thread

@@ -13,7 +13,7 @@ static_assert(static_cast<int>(DataType::kBf16) == v1::DATA_TYPE_BF16);
 static_assert(static_cast<int>(Tier::kHbm) == v1::TIER_HBM);
 static_assert(static_cast<int>(Tier::kNvme) == v1::TIER_NVME);
 static_assert(static_cast<int>(LaneKind::kStream) == v1::LANE_KIND_STREAM);
-static_assert(static_cast<int>(LaneKind::kNccl) == v1::LANE_KIND_NCCL);
+static_assert(static_cast<int>(LaneKind::kTcp) == v1::LANE_KIND_TCP);
 static_assert(static_cast<int>(ReserveOutcome::kNoSpace) == v1::RESERVE_OUTCOME_NO_SPACE);
 static_assert(static_cast<int>(MissReason::kNone) == v1::MISS_REASON_NONE);
 static_assert(static_cast<int>(MissReason::kPending) == v1::MISS_REASON_PENDING);
@@ -69,7 +69,7 @@ absl::StatusOr<Tier> FromMessage(v1::Tier tier, absl::string_view field) {
 }
 
 absl::StatusOr<LaneKind> FromMessage(v1::LaneKind kind, absl::string_view field) {
-  return InRange(kind, LaneKind::kStream, LaneKind::kNccl, field);
+  return InRange(kind, LaneKind::kStream, LaneKind::kTcp, field);
 }
 
 absl::StatusOr<ReserveOutcome> FromMessage(v1::ReserveOutcome outcome, absl::string_view field) {

@@ -46,12 +46,12 @@ class ViewLane::Conversation {
  public:
   Conversation(ViewLane& lane, MonotonicDeadline deadline) : lane_(lane), deadline_(deadline) {}
   ~Conversation() {
-    if (socket_.has_value()) lane_.GiveBack(in_step_ ? &*socket_ : nullptr);
+    if (socket_.has_value()) lane_.connections_.GiveBack(in_step_ ? &*socket_ : nullptr);
   }
 
   absl::Status Start() {
     if (deadline_.over()) return Over();
-    absl::StatusOr<view::ViewSocket> socket = lane_.Borrow(deadline_);
+    absl::StatusOr<view::ViewSocket> socket = lane_.connections_.Borrow(deadline_);
     if (!socket.ok()) return socket.status();
     socket_.emplace(*std::move(socket));
     return absl::OkStatus();
@@ -59,7 +59,7 @@ class ViewLane::Conversation {
 
   // Sends `request` and waits for its answer.
   template <typename Answer>
-  absl::StatusOr<Answer> Ask(const view::Message& request, view::Descriptor* descriptor = nullptr) {
+  absl::StatusOr<Answer> Ask(const view::Message& request, Descriptor* descriptor = nullptr) {
     in_step_ = false;
     REPRISE_RETURN_IF_ERROR(socket_->Send(request, deadline_));
     absl::StatusOr<Answer> answer = socket_->ReceiveOnly<Answer>(deadline_, descriptor);
@@ -83,7 +83,7 @@ class ViewLane::Conversation {
     std::shared_ptr<const view::Mapping>& mapping = mapped_[place.extent];
     if (mapping == nullptr) mapping = lane_.extents_.Find(place.extent, writable);
     if (mapping == nullptr) {
-      view::Descriptor file;
+      Descriptor file;
       REPRISE_ASSIGN_OR_RETURN(const view::Extent extent,
                                Ask<view::Extent>(view::MapExtent{place.extent}, &file));
       REPRISE_RETURN_IF_ERROR(extent.status);
@@ -103,7 +103,7 @@ class ViewLane::Conversation {
       if (mapping == nullptr) mapping = lane_.device_extents_.Find(place.extent, device);
       if (mapping == nullptr) {
         REPRISE_RETURN_IF_ERROR(lane_.device_extents_.Possible(device));
-        view::Descriptor tether;
+        Descriptor tether;
         absl::StatusOr<view::Extent> answer =
             Ask<view::Extent>(view::MapExtent{place.extent}, &tether);
         REPRISE_ASSIGN_OR_RETURN(
@@ -128,7 +128,7 @@ class ViewLane::Conversation {
       if (mapping == nullptr) mapping = lane_.pinned_extents_.Find(key);
       if (mapping == nullptr) {
         if (lane_.pinned_extents_.Wanted(key)) {
-          view::Descriptor file;
+          Descriptor file;
           const auto answer = Ask<view::Extent>(view::MapExtent{place.extent}, &file);
           lane_.pinned_extents_.Pin(key, device, answer, std::move(file));
           REPRISE_RETURN_IF_ERROR(answer.status());
@@ -339,41 +339,6 @@ absl::StatusOr<view::ViewSocket> ViewLane::Dial(MonotonicDeadline deadline) {
   if (!welcome.ok()) return AsLaneFailure(welcome.status());
   REPRISE_RETURN_IF_ERROR(welcome->status);
   return socket;
-}
-
-bool ViewLane::MayBorrow() const {
-  return !idle_.empty() || borrowed_ < limits::kViewConnectionsPerLaneMax;
-}
-
-absl::StatusOr<view::ViewSocket> ViewLane::Borrow(MonotonicDeadline deadline) {
-  {
-    absl::MutexLock lock(&mu_);
-    if (!mu_.AwaitWithTimeout(absl::Condition(this, &ViewLane::MayBorrow), deadline.left()))
-      return Over();
-    ++borrowed_;
-    while (!idle_.empty()) {
-      view::ViewSocket socket = std::move(idle_.back());
-      idle_.pop_back();
-      // One that the shard has closed meanwhile is no reason to give up the lane.
-      if (socket.Quiet()) return socket;
-    }
-    if (MonotonicClock().Now() < retry_at_) {
-      --borrowed_;
-      return LaneDown("view lane: the shard's socket did not answer lately");
-    }
-  }
-  absl::StatusOr<view::ViewSocket> socket = Dial(deadline);
-  if (socket.ok()) return socket;
-  absl::MutexLock lock(&mu_);
-  --borrowed_;
-  if (IsLaneDown(socket.status())) retry_at_ = MonotonicClock().Now() + limits::kViewRetryAfter;
-  return socket.status();
-}
-
-void ViewLane::GiveBack(view::ViewSocket* healthy) {
-  absl::MutexLock lock(&mu_);
-  --borrowed_;
-  if (healthy != nullptr) idle_.push_back(std::move(*healthy));
 }
 
 }  // namespace reprise::lanes

@@ -23,15 +23,17 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
+#include "cluster/lanes/connection_pool.h"
 #include "cluster/lanes/lane.h"
 #include "cluster/lanes/view/device_extents.h"
 #include "cluster/lanes/view/extent_map.h"
 #include "cluster/lanes/view/pinned_extents.h"
 #include "cluster/lanes/view/view_socket.h"
+#include "proto/types/limits.h"
 
 namespace reprise::lanes {
 
@@ -56,11 +58,13 @@ class ViewLane final : public Lane {
  private:
   class Conversation;
 
-  explicit ViewLane(Options options) : options_(std::move(options)) {}
+  explicit ViewLane(Options options)
+      : options_(std::move(options)),
+        connections_({.lane = "view lane",
+                      .connections_max = limits::kViewConnectionsPerLaneMax,
+                      .retry_after = limits::kViewRetryAfter,
+                      .dial = [this](MonotonicDeadline deadline) { return Dial(deadline); }}) {}
   absl::StatusOr<view::ViewSocket> Dial(MonotonicDeadline deadline);
-  absl::StatusOr<view::ViewSocket> Borrow(MonotonicDeadline deadline);
-  void GiveBack(view::ViewSocket* healthy);
-  bool MayBorrow() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
   absl::Status ReadDevice(Conversation& conversation, const ReadJob& job,
                           std::span<const view::Place> places, BlockSink& sink, uint32_t& read);
@@ -85,10 +89,7 @@ class ViewLane final : public Lane {
   view::ExtentMap extents_;
   view::DeviceExtents device_extents_;
   view::PinnedExtents pinned_extents_;
-  mutable absl::Mutex mu_;
-  std::vector<view::ViewSocket> idle_ ABSL_GUARDED_BY(mu_);
-  size_t borrowed_ ABSL_GUARDED_BY(mu_) = 0;
-  absl::Time retry_at_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();  // on MonotonicClock()
+  ConnectionPool<view::ViewSocket> connections_;
 };
 
 }  // namespace reprise::lanes

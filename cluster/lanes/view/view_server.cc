@@ -49,7 +49,7 @@ struct Opening {
 // Runs the conversation of one caller on a thread of its own.
 class ViewServer::Connection {
  public:
-  Connection(const Options& options, view::DeviceShares& shares, view::Descriptor socket)
+  Connection(const Options& options, view::DeviceShares& shares, Descriptor socket)
       : options_(options),
         shares_(shares),
         socket_(std::move(socket)),
@@ -149,7 +149,7 @@ class ViewServer::Connection {
     if (extent.memory == MemoryKind::kDevice) return Share(extent);
     // A read-only file, not just a promise to map it read-only.
     const std::string path = absl::StrCat("/proc/self/fd/", extent.fd);
-    const view::Descriptor file(opening_.writable ? ::fcntl(extent.fd, F_DUPFD_CLOEXEC, 0)
+    const Descriptor file(opening_.writable ? ::fcntl(extent.fd, F_DUPFD_CLOEXEC, 0)
                                                   : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!file)
       return Answer(view::Extent{LaneDown("view lane: the extent cannot be opened again")});
@@ -211,7 +211,7 @@ absl::StatusOr<std::unique_ptr<ViewServer>> ViewServer::Create(Options options) 
   name.sun_family = AF_UNIX;
   std::memcpy(name.sun_path + 1, address.data() + 1, address.size() - 1);
   const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + address.size());
-  view::Descriptor listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  Descriptor listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!listener || ::bind(listener.get(), reinterpret_cast<const sockaddr*>(&name), length) != 0 ||
       ::listen(listener.get(), static_cast<int>(limits::kViewConnectionsMax)) != 0) {
     return absl::UnavailableError(absl::StrCat("view lane: cannot listen: ", std::strerror(errno)));
@@ -219,7 +219,7 @@ absl::StatusOr<std::unique_ptr<ViewServer>> ViewServer::Create(Options options) 
   return std::unique_ptr<ViewServer>(new ViewServer(options, std::move(listener), address));
 }
 
-ViewServer::ViewServer(Options options, view::Descriptor listener, std::string address)
+ViewServer::ViewServer(Options options, Descriptor listener, std::string address)
     : options_(options),
       shares_(*options.exporter),
       listener_(std::move(listener)),
@@ -268,7 +268,7 @@ void ViewServer::Accept() {
       connections_.remove_if([](const auto& connection) { return connection->finished(); });
     }
     Sweep();
-    view::Descriptor socket(
+    Descriptor socket(
         ::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (socket) {
       Admit(std::move(socket));
@@ -280,7 +280,7 @@ void ViewServer::Accept() {
   }
 }
 
-void ViewServer::Admit(view::Descriptor socket) {
+void ViewServer::Admit(Descriptor socket) {
   absl::MutexLock lock(&mu_);
   if (stopping_ || connections_.size() >= limits::kViewConnectionsMax) return;
   connections_.push_back(std::make_unique<Connection>(options_, shares_, std::move(socket)));

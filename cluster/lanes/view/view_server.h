@@ -55,15 +55,15 @@ class ViewServer {
  private:
   class Connection;
 
-  ViewServer(Options options, view::Descriptor listener, std::string address);
+  ViewServer(Options options, Descriptor listener, std::string address);
   void Accept();
   void Wait() const;
   void Sweep();
-  void Admit(view::Descriptor socket);
+  void Admit(Descriptor socket);
 
   const Options options_;
   view::DeviceShares shares_;
-  view::Descriptor listener_;
+  Descriptor listener_;
   const std::string address_;
   mutable absl::Mutex mu_;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;

@@ -1,6 +1,5 @@
 #include "cluster/lanes/view/view_socket.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -13,19 +12,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "cluster/lanes/lane_status.h"
-#include "proto/types/limits.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::lanes::view {
 namespace {
 
-absl::Status Errno(absl::string_view what) {
-  return LaneDown(absl::StrCat("view lane: ", what, ": ", std::strerror(errno)));
-}
-
-bool WouldBlock() {
-  return errno == EAGAIN || errno == EWOULDBLOCK;
-}
+constexpr char kLane[] = "view lane";
 
 // The descriptors in `message`; all but the first are closed.
 Descriptor TakeDescriptor(msghdr& message) {
@@ -45,19 +37,6 @@ Descriptor TakeDescriptor(msghdr& message) {
 
 }  // namespace
 
-Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
-  if (this != &other) {
-    Close();
-    fd_ = std::exchange(other.fd_, -1);
-  }
-  return *this;
-}
-
-void Descriptor::Close() {
-  if (fd_ >= 0) ::close(fd_);
-  fd_ = -1;
-}
-
 absl::Status OutOfStep(size_t message_index) {
   return LaneDown(
       absl::StrCat("view lane: a message of type ", message_index, " came out of turn"));
@@ -74,10 +53,10 @@ absl::StatusOr<ViewSocket> ViewSocket::Connect(const std::string& address,
   if (address[0] == '@') name.sun_path[0] = '\0';
   const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + address.size());
   Descriptor fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd) return Errno("socket");
+  if (!fd) return ErrnoDown(kLane, "socket");
   // A full backlog is the same as no listener: the next lane carries the job.
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&name), length) != 0)
-    return Errno("connect");
+    return ErrnoDown(kLane, "connect");
   ViewSocket socket(std::move(fd));
   REPRISE_RETURN_IF_ERROR(socket.CheckPeer());
   return socket;
@@ -87,23 +66,10 @@ absl::Status ViewSocket::CheckPeer() const {
   ucred peer{};
   socklen_t bytes = sizeof(peer);
   if (::getsockopt(socket_.get(), SOL_SOCKET, SO_PEERCRED, &peer, &bytes) != 0)
-    return Errno("SO_PEERCRED");
+    return ErrnoDown(kLane, "SO_PEERCRED");
   if (peer.uid == ::geteuid()) return absl::OkStatus();
   return LaneDown(
       absl::StrCat("view lane: the peer runs as user ", peer.uid, " and not as ", ::geteuid()));
-}
-
-absl::Status ViewSocket::Wait(short events, MonotonicDeadline deadline) {
-  while (true) {
-    const absl::Duration left = deadline.left();
-    if (left <= absl::ZeroDuration())
-      return absl::DeadlineExceededError("view lane: the deadline is over");
-    pollfd waiting{socket_.get(), events, 0};
-    const auto wait = absl::ToTimespec(std::min(left, limits::kPollMax));
-    const int ready = ::ppoll(&waiting, 1, &wait, nullptr);
-    if (ready > 0) return absl::OkStatus();
-    if (ready < 0 && errno != EINTR) return Errno("poll");
-  }
 }
 
 absl::Status ViewSocket::Send(const Message& message, MonotonicDeadline deadline, int descriptor) {
@@ -128,9 +94,9 @@ absl::Status ViewSocket::Send(const Message& message, MonotonicDeadline deadline
     if (n > 0) {
       sent += static_cast<size_t>(n);
     } else if (n < 0 && WouldBlock()) {
-      REPRISE_RETURN_IF_ERROR(Wait(POLLOUT, deadline));
+      REPRISE_RETURN_IF_ERROR(socket_.Wait(POLLOUT, deadline, kLane));
     } else if (n < 0 && errno != EINTR) {
-      return Errno("send");
+      return ErrnoDown(kLane, "send");
     }
   }
   return absl::OkStatus();
@@ -154,9 +120,9 @@ absl::Status ViewSocket::ReceiveBytes(uint8_t* to, size_t bytes, MonotonicDeadli
     } else if (n == 0) {
       return LaneDown("view lane: the peer closed the connection");
     } else if (WouldBlock()) {
-      REPRISE_RETURN_IF_ERROR(Wait(POLLIN, deadline));
+      REPRISE_RETURN_IF_ERROR(socket_.Wait(POLLIN, deadline, kLane));
     } else if (errno != EINTR) {
-      return Errno("receive");
+      return ErrnoDown(kLane, "receive");
     }
   }
   return absl::OkStatus();

@@ -14,27 +14,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "cluster/lanes/descriptor.h"
 #include "cluster/lanes/monotonic_deadline.h"
 #include "cluster/lanes/view/view_wire.h"
 
 namespace reprise::lanes::view {
-
-// Owns a file descriptor.
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept;
-  ~Descriptor() { Close(); }
-
-  int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-  void Close();
-
- private:
-  int fd_ = -1;
-};
 
 struct Received {
   Message message;
@@ -70,7 +54,6 @@ class ViewSocket {
   absl::Status CheckPeer() const;
 
  private:
-  absl::Status Wait(short events, MonotonicDeadline deadline);
   absl::Status ReceiveBytes(uint8_t* to, size_t bytes, MonotonicDeadline deadline,
                             Descriptor& descriptor);
 

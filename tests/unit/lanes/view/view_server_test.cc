@@ -151,7 +151,7 @@ TEST_F(ViewServerTest, AReadersDescriptorCannotBeMappedForWriting) {
   const LeaseId lease = host_.Lease({.blocks = 1, .block_bytes = 4096});
   const view::Places places = Open(socket, lease, 1, 4096);
   ASSERT_TRUE(socket.Send(view::MapExtent{places.places.at(0).extent}, kSoon).ok());
-  view::Descriptor file;
+  Descriptor file;
   const view::Extent extent = *socket.ReceiveOnly<view::Extent>(kSoon, &file);
   ASSERT_TRUE(extent.status.ok()) << extent.status;
   ASSERT_TRUE(file);

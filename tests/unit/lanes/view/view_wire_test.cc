@@ -91,7 +91,7 @@ TEST(ViewWireTest, DeviceMemoryComesWithItsHandleAndHostMemoryWithNone) {
 TEST(ViewWireTest, ALongSentenceIsCut) {
   const Outcome outcome{absl::InternalError(std::string(1 << 20, 'x'))};
   EXPECT_EQ(std::get<Outcome>(*Decode(Encode(outcome))).status.message().size(),
-            limits::kViewStatusTextBytesMax);
+            limits::kStatusTextBytesMax);
 }
 
 TEST(ViewWireTest, ABodyOfTheWrongLengthIsRefused) {

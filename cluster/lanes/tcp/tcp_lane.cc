@@ -1,0 +1,145 @@
+#include "cluster/lanes/tcp/tcp_lane.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "cluster/lanes/lane_status.h"
+#include "cluster/lanes/monotonic_deadline.h"
+#include "cluster/lanes/tcp/tcp_sockets.h"
+#include "proto/types/status_macros.h"
+
+namespace reprise::lanes {
+namespace {
+
+constexpr char kLane[] = "tcp lane";
+
+absl::Status Over() {
+  return absl::DeadlineExceededError(absl::StrCat(kLane, ": the deadline is over"));
+}
+
+}  // namespace
+
+// One call's use of a connection. A connection whose call ended in the middle is closed, since what
+// comes next on it would be this call's.
+class TcpLane::Call {
+ public:
+  Call(TcpLane& lane, MonotonicDeadline deadline) : lane_(lane), deadline_(deadline) {}
+  ~Call() {
+    if (socket_.has_value()) lane_.connections_.GiveBack(in_step_ ? &*socket_ : nullptr);
+  }
+
+  absl::Status Start() {
+    if (deadline_.over()) return Over();
+    REPRISE_ASSIGN_OR_RETURN(socket_, lane_.connections_.Borrow(deadline_));
+    return absl::OkStatus();
+  }
+
+  absl::Status Read(const ReadJob& job, BlockSink& sink) {
+    in_step_ = false;
+    REPRISE_RETURN_IF_ERROR(socket_->Send(
+        tcp::Read{job.lease, job.first, job.blocks, job.block_bytes}, deadline_));
+    for (uint32_t i = 0; i < job.blocks; ++i) {
+      const absl::StatusOr<tcp::Header> header = socket_->ReceiveHeader(deadline_);
+      if (!header.ok()) return tcp::AsLaneFailure(header.status());
+      if (!header->is_block()) return WhyNot(*header);
+      if (header->block != job.first + i || header->body_bytes != job.block_bytes) {
+        return LaneDown(absl::StrCat(kLane, ": block ", header->block, " of ", header->body_bytes,
+                                     " bytes came where block ", job.first + i, " was due"));
+      }
+      REPRISE_RETURN_IF_ERROR(socket_->ReceiveBytes(sink.Buffer(i), deadline_));
+      in_step_ = i + 1 == job.blocks;
+      REPRISE_RETURN_IF_ERROR(sink.Complete(i));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Write(const WriteJob& job, BlockSource& source) {
+    in_step_ = false;
+    REPRISE_RETURN_IF_ERROR(
+        socket_->Send(tcp::Write{job.reservation, job.block_bytes}, deadline_));
+    absl::Status source_status;
+    for (uint32_t i = 0; i < job.blocks.size(); ++i) {
+      const absl::StatusOr<std::span<const uint8_t>> bytes = source.Bytes(i);
+      source_status = bytes.ok() ? CheckBlockBytes(job.blocks[i], bytes->size(), job.block_bytes)
+                                 : bytes.status();
+      // What the shard says before the end is why it takes no more.
+      if (!source_status.ok() || !socket_->Quiet()) break;
+      REPRISE_RETURN_IF_ERROR(socket_->SendBlock(job.blocks[i], *bytes, deadline_));
+    }
+    // The blocks that were sent whole are written when the shard has answered, whatever the source
+    // said of the next.
+    REPRISE_RETURN_IF_ERROR(socket_->Send(tcp::WriteEnd{}, deadline_));
+    const absl::StatusOr<tcp::Outcome> outcome = socket_->ReceiveOnly<tcp::Outcome>(deadline_);
+    in_step_ = outcome.ok();
+    if (!source_status.ok()) return source_status;
+    return outcome.ok() ? outcome->status : outcome.status();
+  }
+
+ private:
+  // What came instead of a block.
+  absl::Status WhyNot(const tcp::Header& header) {
+    const absl::StatusOr<tcp::Message> message = socket_->ReceiveMessage(header, deadline_);
+    if (!message.ok()) return tcp::AsLaneFailure(message.status());
+    const auto* const outcome = std::get_if<tcp::Outcome>(&*message);
+    if (outcome == nullptr || outcome->status.ok()) return tcp::OutOfStep(header.type);
+    in_step_ = true;
+    return outcome->status;
+  }
+
+  TcpLane& lane_;
+  const MonotonicDeadline deadline_;
+  std::optional<tcp::DataSocket> socket_;
+  bool in_step_ = true;
+};
+
+TcpLane::TcpLane(Options options)
+    : options_(std::move(options)),
+      tls_(options_.key.has_value() ? tcp::TlsContext::ForCaller() : nullptr),
+      connections_({.lane = kLane,
+                    .connections_max = limits::kTcpConnectionsPerLaneMax,
+                    .retry_after = limits::kTcpRetryAfter,
+                    .dial = [this](MonotonicDeadline deadline) { return Dial(deadline); }}) {}
+
+absl::StatusOr<std::unique_ptr<TcpLane>> TcpLane::Connect(Options options, absl::Time deadline) {
+  std::unique_ptr<TcpLane> lane(new TcpLane(std::move(options)));
+  Call first(*lane, MonotonicDeadline(deadline));
+  REPRISE_RETURN_IF_ERROR(first.Start());
+  return lane;
+}
+
+absl::Status TcpLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) {
+  Call call(*this, MonotonicDeadline(deadline));
+  REPRISE_RETURN_IF_ERROR(call.Start());
+  return call.Read(job, sink);
+}
+
+absl::Status TcpLane::Write(const WriteJob& job, BlockSource& source, absl::Time deadline) {
+  Call call(*this, MonotonicDeadline(deadline));
+  REPRISE_RETURN_IF_ERROR(call.Start());
+  return call.Write(job, source);
+}
+
+absl::StatusOr<tcp::DataSocket> TcpLane::Dial(MonotonicDeadline deadline) const {
+  const MonotonicDeadline soon = deadline.OrAfter(limits::kTcpDialTimeout);
+  absl::StatusOr<Descriptor> connected = tcp::Dial(options_.host, options_.port, soon);
+  absl::Status status = connected.status();
+  if (status.ok()) {
+    tcp::DataSocket socket(*std::move(connected));
+    if (tls_ != nullptr) status = socket.ConnectTls(*tls_, *options_.key, soon);
+    if (status.ok()) status = socket.Send(tcp::Hello{options_.attachment}, soon);
+    if (status.ok()) {
+      const absl::StatusOr<tcp::Outcome> welcome = socket.ReceiveOnly<tcp::Outcome>(soon);
+      status = welcome.status();
+      // Whoever listens there now does not know us. Whether the shard does, the next lane hears.
+      if (welcome.ok() && !welcome->status.ok()) status = LaneDown(welcome->status.message());
+    }
+    if (status.ok()) return socket;
+  }
+  // A port that does not answer, be it only in time, is left alone; the caller's own deadline says
+  // nothing of it.
+  if (absl::IsDeadlineExceeded(status) && !deadline.over()) return LaneDown(status.message());
+  return status;
+}
+
+}  // namespace reprise::lanes
