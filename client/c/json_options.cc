@@ -79,9 +79,9 @@ Reader Texts(std::vector<std::string>& out) {
 constexpr uint32_t kNoGpu = std::numeric_limits<uint32_t>::max();
 
 absl::StatusOr<std::vector<LaneKind>> LanesFromNames(const std::vector<std::string>& names) {
-  static const auto* const kKnown = new std::vector<std::string>{"stream", "view", "nccl"};
-  static const auto* const kKinds =
-      new std::vector<LaneKind>{LaneKind::kStream, LaneKind::kView, LaneKind::kNccl};
+  static const auto* const kKnown = new std::vector<std::string>{"stream", "tcp", "view", "nccl"};
+  static const auto* const kKinds = new std::vector<LaneKind>{LaneKind::kStream, LaneKind::kTcp,
+                                                              LaneKind::kView, LaneKind::kNccl};
   std::vector<LaneKind> lanes;
   for (const std::string& name : names) {
     const auto at = std::find(kKnown->begin(), kKnown->end(), name);

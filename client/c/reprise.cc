@@ -281,6 +281,7 @@ reprise_code reprise_fetch_result_take(reprise_op* op, reprise_fetch_result* res
     result->dram_blocks = tier(reprise::Tier::kDram);
     result->nvme_blocks = tier(reprise::Tier::kNvme);
     result->shards = taken.shards;
+    result->tcp_blocks = lane(reprise::LaneKind::kTcp);
     return taken.status;
   });
 }

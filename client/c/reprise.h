@@ -40,11 +40,11 @@ REPRISE_EXPORT const char* reprise_version(void);
 
 /* ---- Client. `options_json`: {"router": "HOST:PORT" | ["HOST:PORT", ...], "shards": ["HOST:PORT",
  * ...] (instead of a router), "name": str, "timeout_ms": int, "threads": int, "lanes": ["stream",
- * "view", "nccl"], "gpu": int (whose memory blocks move from and to by NCCL), "nccl_library": str,
- * "tls_ca": str, "tls_cert": str, "tls_key": str (paths of PEM files; all three or none:
- * plaintext), "tls_server_id": [str, ...] (SPIFFE ids that servers have; none: host names)}.
- * Unknown members are refused. Safe from any number of threads. Opens no connection before the
- * first call that needs one. */
+ * "tcp", "view", "nccl"], "gpu": int (whose memory blocks move from and to by NCCL),
+ * "nccl_library": str, "tls_ca": str, "tls_cert": str, "tls_key": str (paths of PEM files; all
+ * three or none: plaintext), "tls_server_id": [str, ...] (SPIFFE ids that servers have; none: host
+ * names)}. Unknown members are refused. Safe from any number of threads. Opens no connection before
+ * the first call that needs one. */
 REPRISE_EXPORT reprise_code reprise_client_open(const char* options_json, reprise_client** client,
                                                 reprise_error* error);
 REPRISE_EXPORT void reprise_client_close(reprise_client* client);
@@ -151,6 +151,7 @@ typedef struct reprise_fetch_result {
   uint32_t dram_blocks;
   uint32_t nvme_blocks;
   uint32_t shards; /* shards that served */
+  uint32_t tcp_blocks;
 } reprise_fetch_result;
 
 /* Reads blocks [first, first + count) of the run into memory (memory's block 0 is `first`). */

@@ -189,7 +189,7 @@ Finding CheckNccl() {
   const absl::StatusOr<std::string> version = cluster::NcclContext::LibraryVersion();
   if (version.ok()) return {"NCCL", Verdict::kGood, absl::StrCat("version ", *version), ""};
   return {"NCCL", Verdict::kAbsent, std::string(version.status().message()),
-          "without it blocks move by the stream and view lanes"};
+          "without it blocks move by the view, tcp and stream lanes"};
 }
 
 Finding CheckClock() {
@@ -257,11 +257,14 @@ absl::StatusOr<std::string> RoundTrip(const Where& where) {
   REPRISE_RETURN_IF_ERROR(fetched.status);
   if (back != block)
     return absl::DataLossError("the block that came back is not the one that was stored");
-  const bool view = fetched.by_lane[static_cast<size_t>(LaneKind::kView)] > 0;
+  std::string lane = "unknown";
+  for (size_t kind = 0; kind < kLaneKinds; ++kind) {
+    if (fetched.by_lane[kind] > 0) lane = LaneKindName(static_cast<LaneKind>(kind));
+  }
   return absl::StrCat(
       "stored and read back ", HumanBytes(block.size()), " in ",
       absl::FormatDuration(absl::Trunc(absl::Now() - started, absl::Microseconds(1))), " by the ",
-      view ? "view" : "stream", " lane");
+      lane, " lane");
 }
 
 Finding CheckRoundTrip(const Where& where) {

@@ -118,7 +118,7 @@ class Search {
     if (segments_.size() != 1 || !context_.Check().ok()) return false;
     const uint64_t blocks = segments_.front().end - segments_.front().first;
     return blocks * call_.spec->stored.block_bytes >= limits::kParallelFetchBytesMin &&
-           segments_.front().link->lane().kind() == LaneKind::kStream;
+           IsHostNetwork(segments_.front().link->lane().kind());
   }
 
   void AskSecondSource() {

@@ -42,7 +42,8 @@ struct ClientOptions {
   std::string name = "unnamed";                      // for people
   absl::Duration timeout = limits::kClientDeadline;  // of calls that name none
   size_t threads = limits::kClientThreads;           // of the non-blocking forms
-  std::vector<LaneKind> lanes = {LaneKind::kView, LaneKind::kNccl, LaneKind::kStream};
+  std::vector<LaneKind> lanes = {LaneKind::kView, LaneKind::kNccl, LaneKind::kTcp,
+                                 LaneKind::kStream};
   // The GPU whose memory blocks move from and to by NCCL; nullopt: no NCCL lane.
   std::optional<int> gpu;
   std::string nccl_library;  // path of libnccl.so.2; empty: what the loader finds

@@ -25,7 +25,7 @@ const char* BreakerName(Breaker::State state) {
 std::string Client::StatsJson() const {
   Counters& counters = core_->counters;
   Json lanes = Json::object();
-  for (LaneKind kind : {LaneKind::kStream, LaneKind::kView, LaneKind::kNccl}) {
+  for (LaneKind kind : {LaneKind::kStream, LaneKind::kTcp, LaneKind::kView, LaneKind::kNccl}) {
     lanes[LaneKindName(kind)] = counters.blocks_by_lane[static_cast<size_t>(kind)].load();
   }
   Json tiers = Json::object();

@@ -104,7 +104,7 @@ class Reader {
 
   // Device memory is moved faster than many small calls are answered.
   uint32_t ChunkBlocks(const Segment& segment) const {
-    const bool may_be_device = on_device_ && segment.link->lane().kind() != LaneKind::kStream;
+    const bool may_be_device = on_device_ && !IsHostNetwork(segment.link->lane().kind());
     const uint64_t bytes = may_be_device ? limits::kDeviceChunkBytes : limits::kTransferChunkBytes;
     return static_cast<uint32_t>(std::max<uint64_t>(1, bytes / layout_.block_bytes));
   }

@@ -44,7 +44,7 @@ class Writer {
     REPRISE_RETURN_IF_ERROR(AwaitCaller());
     REPRISE_RETURN_IF_ERROR(Reserve(result));
     // Device memory is moved faster than many small calls are answered.
-    const bool may_be_device = on_device_ && shard_.link->lane().kind() != LaneKind::kStream;
+    const bool may_be_device = on_device_ && !IsHostNetwork(shard_.link->lane().kind());
     const uint64_t batch_bytes =
         may_be_device ? limits::kDeviceStoreBatchBytes : limits::kStoreBatchBytes;
     const auto batch =

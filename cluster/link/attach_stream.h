@@ -16,6 +16,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -38,6 +39,8 @@ class AttachStream final : public grpc::ClientBidiReactor<v1::AttachRequest, v1:
 
   bool alive() const { return alive_.load(std::memory_order_acquire); }
   bool draining() const { return draining_.load(std::memory_order_acquire); }
+  // As gRPC calls the shard's end of the connection. REQUIRES: the welcome came.
+  std::string peer() const { return context_.peer(); }
 
   // Ends the stream, and with it leases and reservations. Returns at once.
   void Stop();

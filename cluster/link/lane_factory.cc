@@ -7,6 +7,7 @@
 #include "cluster/lanes/fallback_lane.h"
 #include "cluster/lanes/lane_choice.h"
 #include "cluster/lanes/stream/stream_lane.h"
+#include "cluster/lanes/tcp/tcp_lane.h"
 #include "cluster/lanes/view/view_lane.h"
 #include "proto/types/limits.h"
 
@@ -21,6 +22,18 @@ std::unique_ptr<lanes::ViewLane> OpenView(const LaneOffer& offer) {
       lanes::ViewLane::Connect({.socket = offer.view_socket, .attachment = offer.attachment},
                                std::min(offer.deadline, absl::Now() + limits::kViewHelloTimeout));
   return view.ok() ? *std::move(view) : nullptr;
+}
+
+// nullptr when the shard's port is out of reach: a firewall, a forwarded port.
+std::unique_ptr<lanes::TcpLane> OpenTcp(const LaneOffer& offer) {
+  if (offer.tcp_host.empty() || offer.tcp_port == 0) return nullptr;
+  absl::StatusOr<std::unique_ptr<lanes::TcpLane>> tcp =
+      lanes::TcpLane::Connect({.host = offer.tcp_host,
+                               .port = offer.tcp_port,
+                               .attachment = offer.attachment,
+                               .key = offer.tcp_key},
+                              offer.deadline);
+  return tcp.ok() ? *std::move(tcp) : nullptr;
 }
 
 bool Offers(const LaneOffer& offer, LaneKind kind) {
@@ -66,11 +79,18 @@ LinkLane MakeLane(const LaneOffer& offer) {
     link.close = nccl->Closer();
     all.push_back(std::move(made));
   }
+  std::vector<LaneKind> kinds = offer.lanes;
+  std::unique_ptr<lanes::TcpLane> tcp = Offers(offer, LaneKind::kTcp) ? OpenTcp(offer) : nullptr;
+  if (tcp != nullptr) {
+    all.push_back(std::move(tcp));
+  } else {
+    std::erase(kinds, LaneKind::kTcp);
+  }
   if (all.empty() || Offers(offer, LaneKind::kStream)) {
     all.push_back(std::make_unique<lanes::StreamLane>(offer.channel, offer.attachment));
   }
-  link.lane =
-      std::make_unique<lanes::FallbackLane>(std::move(all), OrderOver(offer.lanes, view, nccl));
+  link.lane = std::make_unique<lanes::FallbackLane>(std::move(all),
+                                                    OrderOver(std::move(kinds), view, nccl));
   return link;
 }
 

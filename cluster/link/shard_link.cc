@@ -1,5 +1,7 @@
 #include "cluster/link/shard_link.h"
 
+#include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -11,6 +13,7 @@
 #include "cluster/link/lane_factory.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/address.h"
 #include "proto/wire/channel.h"
 #include "proto/wire/deadline.h"
 #include "proto/wire/enums.h"
@@ -29,6 +32,14 @@ absl::Status ShardGone(absl::string_view address) {
   return Refusal(absl::StatusCode::kUnavailable, "LINK_DOWN",
                  absl::StrCat("the attachment to the shard at ", address,
                               " is over: attach anew, or take its blocks as misses"));
+}
+
+// nullopt: the shard's port is in plaintext.
+std::optional<lanes::TcpKey> TcpKeyOf(const v1::AttachResponse::Welcome& welcome) {
+  lanes::TcpKey key;
+  if (welcome.tcp_key().size() != key.size()) return std::nullopt;
+  std::copy(welcome.tcp_key().begin(), welcome.tcp_key().end(), key.begin());
+  return key;
 }
 
 class GrpcShardLink final : public ShardLink {
@@ -227,6 +238,9 @@ absl::StatusOr<std::unique_ptr<ShardLink>> ShardLink::Connect(ShardLinkOptions o
   LaneOffer offer{.channel = channel,
                   .attachment = AttachmentId(welcome.attachment_id()),
                   .view_socket = welcome.view_socket(),
+                  .tcp_host = wire::HostOfPeer(attach->peer()),
+                  .tcp_port = static_cast<uint16_t>(welcome.tcp_port()),
+                  .tcp_key = TcpKeyOf(welcome),
                   .nccl = options.nccl,
                   .deadline = deadline};
   for (const int kind : welcome.lanes()) {
@@ -235,6 +249,8 @@ absl::StatusOr<std::unique_ptr<ShardLink>> ShardLink::Connect(ShardLinkOptions o
         wire::FromMessage(static_cast<v1::LaneKind>(kind), "welcome.lanes");
     if (known.ok()) offer.lanes.push_back(*known);
   }
+  // What is encrypted over gRPC is on no lane in plaintext.
+  if (options.credentials != nullptr && !offer.tcp_key.has_value()) offer.tcp_port = 0;
   LinkLane made = MakeLane(offer);
   if (made.close) attach->OnEnd(std::move(made.close));
   return std::make_unique<GrpcShardLink>(std::move(options.address), std::move(channel),

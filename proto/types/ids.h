@@ -59,6 +59,11 @@ struct Tenant {
 enum class Tier : uint8_t { kHbm = 1, kDram = 2, kNvme = 3 };
 enum class LaneKind : uint8_t { kInProcess = 0, kStream = 1, kView = 2, kNccl = 3, kTcp = 4 };
 inline constexpr size_t kLaneKinds = 5;  // of tables by LaneKind
+// Bytes come through the host's memory and its network: never from device memory as they lie, and
+// faster from two shards than from one.
+constexpr bool IsHostNetwork(LaneKind kind) {
+  return kind == LaneKind::kStream || kind == LaneKind::kTcp;
+}
 
 // The tenant of a connection without an identity.
 inline constexpr char kDefaultTenant[] = "default";

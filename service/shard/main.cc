@@ -57,6 +57,8 @@ struct Flags {
   std::string output = "text";
   bool insecure = false;
   bool no_view = false;
+  bool no_tcp = false;
+  uint16_t tcp_port = 0;
   NcclUse nccl = NcclUse::kAuto;
   std::string nccl_library;
   double grace_seconds = absl::ToDoubleSeconds(limits::kStopGrace);
@@ -152,6 +154,11 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_flag("--insecure", flags.insecure, "Serve plaintext on an address that is not loopback");
   process::AddStatusFlags(app, flags.status.listen, flags.status.public_address);
   app.add_flag("--no-view", flags.no_view, "Offer no shared memory to clients on this machine");
+  app.add_flag("--no-tcp", flags.no_tcp,
+               "Offer no port beside gRPC's: blocks of other machines go over gRPC itself");
+  app.add_option("--tcp-port", flags.tcp_port,
+                 "That port, at --listen's host, encrypted where gRPC is; 0: a free one")
+      ->capture_default_str();
   app.add_option(
          "--nccl", flags.nccl,
          "NCCL between GPUs: auto (with a GPU tier and the library), on (or do not start), off")
@@ -176,11 +183,12 @@ void KeepFreedMemory() {
 }
 
 // `status`: nullptr when there is no status port.
-void PrintServing(const Flags& flags, const std::string& address,
+void PrintServing(const Flags& flags, const std::string& address, const ShardLanes& lanes,
                   const telemetry::HttpServer* status) {
   if (flags.output == "json") {
     nlohmann::json line = {
         {"shard_id", flags.id}, {"address", address}, {"pid", static_cast<int64_t>(getpid())}};
+    if (lanes.tcp_port() != 0) line["tcp_port"] = lanes.tcp_port();
     if (status != nullptr) line["status_address"] = status->address();
     std::printf("%s\n", line.dump().c_str());
   } else {
@@ -201,7 +209,7 @@ absl::StatusOr<std::unique_ptr<ShardPeers>> OpenPeers(const Flags& flags, ShardE
   return std::make_unique<ShardPeers>(
       std::move(membership),
       ShardPeersOptions{.peers = {.self = ShardId{flags.id},
-                                  .lanes = {LaneKind::kNccl, LaneKind::kStream},
+                                  .lanes = {LaneKind::kNccl, LaneKind::kTcp, LaneKind::kStream},
                                   .nccl = lanes.nccl(),
                                   .credentials = security.credentials,
                                   .log = Log},
@@ -305,7 +313,11 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
       ShardLanes::Open({.view = !flags.no_view,
                         .nccl = flags.nccl,
                         .nccl_library = flags.nccl_library,
-                        .gpu = flags.hbm_bytes > 0 ? std::optional<int>(flags.gpu) : std::nullopt},
+                        .gpu = flags.hbm_bytes > 0 ? std::optional<int>(flags.gpu) : std::nullopt,
+                        .tcp = !flags.no_tcp,
+                        .listen = flags.listen,
+                        .tcp_port = flags.tcp_port,
+                        .tcp_encrypted = security.credentials != nullptr},
                        *engine));
   Log(lanes->Summary());
   if (flags.nvme_bytes > 0) Log(DiskSummary(flags));
@@ -333,7 +345,7 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
          .address = flags.advertise.empty() ? server->address() : flags.advertise,
          .weight = flags.weight});
   }
-  PrintServing(flags, server->address(), status.get());
+  PrintServing(flags, server->address(), *lanes, status.get());
 
   const int signal = stop_signals.Await();
   const absl::Time end = absl::Now() + absl::Seconds(flags.grace_seconds);

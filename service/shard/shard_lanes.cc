@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
+#include "proto/wire/address.h"
 
 namespace reprise::shard {
 namespace {
@@ -28,6 +29,7 @@ absl::StatusOr<std::unique_ptr<ShardLanes>> ShardLanes::Open(const ShardLanesOpt
                                                              ShardEngine& engine) {
   std::unique_ptr<ShardLanes> lanes(new ShardLanes(engine));
   lanes->OpenView(options.view);
+  REPRISE_RETURN_IF_ERROR(lanes->OpenTcp(options));
   REPRISE_RETURN_IF_ERROR(lanes->OpenNccl(options));
   return lanes;
 }
@@ -44,6 +46,32 @@ void ShardLanes::OpenView(bool wanted) {
   } else {
     absent_.push_back({LaneKind::kView, std::string(created.status().message())});
   }
+}
+
+absl::Status ShardLanes::OpenTcp(const ShardLanesOptions& options) {
+  if (!options.tcp) {
+    absent_.push_back({LaneKind::kTcp, "switched off by --no-tcp"});
+    return absl::OkStatus();
+  }
+  const auto admit = [this](WorkKind kind) -> lanes::TcpGuards::Admit {
+    return [admission = admission_, kind] { return admission->Admit(kind); };
+  };
+  absl::StatusOr<std::unique_ptr<lanes::TcpServer>> created =
+      lanes::TcpServer::Create({.host = &tcp_host_,
+                                .listen_host = wire::HostOf(options.listen),
+                                .port = options.tcp_port,
+                                .encrypted = options.tcp_encrypted,
+                                .guards = {.read = admit(WorkKind::kReadStream),
+                                           .file = admit(WorkKind::kDiskRead),
+                                           .write = admit(WorkKind::kWriteStream)}});
+  if (created.ok()) {
+    tcp_ = *std::move(created);
+  } else if (options.tcp_port != 0) {
+    return created.status();
+  } else {
+    absent_.push_back({LaneKind::kTcp, std::string(created.status().message())});
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ShardLanes::OpenNccl(const ShardLanesOptions& options) {
@@ -65,6 +93,7 @@ std::vector<LaneKind> ShardLanes::Offered() const {
   std::vector<LaneKind> offered;
   if (view_ != nullptr) offered.push_back(LaneKind::kView);
   if (nccl_end_ != nullptr) offered.push_back(LaneKind::kNccl);
+  if (tcp_ != nullptr) offered.push_back(LaneKind::kTcp);
   offered.push_back(LaneKind::kStream);
   return offered;
 }
@@ -72,7 +101,9 @@ std::vector<LaneKind> ShardLanes::Offered() const {
 void ShardLanes::AddTo(ShardServerOptions& options) {
   options.lanes = Offered();
   options.absent_lanes = absent_;
+  options.admission = admission_;
   if (view_ != nullptr) options.view_socket = view_->address();
+  options.tcp = tcp_.get();
   if (nccl_end_ != nullptr) {
     options.services = [end = nccl_end_.get()](cluster::AuthorizeAttachment authorize) {
       std::vector<std::unique_ptr<grpc::Service>> services;
@@ -82,6 +113,7 @@ void ShardLanes::AddTo(ShardServerOptions& options) {
   }
   options.on_detached = [this, others = std::move(options.on_detached)](AttachmentId attachment) {
     if (view_ != nullptr) view_->EndAttachment(attachment);
+    if (tcp_ != nullptr) tcp_->EndAttachment(attachment);
     if (nccl_end_ != nullptr) nccl_end_->EndAttachment(attachment);
     if (others) others(attachment);
   };
@@ -89,7 +121,7 @@ void ShardLanes::AddTo(ShardServerOptions& options) {
 }
 
 LanesUse ShardLanes::Use() const {
-  LanesUse use{.view = view_host_.use()};
+  LanesUse use{.view = view_host_.use(), .tcp = tcp_host_.use()};
   if (nccl_end_ != nullptr) {
     const cluster::NcclShardEnd::Use nccl = nccl_end_->use();
     use.nccl = {.blocks_read = nccl.blocks_read,
@@ -112,6 +144,7 @@ std::string ShardLanes::Summary() const {
   });
   std::string line = absl::StrCat("lanes: ", offered);
   if (nccl_ != nullptr) absl::StrAppend(&line, " (", nccl_->Description(), ")");
+  if (tcp_ != nullptr) absl::StrAppend(&line, " (tcp port ", tcp_->port(), ")");
   for (const AbsentLane& lane : absent_) {
     absl::StrAppend(&line, "; no ", LaneKindName(lane.lane), ": ", lane.why);
   }

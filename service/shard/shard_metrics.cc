@@ -176,6 +176,7 @@ void AddLanes(std::vector<Family>& families, const ShardSnapshot& shard) {
   Family offered = telemetry::Gauge("reprise_lane_offered", "1: this shard offers the lane.");
   const std::pair<LaneKind, const LaneUse&> lanes[] = {{LaneKind::kView, shard.lanes.view},
                                                        {LaneKind::kNccl, shard.lanes.nccl},
+                                                       {LaneKind::kTcp, shard.lanes.tcp},
                                                        {LaneKind::kStream, shard.stream}};
   for (const auto& [lane, use] : lanes) {
     const std::string name = LaneKindName(lane);
@@ -296,6 +297,7 @@ telemetry::StatusTable LaneTable(const ShardSnapshot& shard) {
                                .columns = {"lane", "blocks read", "blocks written", "not offered"}};
   const std::pair<LaneKind, const LaneUse&> lanes[] = {{LaneKind::kView, shard.lanes.view},
                                                        {LaneKind::kNccl, shard.lanes.nccl},
+                                                       {LaneKind::kTcp, shard.lanes.tcp},
                                                        {LaneKind::kStream, shard.stream}};
   for (const auto& [lane, use] : lanes) {
     std::string why;

@@ -40,11 +40,12 @@ ShardServer::ShardServer(ShardServerOptions options, ShardEngine& engine)
             .absent_lanes = std::move(options.absent_lanes),
             .host_id = lanes::ThisHostId(),
             .view_socket = std::move(options.view_socket),
+            .tcp = options.tcp,
             .lanes_use = std::move(options.lanes_use),
             .on_detached = std::move(options.on_detached),
             .peers = options.peers,
             .start_draining = [this] { StartDraining(); },
-            .admission = Admission::Create(options.admission)},
+            .admission = std::move(options.admission)},
       service_(core_),
       admin_(core_) {}
 

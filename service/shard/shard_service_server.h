@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "cluster/lanes/tcp/tcp_server.h"
 #include "cluster/peer/nccl_shard_end.h"
 #include "proto/wire/call_times.h"
 #include "proto/wire/caller.h"
@@ -45,7 +46,8 @@ struct ShardServerOptions {
   std::vector<LaneKind> lanes = {LaneKind::kStream};  // best first
   std::vector<AbsentLane> absent_lanes;               // shown by Describe
   std::string view_socket;                            // empty: no view lane
-  AdmissionLimits admission;
+  lanes::TcpServer* tcp = nullptr;  // nullptr: no tcp lane. REQUIRES: outlives the server
+  std::shared_ptr<Admission> admission = Admission::Create();  // shared with lanes of their own
   std::function<LanesUse()> lanes_use;  // of the lanes beside the stream; may be empty
   bool time_calls = false;              // for the status port
   // Told of every attachment that ended, for lanes of their own; may be empty. Must not block.

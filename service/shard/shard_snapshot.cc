@@ -15,6 +15,7 @@ void Append(NamedCounters& to, NamedCounters from) {
 
 NamedCounters LanesUse::Named() const {
   NamedCounters counters = view.Named(LaneKind::kView);
+  Append(counters, tcp.Named(LaneKind::kTcp));
   Append(counters, nccl.Named(LaneKind::kNccl));
   counters.emplace_back("nccl_links_served", nccl_links_served);
   counters.emplace_back("nccl_links_made", nccl_links_made);

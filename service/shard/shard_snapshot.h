@@ -33,6 +33,7 @@ struct AbsentLane {
 // Of the lanes that work beside the service.
 struct LanesUse {
   LaneUse view;
+  LaneUse tcp;
   LaneUse nccl;
   uint64_t nccl_links_served = 0;  // that callers made to this shard and hold now
   uint64_t nccl_links_made = 0;    // that this shard made to its peers and holds now

@@ -52,7 +52,8 @@ class LoopbackShard {
          .clock = options.clock});
     REPRISE_CHECK(engine.ok());
     engine_ = *std::move(engine);
-    shard::ShardServerOptions serving{.id = ShardId{options.id}, .admission = options.admission};
+    shard::ShardServerOptions serving{.id = ShardId{options.id},
+                                      .admission = shard::Admission::Create(options.admission)};
     if (options.configure) options.configure(serving, *engine_);
     auto server = shard::ShardServer::Start(std::move(serving), *engine_);
     REPRISE_CHECK(server.ok());

@@ -168,6 +168,7 @@ void AddLaneColumns(const TopView& view, std::vector<Column>& columns) {
   constexpr Lane kLanes[] = {
       {v1::LANE_KIND_VIEW, "VIEW", Rate::kInViewBytes, Rate::kOutViewBytes},
       {v1::LANE_KIND_NCCL, "NCCL", Rate::kInNcclBytes, Rate::kOutNcclBytes},
+      {v1::LANE_KIND_TCP, "TCP", Rate::kInTcpBytes, Rate::kOutTcpBytes},
       {v1::LANE_KIND_STREAM, "STREAM", Rate::kInStreamBytes, Rate::kOutStreamBytes}};
   const auto offered = [&view](v1::LaneKind kind) {
     const auto& lanes = view.total.lanes;

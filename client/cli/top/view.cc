@@ -22,15 +22,19 @@ constexpr Source kSources[] = {
     {Rate::kStoredBlocks, "stored_blocks_total"},
     {Rate::kInBytes, "lane_view_bytes_written_total"},
     {Rate::kInBytes, "lane_nccl_bytes_written_total"},
+    {Rate::kInBytes, "lane_tcp_bytes_written_total"},
     {Rate::kInBytes, "lane_stream_bytes_written_total"},
     {Rate::kInViewBytes, "lane_view_bytes_written_total"},
     {Rate::kInNcclBytes, "lane_nccl_bytes_written_total"},
+    {Rate::kInTcpBytes, "lane_tcp_bytes_written_total"},
     {Rate::kInStreamBytes, "lane_stream_bytes_written_total"},
     {Rate::kOutBytes, "lane_view_bytes_read_total"},
     {Rate::kOutBytes, "lane_nccl_bytes_read_total"},
+    {Rate::kOutBytes, "lane_tcp_bytes_read_total"},
     {Rate::kOutBytes, "lane_stream_bytes_read_total"},
     {Rate::kOutViewBytes, "lane_view_bytes_read_total"},
     {Rate::kOutNcclBytes, "lane_nccl_bytes_read_total"},
+    {Rate::kOutTcpBytes, "lane_tcp_bytes_read_total"},
     {Rate::kOutStreamBytes, "lane_stream_bytes_read_total"},
     // evicted_claimed_blocks_total is of these.
     {Rate::kEvictedBlocks, "evicted_watermark_blocks_total"},
@@ -199,10 +203,10 @@ double WeightOf(const TopRow& row, TopOrder order) {
 
 const char* RateName(Rate rate) {
   constexpr std::array<const char*, kRates> kNames = {
-      "asked_blocks",   "hit_blocks",     "asked_tokens",     "hit_tokens",      "stored_blocks",
-      "in_bytes",       "in_view_bytes",  "in_nccl_bytes",    "in_stream_bytes", "out_bytes",
-      "out_view_bytes", "out_nccl_bytes", "out_stream_bytes", "evicted_blocks",  "demoted_blocks",
-      "refusals",       "errors"};
+      "asked_blocks",   "hit_blocks",     "asked_tokens",   "hit_tokens",    "stored_blocks",
+      "in_bytes",       "in_view_bytes",  "in_nccl_bytes",  "in_tcp_bytes",  "in_stream_bytes",
+      "out_bytes",      "out_view_bytes", "out_nccl_bytes", "out_tcp_bytes", "out_stream_bytes",
+      "evicted_blocks", "demoted_blocks", "refusals",       "errors"};
   return kNames[static_cast<size_t>(rate)];
 }
 

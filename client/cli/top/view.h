@@ -32,10 +32,12 @@ enum class Rate : uint8_t {
   kInBytes,  // by all lanes
   kInViewBytes,
   kInNcclBytes,
+  kInTcpBytes,
   kInStreamBytes,
   kOutBytes,
   kOutViewBytes,
   kOutNcclBytes,
+  kOutTcpBytes,
   kOutStreamBytes,
   kEvictedBlocks,  // dropped for room
   kDemotedBlocks,  // moved to a slower tier

@@ -84,6 +84,7 @@ class FetchResult(ctypes.Structure):
         ("dram_blocks", c_uint32),
         ("nvme_blocks", c_uint32),
         ("shards", c_uint32),
+        ("tcp_blocks", c_uint32),
     ]
 
 

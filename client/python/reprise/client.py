@@ -76,8 +76,8 @@ class Client:
         """`router`: "host:port" or several; or `shards` instead, their addresses, without a router.
 
         `name` is for people (logs, `reprise describe`); `timeout` is the default deadline in
-        seconds; `lanes` are those to use ("view", "nccl", "stream"; None: all); `threads` carry
-        operations. `gpu` is the device whose memory blocks move from and to by NCCL (None: no
+        seconds; `lanes` are those to use ("view", "nccl", "tcp", "stream"; None: all); `threads`
+        carry operations. `gpu` is the device whose memory blocks move from and to by NCCL (None: no
         NCCL), and `nccl_library` the path of libnccl.so.2 (None: what the loader finds). `tls` says
         who this client is (None: plaintext).
         Raises RepriseError for options that the library refuses.

@@ -24,7 +24,7 @@ class FetchResult:
     blocks: int  # consecutive blocks, from the first one asked for
     corrupt: int = 0  # blocks whose checksum failed: counted as misses
     bytes: int = 0
-    lanes: dict[str, int] = field(default_factory=dict)  # blocks by lane: "stream", "view", "nccl"
+    lanes: dict[str, int] = field(default_factory=dict)  # blocks by lane: "view", "tcp", ...
     tiers: dict[str, int] = field(default_factory=dict)  # blocks by tier: "hbm", "dram", "nvme"
     shards: int = 0  # shards that served
     error: str | None = None  # why it is fewer than asked; None: nothing went wrong
@@ -182,7 +182,7 @@ def _take_fetch(handle: int) -> FetchResult:
         blocks=raw.blocks,
         corrupt=raw.corrupt,
         bytes=raw.bytes,
-        lanes=_counts(raw, "stream", "view", "nccl"),
+        lanes=_counts(raw, "stream", "tcp", "view", "nccl"),
         tiers=_counts(raw, "hbm", "dram", "nvme"),
         shards=raw.shards,
         error=_abi.reason(code, error),

@@ -39,8 +39,9 @@ absl::StatusOr<CallServer::Opened> CallServer::Open(const Read& request) {
   Opened opened;
   opened.tickets.resize(2);
   REPRISE_ASSIGN_OR_RETURN(opened.tickets[0], Ask(options_.guards->read));
-  REPRISE_ASSIGN_OR_RETURN(opened.blocks, options_.host->OpenRead(options_.attachment, request.lease,
-                                                                  request.first, request.blocks));
+  REPRISE_ASSIGN_OR_RETURN(
+      opened.blocks,
+      options_.host->OpenRead(options_.attachment, request.lease, request.first, request.blocks));
   bool in_file = false;
   for (size_t i = 0; i < opened.blocks.size(); ++i) {
     REPRISE_RETURN_IF_ERROR(CheckBlockBytes(request.first + static_cast<uint32_t>(i),
@@ -124,8 +125,8 @@ absl::Status CallServer::Take(const Header& header, ReservationId reservation,
                               : ReceiveStaged(*slot, refused));
   slot->pin.reset();
   if (refused.ok()) {
-    refused = options_.host->Written(options_.attachment, reservation, header.block,
-                                     header.body_bytes);
+    refused =
+        options_.host->Written(options_.attachment, reservation, header.block, header.body_bytes);
   }
   return absl::OkStatus();
 }

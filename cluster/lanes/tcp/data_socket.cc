@@ -58,8 +58,7 @@ absl::Status DataSocket::BeginBlock(uint32_t block, uint64_t block_bytes,
   return SendBytes(EncodeBlockHeader(block, block_bytes), {}, deadline);
 }
 
-absl::Status DataSocket::SendBlockPart(std::span<const uint8_t> bytes,
-                                       MonotonicDeadline deadline) {
+absl::Status DataSocket::SendBlockPart(std::span<const uint8_t> bytes, MonotonicDeadline deadline) {
   return SendBytes(bytes, {}, deadline);
 }
 

@@ -1,5 +1,5 @@
-// The attachments that may use the shard's tcp lane, and where connections are encrypted, the key of
-// each: made here, told to its owner within Attach, which is encrypted and knows who asks, and
+// The attachments that may use the shard's tcp lane, and where connections are encrypted, the key
+// of each: made here, told to its owner within Attach, which is encrypted and knows who asks, and
 // never sent on the connection itself.
 //
 // Invariants: a key is random, is one attachment's, and is good for nothing once that is over.

@@ -37,8 +37,8 @@ class TcpLane::Call {
 
   absl::Status Read(const ReadJob& job, BlockSink& sink) {
     in_step_ = false;
-    REPRISE_RETURN_IF_ERROR(socket_->Send(
-        tcp::Read{job.lease, job.first, job.blocks, job.block_bytes}, deadline_));
+    REPRISE_RETURN_IF_ERROR(
+        socket_->Send(tcp::Read{job.lease, job.first, job.blocks, job.block_bytes}, deadline_));
     for (uint32_t i = 0; i < job.blocks; ++i) {
       const absl::StatusOr<tcp::Header> header = socket_->ReceiveHeader(deadline_);
       if (!header.ok()) return tcp::AsLaneFailure(header.status());
@@ -56,8 +56,7 @@ class TcpLane::Call {
 
   absl::Status Write(const WriteJob& job, BlockSource& source) {
     in_step_ = false;
-    REPRISE_RETURN_IF_ERROR(
-        socket_->Send(tcp::Write{job.reservation, job.block_bytes}, deadline_));
+    REPRISE_RETURN_IF_ERROR(socket_->Send(tcp::Write{job.reservation, job.block_bytes}, deadline_));
     absl::Status source_status;
     for (uint32_t i = 0; i < job.blocks.size(); ++i) {
       const absl::StatusOr<std::span<const uint8_t>> bytes = source.Bytes(i);

@@ -63,8 +63,9 @@ class TcpServer::Connection {
                            .socket = &socket_,
                            .attachment = attachment()});
     while (Turn(State::kIdle)) {
-      REPRISE_ASSIGN_OR_RETURN(const tcp::Header header, socket_.ReceiveHeader(MonotonicDeadline::After(
-                                                             limits::kTcpIdleMax)));
+      REPRISE_ASSIGN_OR_RETURN(
+          const tcp::Header header,
+          socket_.ReceiveHeader(MonotonicDeadline::After(limits::kTcpIdleMax)));
       if (!Turn(State::kBusy)) break;
       REPRISE_RETURN_IF_ERROR(calls.Serve(header));
     }
@@ -81,7 +82,8 @@ class TcpServer::Connection {
     // Set before it is asked for: an attachment that ends meanwhile either is not known any more,
     // or ends this connection.
     attachment_.store(hello.attachment.value);
-    if (!server_.keys_.Knows(hello.attachment) || (owner.has_value() && *owner != hello.attachment)) {
+    if (!server_.keys_.Knows(hello.attachment) ||
+        (owner.has_value() && *owner != hello.attachment)) {
       known = Refusal(absl::StatusCode::kNotFound, "ATTACHMENT_UNKNOWN",
                       "the tcp lane does not know this attachment: attach anew");
     }
@@ -185,10 +187,9 @@ void TcpServer::AcceptLoop() {
 void TcpServer::Admit(Descriptor socket) {
   tcp::SendAtOnce(socket);
   absl::MutexLock lock(&mu_);
-  const auto living = static_cast<size_t>(
-      std::count_if(connections_.begin(), connections_.end(), [](const auto& connection) {
-        return connection->state() != Connection::State::kEnded;
-      }));
+  const auto living = static_cast<size_t>(std::count_if(
+      connections_.begin(), connections_.end(),
+      [](const auto& connection) { return connection->state() != Connection::State::kEnded; }));
   if (stopping_ || (living >= options_.connections_max && !MakeRoom())) return;
   connections_.push_back(std::make_unique<Connection>(*this, std::move(socket)));
 }

@@ -46,7 +46,8 @@ uint16_t PortOf(const Descriptor& socket) {
 }
 
 void SetPort(sockaddr& address, uint16_t port) {
-  if (address.sa_family == AF_INET6) reinterpret_cast<sockaddr_in6&>(address).sin6_port = htons(port);
+  if (address.sa_family == AF_INET6)
+    reinterpret_cast<sockaddr_in6&>(address).sin6_port = htons(port);
   if (address.sa_family == AF_INET) reinterpret_cast<sockaddr_in&>(address).sin_port = htons(port);
 }
 
@@ -80,8 +81,8 @@ absl::StatusOr<Listeners> Listen(const std::string& host, uint16_t port) {
   Listeners listeners{.sockets = {}, .port = port};
   std::string why = "no address";
   // gRPC takes either wildcard for both families, and so must this.
-  for (const std::string& name : wildcard ? std::vector<std::string>{"::", "0.0.0.0"}
-                                          : std::vector<std::string>{host}) {
+  for (const std::string& name :
+       wildcard ? std::vector<std::string>{"::", "0.0.0.0"} : std::vector<std::string>{host}) {
     const absl::StatusOr<Addresses> addresses = Resolve(name, port, AI_PASSIVE);
     if (!addresses.ok()) {
       why = std::string(addresses.status().message());
@@ -101,8 +102,8 @@ absl::StatusOr<Listeners> Listen(const std::string& host, uint16_t port) {
   }
   if (!listeners.sockets.empty()) return listeners;
   return Refusal(absl::StatusCode::kUnavailable, "TCP_LISTEN",
-                 absl::StrCat("cannot listen on ", host, ", port ", port, ", for the tcp lane: ", why,
-                              ": choose another --tcp-port, or --no-tcp"));
+                 absl::StrCat("cannot listen on ", host, ", port ", port, ", for the tcp lane: ",
+                              why, ": choose another --tcp-port, or --no-tcp"));
 }
 
 absl::StatusOr<Descriptor> Dial(const std::string& host, uint16_t port,

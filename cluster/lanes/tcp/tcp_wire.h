@@ -11,8 +11,8 @@
 //
 //   Write{reservation, size}            ->
 //   Block, for each                     ->
-//                                       <-   Outcome{why}, at once after one that cannot be written;
-//                                            further Blocks are thrown away
+//                                       <-   Outcome{why}, at once after one that cannot be
+//                                            written; further Blocks are thrown away
 //   WriteEnd                            ->
 //                                       <-   Outcome{OK}, unless there was one
 //

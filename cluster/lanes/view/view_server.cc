@@ -150,7 +150,7 @@ class ViewServer::Connection {
     // A read-only file, not just a promise to map it read-only.
     const std::string path = absl::StrCat("/proc/self/fd/", extent.fd);
     const Descriptor file(opening_.writable ? ::fcntl(extent.fd, F_DUPFD_CLOEXEC, 0)
-                                                  : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+                                            : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!file)
       return Answer(view::Extent{LaneDown("view lane: the extent cannot be opened again")});
     return Answer(view::Extent{absl::OkStatus(), extent.extent_bytes}, file.get());
@@ -268,8 +268,7 @@ void ViewServer::Accept() {
       connections_.remove_if([](const auto& connection) { return connection->finished(); });
     }
     Sweep();
-    Descriptor socket(
-        ::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    Descriptor socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (socket) {
       Admit(std::move(socket));
     } else if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {

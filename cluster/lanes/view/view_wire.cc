@@ -31,7 +31,8 @@ MemoryKind Memory(FieldReader& r) {
 // How many elements of this size follow; none when the count and the bytes that are left disagree.
 uint32_t Count(FieldReader& r, size_t element_bytes) {
   const uint32_t count = r.U32();
-  if (count <= limits::kPromptBlocksMax && uint64_t{count} * element_bytes == r.left()) return count;
+  if (count <= limits::kPromptBlocksMax && uint64_t{count} * element_bytes == r.left())
+    return count;
   r.Fail();
   return 0;
 }

@@ -1,6 +1,7 @@
 #include "service/shard/handlers/attach_handler.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -144,6 +145,10 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
         core_.engine.Attach(tenant, hello.client_name().empty() ? absl::string_view("unnamed")
                                                                 : hello.client_name()));
     core_.attachments.Own(attachment_, {.caller = caller_.tenant, .tenant = tenant});
+    std::optional<lanes::TcpKey> tcp_key;
+    if (std::find(lanes.begin(), lanes.end(), LaneKind::kTcp) != lanes.end()) {
+      REPRISE_ASSIGN_OR_RETURN(tcp_key, core_.tcp->Welcome(attachment_));
+    }
     absl::MutexLock lock(&mu_);
     welcome_due_ = true;
     if (core_.draining.load(std::memory_order_acquire)) OweNotice();
@@ -154,7 +159,9 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
     for (const LaneKind lane : lanes) {
       welcome_.add_lanes(wire::ToMessage(lane));
       if (lane == LaneKind::kView) welcome_.set_view_socket(core_.view_socket);
+      if (lane == LaneKind::kTcp) welcome_.set_tcp_port(core_.tcp->port());
     }
+    if (tcp_key.has_value()) welcome_.set_tcp_key(tcp_key->data(), tcp_key->size());
     welcome_.set_incarnation(core_.incarnation);
     SendNext();
     return absl::OkStatus();
@@ -177,15 +184,18 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
   absl::StatusOr<std::vector<LaneKind>> SharedLanes(const v1::AttachRequest::Hello& hello) const {
     std::vector<LaneKind> theirs;
     for (const int lane : hello.lanes()) {
+      // A lane of a newer version is one that we do not have.
+      if (lane > v1::LaneKind_MAX) continue;
       REPRISE_ASSIGN_OR_RETURN(const LaneKind kind,
                                wire::FromMessage(static_cast<v1::LaneKind>(lane), "hello.lanes"));
       theirs.push_back(kind);
     }
-    if (theirs.empty()) theirs.push_back(LaneKind::kStream);
+    if (hello.lanes().empty()) theirs.push_back(LaneKind::kStream);
     const bool same_host = !core_.host_id.empty() && hello.host_id() == core_.host_id;
     std::vector<LaneKind> shared;
     for (const LaneKind lane : core_.lanes) {
       if (lane == LaneKind::kView && (!same_host || core_.view_socket.empty())) continue;
+      if (lane == LaneKind::kTcp && core_.tcp == nullptr) continue;
       if (std::find(theirs.begin(), theirs.end(), lane) != theirs.end()) shared.push_back(lane);
     }
     if (!shared.empty()) return shared;

@@ -12,6 +12,7 @@
 
 #include "absl/time/time.h"
 #include "cluster/lanes/stream/chunk_pool.h"
+#include "cluster/lanes/tcp/tcp_server.h"
 #include "proto/types/ids.h"
 #include "proto/wire/caller.h"
 #include "service/shard/admission.h"
@@ -36,6 +37,7 @@ struct ShardCore {
   std::vector<AbsentLane> absent_lanes;
   std::string host_id;                            // boot id of this machine
   std::string view_socket;                        // empty: no view lane
+  lanes::TcpServer* tcp = nullptr;                // nullptr: no tcp lane
   std::function<LanesUse()> lanes_use;            // of the lanes beside the service; may be empty
   std::function<void(AttachmentId)> on_detached;  // may be empty
   ShardPeers* peers = nullptr;                    // nullptr: this shard is alone

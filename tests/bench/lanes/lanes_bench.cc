@@ -2,9 +2,10 @@
 //   view, in place   the reader looks at every block where it lies (one byte per page)
 //   view, copied     the reader copies every block out
 //   view, filled     the writer copies every block into its slot
+//   tcp              the same over the shard's own port on loopback
 //   stream           the same over gRPC on loopback
-//   mTLS             and encrypted, both ends with certificates
-// The shard's end of the view lane is another process; the stream lane's is in this one.
+//   TLS              and encrypted: tcp with a key, gRPC with certificates at both ends
+// The shard's end of the view lane is another process; those of the others are in this one.
 //
 //   reprise-bench-lanes [--block-kib 2048] [--blocks 64] [--rounds 15] [--json]
 // Prints medians with the lowest and highest round, the ratio to memcpy, and the load average.
@@ -29,6 +30,7 @@
 #include "tests/support/lane_ends.h"
 #include "tests/support/memory_lane_host.h"
 #include "tests/support/stream_lane_server.h"
+#include "tests/support/tcp_lane_ends.h"
 #include "tests/support/test_authority.h"
 #include "tests/support/view_host/view_host_process.h"
 
@@ -128,27 +130,51 @@ void Print(const std::vector<Case>& cases, const Options& options) {
   if (options.json) std::printf("%s\n", out.dump().c_str());
 }
 
-// The stream lane to a server in this process, in plaintext without credentials.
-class StreamEnds {
+// A lane to a server in this process.
+class Ends {
  public:
-  StreamEnds(const Options& options, const std::shared_ptr<const wire::Credentials>& credentials)
-      : server_(host_, credentials),
-        lane_(wire::MakeChannel(server_.address(), credentials), kAttachment) {
+  explicit Ends(const Options& options) {
     const uint64_t bytes = options.block_kib << 10;
     lease_ = host_.Lease({.blocks = options.blocks, .block_bytes = bytes});
     reservation_ = host_.Reserve(options.blocks, bytes);
   }
+  virtual ~Ends() = default;
 
-  lanes::Lane& lane() { return lane_; }
+  virtual lanes::Lane& lane() = 0;
   LeaseId lease() const { return lease_; }
   ReservationId reservation() const { return reservation_; }
 
+ protected:
+  lanes::LaneHost& host() { return host_; }
+
  private:
   MemoryLaneHost host_{kAttachment};
-  StreamLaneServer server_;
-  lanes::StreamLane lane_;
   LeaseId lease_;
   ReservationId reservation_;
+};
+
+// In plaintext without credentials.
+class StreamEnds final : public Ends {
+ public:
+  StreamEnds(const Options& options, const std::shared_ptr<const wire::Credentials>& credentials)
+      : Ends(options),
+        server_(host(), credentials),
+        lane_(wire::MakeChannel(server_.address(), credentials), kAttachment) {}
+  lanes::Lane& lane() override { return lane_; }
+
+ private:
+  StreamLaneServer server_;
+  lanes::StreamLane lane_;
+};
+
+class TcpEnds final : public Ends {
+ public:
+  TcpEnds(const Options& options, bool encrypted)
+      : Ends(options), tcp_({.host = &host(), .encrypted = encrypted}, kAttachment) {}
+  lanes::Lane& lane() override { return tcp_.lane(); }
+
+ private:
+  TcpLaneEnds tcp_;
 };
 
 std::shared_ptr<const wire::Credentials> BenchCredentials(TestAuthority& authority) {
@@ -171,8 +197,8 @@ int Run(const Options& options) {
   const ReservationId reservation = process.Reserve(options.blocks, bytes);
 
   TestAuthority authority;
-  StreamEnds plain(options, nullptr);
-  StreamEnds secure(options, BenchCredentials(authority));
+  StreamEnds stream(options, nullptr), secure_stream(options, BenchCredentials(authority));
+  TcpEnds tcp(options, /*encrypted=*/false), secure_tcp(options, /*encrypted=*/true);
 
   const auto read = [&](lanes::Lane& lane, LeaseId id, bool copies) {
     BenchSink sink(memory, bytes, copies);
@@ -193,10 +219,14 @@ int Run(const Options& options) {
       {"view read, in place", [&] { read(*view, lease, false); }, {}},
       {"view read, copied", [&] { read(*view, lease, true); }, {}},
       {"view write, filled", [&] { write(*view, reservation); }, {}},
-      {"stream read", [&] { read(plain.lane(), plain.lease(), true); }, {}},
-      {"stream write", [&] { write(plain.lane(), plain.reservation()); }, {}},
-      {"stream read, mTLS", [&] { read(secure.lane(), secure.lease(), true); }, {}},
-      {"stream write, mTLS", [&] { write(secure.lane(), secure.reservation()); }, {}},
+      {"tcp read", [&] { read(tcp.lane(), tcp.lease(), true); }, {}},
+      {"tcp write", [&] { write(tcp.lane(), tcp.reservation()); }, {}},
+      {"tcp read, TLS", [&] { read(secure_tcp.lane(), secure_tcp.lease(), true); }, {}},
+      {"tcp write, TLS", [&] { write(secure_tcp.lane(), secure_tcp.reservation()); }, {}},
+      {"stream read", [&] { read(stream.lane(), stream.lease(), true); }, {}},
+      {"stream write", [&] { write(stream.lane(), stream.reservation()); }, {}},
+      {"stream read, TLS", [&] { read(secure_stream.lane(), secure_stream.lease(), true); }, {}},
+      {"stream write, TLS", [&] { write(secure_stream.lane(), secure_stream.reservation()); }, {}},
   };
   for (Case& one : cases) one.run();  // maps, faults in and warms
   for (int round = 0; round < options.rounds; ++round) {

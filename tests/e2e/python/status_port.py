@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 TIMEOUT = 60.0
 
@@ -89,6 +90,7 @@ class Server:
     process: subprocess.Popen[str]
     address: str
     status: str
+    facts: dict[str, Any] = field(default_factory=dict)  # what it printed when it served
 
     def get(self, path: str, method: str = "GET") -> tuple[int, str, str]:
         """Status, content type and body."""
@@ -119,7 +121,7 @@ def serving(
     try:
         assert process.stdout is not None
         facts = json.loads(process.stdout.readline())
-        yield Server(process, facts["address"], facts["status_address"])
+        yield Server(process, facts["address"], facts["status_address"], facts)
     finally:
         process.kill()
         process.wait()

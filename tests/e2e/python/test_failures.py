@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import reprise
 from conftest import make_spec, random_blocks
 from demo.cluster import Cluster
@@ -109,13 +110,14 @@ def test_a_cache_that_is_gone_is_a_miss_and_no_exception(
         assert stored.refused == 2 and stored.error
 
 
+@pytest.mark.parametrize("lanes", [["stream"], ["tcp", "stream"]], ids=["stream", "tcp"])
 def test_a_stopped_shard_costs_no_more_than_the_deadline(
-    own_cluster: Start, prompt: Prompt
+    own_cluster: Start, prompt: Prompt, lanes: list[str]
 ) -> None:
     cluster, spec = own_cluster(shards=2, replication=1), make_spec()
     keys = reprise.block_keys(prompt(160))
     blocks = random_blocks(spec, 10)
-    with reprise.Client(router=cluster.router, lanes=["stream"], timeout=120.0) as client:
+    with reprise.Client(router=cluster.router, lanes=lanes, timeout=120.0) as client:
         client.store(spec, keys, blocks, session="s")
         run = client.acquire(spec, keys, session="s")
         assert run.blocks == 10

@@ -17,7 +17,8 @@ Prompt = Callable[[int], np.ndarray]
 Start = Callable[..., Cluster]
 
 
-@pytest.mark.parametrize("lanes", [["stream"], ["view", "stream"]], ids=["stream", "view"])
+@pytest.mark.parametrize(
+    "lanes", [["stream"], ["tcp"], ["view", "stream"]], ids=["stream", "tcp", "view"])
 def test_four_times_the_memory_is_stored_and_read_byte_for_byte(
     own_cluster: Start, binaries: Path, tmp_path: Path, prompt: Prompt, lanes: list[str]
 ) -> None:

@@ -109,7 +109,7 @@ def moved(before: Scrape, after: Scrape) -> dict[tuple[str, frozenset[tuple[str,
             and after.values[key] != before.values[key]}
 
 
-@pytest.mark.parametrize("lane", ["view", "stream"])
+@pytest.mark.parametrize("lane", ["view", "tcp", "stream"])
 def test_a_store_and_a_fetch_are_counted_to_the_block(
     shard: Server, prompt: Prompt, lane: str
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_store_and_a_fetch_are_counted_to_the_block(
     before = shard.scrape()
     if lane == "view" and not before.get("reprise_lane_offered", lane="view"):
         pytest.skip("this shard offers no view lane")
-    with reprise.Client(shards=[shard.address], lanes=["stream"] if lane == "stream" else None
+    with reprise.Client(shards=[shard.address], lanes=None if lane == "view" else [lane]
                         ) as client:
         assert client.store(spec, keys, blocks).stored == 10
         back = np.zeros_like(blocks)

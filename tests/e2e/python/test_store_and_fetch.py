@@ -132,14 +132,14 @@ def test_another_spec_is_another_key_space(
         assert run.blocks == 0 and run.error is None
 
 
-@pytest.mark.parametrize("lane", ["stream", "view"])
+@pytest.mark.parametrize("lane", ["stream", "tcp", "view"])
 def test_each_lane_alone_carries_the_same_bytes(
     cluster: Cluster, spec: reprise.CacheSpec, prompt: Prompt, lane: str
 ) -> None:
     keys = reprise.block_keys(prompt(160), spec.block_tokens)
     blocks = random_blocks(spec, 10)
     # The stream lane is what is left where the view lane is not to be had.
-    lanes = [lane] if lane == "stream" else ["view", "stream"]
+    lanes = ["view", "stream"] if lane == "view" else [lane]
     with reprise.Client(router=cluster.router, lanes=lanes) as client:
         assert client.store(spec, keys, blocks).stored == 10
         back = np.zeros_like(blocks)

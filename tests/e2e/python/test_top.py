@@ -92,7 +92,7 @@ def counted_by(before: dict[str, Any], after: dict[str, Any]) -> dict[str, int]:
 
     def lanes(direction: str) -> dict[str, int]:
         return {lane: gained(f"lane_{lane}_bytes_{direction}_total")
-                for lane in ("view", "nccl", "stream")}
+                for lane in ("view", "nccl", "tcp", "stream")}
 
     came, went = lanes("written"), lanes("read")
     return {

@@ -24,7 +24,7 @@ class CacheSettings:
 
     router: tuple[str, ...] = ()
     shards: tuple[str, ...] = ()
-    lanes: tuple[str, ...] = ("view", "stream")
+    lanes: tuple[str, ...] = ("view", "tcp", "stream")
     tls_ca: str = ""  # PEM files; "": plaintext
     tls_cert: str = ""
     tls_key: str = ""

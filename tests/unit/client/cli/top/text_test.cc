@@ -201,9 +201,9 @@ TEST(TopJsonTest, NamesAreStable) {
     EXPECT_THAT(
         names(json["total"][rates]),
         ElementsAre("asked_blocks", "hit_blocks", "asked_tokens", "hit_tokens", "stored_blocks",
-                    "in_bytes", "in_view_bytes", "in_nccl_bytes", "in_stream_bytes", "out_bytes",
-                    "out_view_bytes", "out_nccl_bytes", "out_stream_bytes", "evicted_blocks",
-                    "demoted_blocks", "refusals", "errors"));
+                    "in_bytes", "in_view_bytes", "in_nccl_bytes", "in_tcp_bytes", "in_stream_bytes",
+                    "out_bytes", "out_view_bytes", "out_nccl_bytes", "out_tcp_bytes",
+                    "out_stream_bytes", "evicted_blocks", "demoted_blocks", "refusals", "errors"));
   }
 }
 

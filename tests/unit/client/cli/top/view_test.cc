@@ -213,15 +213,19 @@ TEST(TopViewTest, BytesAreThoseOfAllLanesAndOfEach) {
                                          {{"lane_view_bytes_read_total", 1},
                                           {"lane_nccl_bytes_read_total", 10},
                                           {"lane_stream_bytes_read_total", 100},
+                                          {"lane_tcp_bytes_read_total", 1000},
                                           {"lane_view_bytes_written_total", 2},
                                           {"lane_nccl_bytes_written_total", 20},
-                                          {"lane_stream_bytes_written_total", 200}})});
+                                          {"lane_stream_bytes_written_total", 200},
+                                          {"lane_tcp_bytes_written_total", 2000}})});
   const Rates rates = *View(before, now).rows[0].rates;
-  EXPECT_EQ(rates.Counted(Rate::kOutBytes), 111u);
-  EXPECT_EQ(rates.Counted(Rate::kInBytes), 222u);
+  EXPECT_EQ(rates.Counted(Rate::kOutBytes), 1111u);
+  EXPECT_EQ(rates.Counted(Rate::kInBytes), 2222u);
   EXPECT_EQ(rates.Counted(Rate::kOutViewBytes), 1u);
   EXPECT_EQ(rates.Counted(Rate::kOutNcclBytes), 10u);
   EXPECT_EQ(rates.Counted(Rate::kOutStreamBytes), 100u);
+  EXPECT_EQ(rates.Counted(Rate::kOutTcpBytes), 1000u);
+  EXPECT_EQ(rates.Counted(Rate::kInTcpBytes), 2000u);
   EXPECT_EQ(rates.Counted(Rate::kInViewBytes), 2u);
   EXPECT_EQ(rates.Counted(Rate::kInNcclBytes), 20u);
   EXPECT_EQ(rates.Counted(Rate::kInStreamBytes), 200u);

@@ -1,0 +1,177 @@
+// The caller's end against a shard that misbehaves: whatever comes, the call ends with LANE_DOWN
+// and the next lane can go on.
+#include "cluster/lanes/tcp/tcp_lane.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <functional>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cluster/lanes/lane_status.h"
+#include "cluster/lanes/tcp/data_socket.h"
+#include "cluster/lanes/tcp/tcp_sockets.h"
+#include "gtest/gtest.h"
+#include "tests/support/lane_ends.h"
+
+namespace reprise::lanes {
+namespace {
+
+using reprise::testing::CheckingSink;
+using reprise::testing::Iota;
+using reprise::testing::PatternBlock;
+using reprise::testing::PatternSource;
+
+constexpr AttachmentId kAttachment(31);
+constexpr uint64_t kBytes = 5000;
+const MonotonicDeadline kSoon = MonotonicDeadline::After(absl::Minutes(2));
+absl::Time Soon() {
+  return absl::Now() + absl::Seconds(30);
+}
+
+// Takes one connection, says hello, hears one message, and then does as the test says.
+class FakeShard {
+ public:
+  explicit FakeShard(std::function<void(tcp::DataSocket&)> then, bool welcomes = true)
+      : thread_([this, then = std::move(then), welcomes] { Serve(then, welcomes); }) {}
+  ~FakeShard() { thread_.join(); }
+
+  TcpLane::Options address() const {
+    return {.host = "127.0.0.1",
+            .port = listeners_.port,
+            .attachment = kAttachment,
+            .key = std::nullopt};
+  }
+
+ private:
+  void Serve(const std::function<void(tcp::DataSocket&)>& then, bool welcomes) {
+    const Descriptor& listener = listeners_.sockets.front();
+    ASSERT_TRUE(listener.Wait(POLLIN, kSoon, "test").ok());
+    tcp::DataSocket socket(
+        Descriptor(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK)));
+    if (!welcomes) {
+      then(socket);
+      return;
+    }
+    ASSERT_EQ(socket.ReceiveOnly<tcp::Hello>(kSoon)->attachment, kAttachment);
+    ASSERT_TRUE(socket.Send(tcp::Outcome{absl::OkStatus()}, kSoon).ok());
+    const absl::StatusOr<tcp::Header> header = socket.ReceiveHeader(kSoon);
+    ASSERT_TRUE(header.ok() && socket.ReceiveMessage(*header, kSoon).ok());
+    then(socket);
+  }
+
+  const tcp::Listeners listeners_ = *tcp::Listen("127.0.0.1", 0);
+  std::thread thread_;
+};
+
+struct Answer {
+  const char* name;
+  std::function<void(tcp::DataSocket&)> give;
+};
+
+const std::vector<uint8_t>& Block() {
+  static const auto* const kBlock = new std::vector<uint8_t>(PatternBlock(1, 0, kBytes));
+  return *kBlock;
+}
+
+TEST(TcpLaneTest, AReadThatIsAnsweredWithNonsenseEndsThereAndTheLaneIsDown) {
+  const std::vector<Answer> answers = {
+      {"nothing, and the connection ends", [](tcp::DataSocket&) {}},
+      {"another block", [](tcp::DataSocket& s) { s.SendBlock(1, Block(), kSoon).IgnoreError(); }},
+      {"a longer block",
+       [](tcp::DataSocket& s) {
+         const std::vector<uint8_t> longer(kBytes + 1);
+         s.SendBlock(0, longer, kSoon).IgnoreError();
+       }},
+      {"a shorter block",
+       [](tcp::DataSocket& s) {
+         s.SendBlock(0, std::span(Block()).first(kBytes - 1), kSoon).IgnoreError();
+       }},
+      {"half a block",
+       [](tcp::DataSocket& s) {
+         s.BeginBlock(0, kBytes, kSoon).IgnoreError();
+         s.SendBlockPart(std::span(Block()).first(kBytes / 2), kSoon).IgnoreError();
+       }},
+      {"that it went well",
+       [](tcp::DataSocket& s) { s.Send(tcp::Outcome{absl::OkStatus()}, kSoon).IgnoreError(); }},
+      {"a caller's message",
+       [](tcp::DataSocket& s) { s.Send(tcp::WriteEnd{}, kSoon).IgnoreError(); }},
+      {"garbage",
+       [](tcp::DataSocket& s) {
+         const std::vector<uint8_t> garbage(1000, 0xA5);
+         s.SendBlockPart(garbage, kSoon).IgnoreError();
+       }},
+  };
+  for (const Answer& answer : answers) {
+    SCOPED_TRACE(answer.name);
+    FakeShard shard(answer.give);
+    const auto lane = TcpLane::Connect(shard.address(), Soon());
+    ASSERT_TRUE(lane.ok()) << lane.status();
+    CheckingSink sink({.blocks = 2, .block_bytes = kBytes});
+    const absl::Status status = (*lane)->Read({LeaseId(1), 0, 2, kBytes}, sink, Soon());
+    EXPECT_TRUE(IsLaneDown(status)) << status;
+    EXPECT_TRUE(sink.completed().empty());
+  }
+}
+
+TEST(TcpLaneTest, ABlockThatCameWholeCountsWhateverComesNext) {
+  FakeShard shard([](tcp::DataSocket& s) {
+    s.SendBlock(0, Block(), kSoon).IgnoreError();
+    s.Send(tcp::Outcome{absl::DataLossError("block 1 is gone")}, kSoon).IgnoreError();
+  });
+  const auto lane = TcpLane::Connect(shard.address(), Soon());
+  ASSERT_TRUE(lane.ok()) << lane.status();
+  CheckingSink sink({.blocks = 2, .block_bytes = kBytes});
+  const absl::Status status = (*lane)->Read({LeaseId(1), 0, 2, kBytes}, sink, Soon());
+  EXPECT_EQ(status, absl::DataLossError("block 1 is gone"));
+  EXPECT_EQ(sink.completed(), Iota(1));
+  EXPECT_TRUE(sink.all_equal());
+}
+
+TEST(TcpLaneTest, AWriteThatIsAnsweredWithNonsenseIsALaneThatIsDown) {
+  const std::vector<Answer> answers = {
+      {"the connection ends", [](tcp::DataSocket&) {}},
+      {"a block", [](tcp::DataSocket& s) { s.SendBlock(0, Block(), kSoon).IgnoreError(); }},
+      {"a caller's message",
+       [](tcp::DataSocket& s) { s.Send(tcp::WriteEnd{}, kSoon).IgnoreError(); }},
+  };
+  for (const Answer& answer : answers) {
+    SCOPED_TRACE(answer.name);
+    FakeShard shard(answer.give);
+    const auto lane = TcpLane::Connect(shard.address(), Soon());
+    ASSERT_TRUE(lane.ok()) << lane.status();
+    PatternSource source(1, Iota(400), kBytes);
+    const absl::Status status =
+        (*lane)->Write({ReservationId(1), Iota(400), kBytes}, source, Soon());
+    EXPECT_TRUE(IsLaneDown(status)) << status;
+  }
+}
+
+TEST(TcpLaneTest, APortThatNobodyListensOnIsALaneThatIsDownForAWhile) {
+  TcpLane::Options nowhere;
+  {
+    FakeShard shard([](tcp::DataSocket&) {});
+    nowhere = shard.address();
+    EXPECT_TRUE(TcpLane::Connect(nowhere, Soon()).ok());
+  }
+  EXPECT_TRUE(IsLaneDown(TcpLane::Connect(nowhere, Soon()).status()));
+  nowhere.host = "no address";
+  EXPECT_TRUE(IsLaneDown(TcpLane::Connect(nowhere, Soon()).status()));
+}
+
+TEST(TcpLaneTest, APortThatDoesNotAnswerCostsADialTimeoutAndIsLeftAlone) {
+  FakeShard shard(
+      [](tcp::DataSocket& s) {
+        EXPECT_TRUE(s.ReceiveOnly<tcp::Hello>(kSoon).ok());
+        s.ReceiveHeader(kSoon).IgnoreError();
+      },
+      /*welcomes=*/false);
+  const absl::Status status = TcpLane::Connect(shard.address(), Soon()).status();
+  EXPECT_TRUE(IsLaneDown(status)) << status;
+}
+
+}  // namespace
+}  // namespace reprise::lanes

@@ -1,0 +1,343 @@
+#include "cluster/lanes/tcp/tcp_server.h"
+
+#include <sys/socket.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/cleanup/cleanup.h"
+#include "cluster/lanes/lane_status.h"
+#include "cluster/lanes/tcp/data_socket.h"
+#include "cluster/lanes/tcp/tcp_lane.h"
+#include "gtest/gtest.h"
+#include "proto/types/limits.h"
+#include "proto/types/refusal.h"
+#include "tests/support/device_lane_host.h"
+#include "tests/support/forwarding_lane_host.h"
+#include "tests/support/lane_ends.h"
+
+namespace reprise::lanes {
+namespace {
+
+using reprise::testing::CheckingSink;
+using reprise::testing::DeviceLaneHost;
+using reprise::testing::ForwardingLaneHost;
+using reprise::testing::Iota;
+using reprise::testing::MemoryLaneHost;
+using reprise::testing::PatternBlock;
+using reprise::testing::PatternSource;
+
+constexpr AttachmentId kAttachment(31);
+absl::Time Soon() {
+  return absl::Now() + absl::Seconds(30);
+}
+const MonotonicDeadline kSoon = MonotonicDeadline::After(absl::Minutes(2));
+
+class TcpServerTest : public ::testing::Test {
+ protected:
+  void Serve(TcpServer::Options options) {
+    server_.reset();
+    server_ = *TcpServer::Create(std::move(options));
+    key_ = *server_->Welcome(kAttachment);
+  }
+  void Serve() { Serve({.host = &host_}); }
+
+  absl::StatusOr<std::unique_ptr<TcpLane>> Connect(AttachmentId attachment,
+                                                   std::optional<TcpKey> key) const {
+    return TcpLane::Connect(
+        {.host = "127.0.0.1", .port = server_->port(), .attachment = attachment, .key = key},
+        Soon());
+  }
+  std::unique_ptr<TcpLane> Connect() const {
+    auto lane = Connect(kAttachment, key_);
+    EXPECT_TRUE(lane.ok()) << lane.status();
+    return lane.ok() ? *std::move(lane) : nullptr;
+  }
+  // A caller that speaks the protocol by hand.
+  tcp::DataSocket Knock() const {
+    return tcp::DataSocket(*tcp::Dial("127.0.0.1", server_->port(), kSoon));
+  }
+  tcp::DataSocket Dial() const {
+    tcp::DataSocket socket = Knock();
+    EXPECT_TRUE(socket.Send(tcp::Hello{kAttachment}, kSoon).ok());
+    EXPECT_TRUE(socket.ReceiveOnly<tcp::Outcome>(kSoon)->status.ok());
+    return socket;
+  }
+  // Whether the shard still answers on it.
+  static bool Answers(tcp::DataSocket& socket) {
+    return socket.Send(tcp::Read{LeaseId(666), 0, 1, 4096}, kSoon).ok() &&
+           socket.ReceiveOnly<tcp::Outcome>(kSoon).ok();
+  }
+  bool AwaitConnections(size_t count) const {
+    const absl::Time end = Soon();
+    while (absl::Now() < end) {
+      if (server_->connections() == count) return true;
+      std::this_thread::yield();
+    }
+    return false;
+  }
+  static absl::Status Read(TcpLane& lane, LeaseId lease, uint32_t blocks, uint64_t block_bytes) {
+    CheckingSink sink({.blocks = blocks, .block_bytes = block_bytes});
+    return lane.Read({lease, 0, blocks, block_bytes}, sink, Soon());
+  }
+
+  MemoryLaneHost host_{kAttachment};
+  std::unique_ptr<TcpServer> server_;
+  std::optional<TcpKey> key_;
+};
+
+TEST_F(TcpServerTest, OnlyAWelcomedAttachmentIsServed) {
+  Serve();
+  EXPECT_FALSE(key_.has_value());
+  EXPECT_TRUE(IsLaneDown(Connect(AttachmentId(666), std::nullopt).status()));
+  server_->EndAttachment(kAttachment);
+  EXPECT_TRUE(IsLaneDown(Connect(kAttachment, std::nullopt).status()));
+}
+
+TEST_F(TcpServerTest, EncryptedOnlyWhoHasTheKeyOfThisAttachmentIsServed) {
+  Serve({.host = &host_, .encrypted = true});
+  const std::optional<TcpKey> others = *server_->Welcome(AttachmentId(32));
+  EXPECT_TRUE(Connect(kAttachment, key_).ok());
+  EXPECT_TRUE(IsLaneDown(Connect(kAttachment, others).status())) << "another attachment's key";
+  EXPECT_TRUE(IsLaneDown(Connect(kAttachment, TcpKey{}).status())) << "nobody's key";
+  EXPECT_TRUE(IsLaneDown(Connect(kAttachment, std::nullopt).status())) << "plaintext";
+}
+
+TEST_F(TcpServerTest, APlaintextPortDoesNotAnswerTls) {
+  Serve();
+  EXPECT_TRUE(IsLaneDown(Connect(kAttachment, TcpKey{}).status()));
+}
+
+TEST_F(TcpServerTest, AnAttachmentThatEndsTakesItsConnectionsAndPinsWithIt) {
+  Serve();
+  const LeaseId lease = host_.Lease({.blocks = 64, .block_bytes = 4 << 20});
+  tcp::DataSocket reader = Dial();
+  // More than a socket holds, and nobody reads.
+  ASSERT_TRUE(reader.Send(tcp::Read{lease, 0, 64, 4 << 20}, kSoon).ok());
+  ASSERT_TRUE(reader.ReceiveHeader(kSoon).ok());
+  EXPECT_GT(host_.PinsHeld(), 0u);
+  server_->EndAttachment(kAttachment);
+  EXPECT_TRUE(host_.AwaitNoPins(absl::Seconds(30)));
+  EXPECT_TRUE(AwaitConnections(0));
+}
+
+TEST_F(TcpServerTest, AReaderThatGoesAwayLetsGoOfItsPins) {
+  Serve();
+  const LeaseId lease = host_.Lease({.blocks = 64, .block_bytes = 4 << 20});
+  {
+    tcp::DataSocket reader = Dial();
+    ASSERT_TRUE(reader.Send(tcp::Read{lease, 0, 64, 4 << 20}, kSoon).ok());
+    ASSERT_TRUE(reader.ReceiveHeader(kSoon).ok());
+  }
+  EXPECT_TRUE(host_.AwaitNoPins(absl::Seconds(30)));
+}
+
+TEST_F(TcpServerTest, AWriterThatGoesAwayInTheMiddleOfABlockHasNotWrittenIt) {
+  Serve();
+  const ReservationId reservation = host_.Reserve(2, 100'000);
+  const std::vector<uint8_t> block = PatternBlock(1, 0, 100'000);
+  {
+    tcp::DataSocket writer = Dial();
+    ASSERT_TRUE(writer.Send(tcp::Write{reservation, 100'000}, kSoon).ok());
+    ASSERT_TRUE(writer.SendBlock(0, block, kSoon).ok());
+    ASSERT_TRUE(writer.BeginBlock(1, 100'000, kSoon).ok());
+    ASSERT_TRUE(writer.SendBlockPart(std::span(block).first(99'999), kSoon).ok());
+  }
+  EXPECT_TRUE(AwaitConnections(0));
+  EXPECT_EQ(host_.BytesWritten(reservation, 0), 100'000u);
+  EXPECT_EQ(host_.BytesWritten(reservation, 1), 0u);
+  EXPECT_TRUE(host_.AwaitNoPins(absl::Seconds(30)));
+}
+
+TEST_F(TcpServerTest, ARefusalLeavesTheConnectionForTheNextCall) {
+  Serve();
+  const auto lane = Connect();
+  EXPECT_EQ(Read(*lane, LeaseId(666), 1, 4096).code(), absl::StatusCode::kNotFound);
+  const ReservationId reservation = host_.Reserve(40, 1 << 20);
+  host_.RefuseWrites(reservation, 1);
+  PatternSource source(1, Iota(40), 1 << 20);
+  EXPECT_EQ(lane->Write({reservation, Iota(40), 1 << 20}, source, Soon()).code(),
+            absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(Read(*lane, host_.Lease({.blocks = 3, .block_bytes = 512}), 3, 512).ok());
+  EXPECT_EQ(server_->connections(), 1u);
+}
+
+TEST_F(TcpServerTest, NonsenseClosesTheConnection) {
+  Serve();
+  const auto closed = [](tcp::DataSocket& socket) {
+    const auto header = socket.ReceiveHeader(kSoon);
+    return IsLaneDown(header.status());
+  };
+  tcp::DataSocket before_hello = Knock();
+  ASSERT_TRUE(before_hello.Send(tcp::WriteEnd{}, kSoon).ok());
+  EXPECT_TRUE(closed(before_hello));
+  const std::vector<uint8_t> garbage(64, 0xA5);
+  tcp::DataSocket raw = Knock();
+  ASSERT_TRUE(raw.SendBlockPart(garbage, kSoon).ok());
+  EXPECT_TRUE(closed(raw));
+  tcp::DataSocket late = Dial();
+  ASSERT_TRUE(late.SendBlockPart(garbage, kSoon).ok());
+  EXPECT_TRUE(closed(late));
+  tcp::DataSocket block_first = Dial();
+  ASSERT_TRUE(block_first.SendBlock(0, garbage, kSoon).ok());
+  EXPECT_TRUE(closed(block_first));
+  tcp::DataSocket twice = Dial();
+  ASSERT_TRUE(twice.Send(tcp::Hello{kAttachment}, kSoon).ok());
+  EXPECT_TRUE(closed(twice));
+  tcp::DataSocket not_ended = Dial();
+  ASSERT_TRUE(not_ended.Send(tcp::Write{host_.Reserve(1, 64), 64}, kSoon).ok());
+  ASSERT_TRUE(not_ended.Send(tcp::Read{LeaseId(1), 0, 1, 64}, kSoon).ok());
+  EXPECT_TRUE(closed(not_ended));
+  EXPECT_TRUE(AwaitConnections(0));
+}
+
+TEST_F(TcpServerTest, ReadsOfNoBlocksOrTooManyAreRefused) {
+  Serve();
+  tcp::DataSocket socket = Dial();
+  const LeaseId lease = host_.Lease({.blocks = 1, .block_bytes = 512});
+  for (const uint32_t blocks : {0u, static_cast<uint32_t>(limits::kPromptBlocksMax) + 1}) {
+    ASSERT_TRUE(socket.Send(tcp::Read{lease, 0, blocks, 512}, kSoon).ok());
+    EXPECT_EQ(socket.ReceiveOnly<tcp::Outcome>(kSoon)->status.code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+}
+
+TEST_F(TcpServerTest, WhoSaysNothingIsClosed) {
+  Serve();
+  tcp::DataSocket silent = Knock();
+  EXPECT_TRUE(IsLaneDown(silent.ReceiveHeader(kSoon).status()));
+}
+
+TEST_F(TcpServerTest, OneConnectionMoreClosesOneThatSaysNothing) {
+  Serve({.host = &host_, .connections_max = 3});
+  tcp::DataSocket first = Dial(), second = Dial();
+  tcp::DataSocket silent = Knock();
+  ASSERT_TRUE(AwaitConnections(3));
+  tcp::DataSocket third = Dial();
+  EXPECT_TRUE(IsLaneDown(silent.ReceiveHeader(kSoon).status()));
+  EXPECT_TRUE(Answers(first) && Answers(second) && Answers(third));
+  // All are between calls now, and the first one for longest.
+  tcp::DataSocket fourth = Dial();
+  EXPECT_FALSE(Answers(first));
+  EXPECT_TRUE(Answers(second) && Answers(third) && Answers(fourth));
+}
+
+TEST_F(TcpServerTest, ConnectionsInTheMiddleOfACallStay) {
+  Serve({.host = &host_, .connections_max = 1});
+  const LeaseId lease = host_.Lease({.blocks = 64, .block_bytes = 4 << 20});
+  tcp::DataSocket reader = Dial();
+  ASSERT_TRUE(reader.Send(tcp::Read{lease, 0, 64, 4 << 20}, kSoon).ok());
+  ASSERT_TRUE(reader.ReceiveHeader(kSoon).ok());
+  tcp::DataSocket other = Knock();
+  EXPECT_TRUE(IsLaneDown(other.ReceiveHeader(kSoon).status()));
+  std::vector<uint8_t> block(4 << 20);
+  EXPECT_TRUE(reader.ReceiveBytes(block, kSoon).ok());
+}
+
+TEST_F(TcpServerTest, WhatIsNotAdmittedIsRefusedAndTheNextCallIsNot) {
+  std::atomic<int> reads{0}, writes{0}, files{0};
+  const auto once = [](std::atomic<int>& asked) -> TcpGuards::Admit {
+    return [&asked]() -> absl::StatusOr<std::shared_ptr<const void>> {
+      if (asked++ == 0) return absl::ResourceExhaustedError("too much at once");
+      return nullptr;
+    };
+  };
+  DeviceLaneHost disk(host_, MemoryKind::kFile);
+  const absl::Cleanup server_first = [this] { server_.reset(); };
+  Serve(
+      {.host = &disk, .guards = {.read = once(reads), .file = once(files), .write = once(writes)}});
+  const auto lane = Connect();
+  const LeaseId lease = host_.Lease({.blocks = 2, .block_bytes = 512});
+  EXPECT_EQ(Read(*lane, lease, 2, 512).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(files, 0);
+  EXPECT_EQ(Read(*lane, lease, 2, 512).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(files, 1);
+  EXPECT_TRUE(Read(*lane, lease, 2, 512).ok());
+  const ReservationId reservation = host_.Reserve(2, 512);
+  for (const bool admitted : {false, true}) {
+    PatternSource source(1, Iota(2), 512);
+    EXPECT_EQ(lane->Write({reservation, Iota(2), 512}, source, Soon()).code(),
+              admitted ? absl::StatusCode::kOk : absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(host_.BytesWritten(reservation, 1), admitted ? 512u : 0u);
+  }
+  EXPECT_EQ(server_->connections(), 1u);
+}
+
+TEST_F(TcpServerTest, HostMemoryAsksForNoDisk) {
+  std::atomic<int> files{0};
+  Serve({.host = &host_,
+         .guards = {.read = {},
+                    .file =
+                        [&] {
+                          ++files;
+                          return absl::StatusOr<std::shared_ptr<const void>>(nullptr);
+                        },
+                    .write = {}}});
+  const auto lane = Connect();
+  EXPECT_TRUE(Read(*lane, host_.Lease({.blocks = 2, .block_bytes = 512}), 2, 512).ok());
+  EXPECT_EQ(files, 0);
+}
+
+// Fails a copy out of device memory, and adds up what was read.
+class WatchedHost final : public ForwardingLaneHost {
+ public:
+  using ForwardingLaneHost::ForwardingLaneHost;
+  absl::Status CopyToHost(std::span<const uint8_t> device, std::span<uint8_t> host) override {
+    if (copies++ == fail_at) return absl::InternalError("the device has gone");
+    return ForwardingLaneHost::CopyToHost(device, host);
+  }
+  void ReadOut(uint64_t more_blocks, uint64_t more_bytes) override {
+    blocks += more_blocks;
+    bytes += more_bytes;
+  }
+  std::atomic<int> copies{0}, fail_at{-1};
+  std::atomic<uint64_t> blocks{0}, bytes{0};
+};
+
+TEST_F(TcpServerTest, ABlockThatCannotBeReadEndsTheReadThere) {
+  DeviceLaneHost device(host_);
+  WatchedHost watched(device);
+  const absl::Cleanup server_first = [this] { server_.reset(); };
+  Serve({.host = &watched});
+  const auto lane = Connect();
+  const LeaseId small = host_.Lease({.blocks = 5, .block_bytes = 512});
+  watched.fail_at = 3;
+  CheckingSink sink({.blocks = 5, .block_bytes = 512});
+  EXPECT_EQ(lane->Read({small, 0, 5, 512}, sink, Soon()).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(sink.completed(), Iota(3));
+  EXPECT_EQ(watched.blocks, 3u);
+  EXPECT_EQ(watched.bytes, 3u * 512);
+  EXPECT_EQ(server_->connections(), 1u) << "told, and the connection is good for more";
+  // In the middle of a block there is no place for a word: another lane is asked.
+  const uint64_t large_bytes = 3 * limits::kStreamChunkBytes;
+  const LeaseId large = host_.Lease({.blocks = 2, .block_bytes = large_bytes});
+  watched.copies = 0;
+  watched.fail_at = 4;
+  EXPECT_TRUE(IsLaneDown(Read(*lane, large, 2, large_bytes)));
+  EXPECT_EQ(watched.blocks, 4u);
+  EXPECT_TRUE(Read(*lane, large, 2, large_bytes).ok());
+}
+
+TEST_F(TcpServerTest, ListensWhereItIsTold) {
+  EXPECT_FALSE(TcpServer::Create({.host = &host_, .listen_host = "nowhere.invalid"}).ok());
+  for (const char* host : {"localhost", "0.0.0.0", "::"}) {
+    server_.reset();
+    Serve({.host = &host_, .listen_host = host});
+    EXPECT_NE(Connect(), nullptr) << host;
+  }
+  const uint16_t taken = server_->port();
+  const absl::Status status = TcpServer::Create({.host = &host_, .port = taken}).status();
+  EXPECT_EQ(RefusalReason(status), "TCP_LISTEN") << status;
+  EXPECT_NE(status.message().find(std::to_string(taken)), std::string::npos) << status;
+  // And a restart finds the port that it had.
+  server_.reset();
+  EXPECT_TRUE(TcpServer::Create({.host = &host_, .port = taken}).ok());
+}
+
+}  // namespace
+}  // namespace reprise::lanes
