@@ -73,12 +73,18 @@ const BadInput kAttach[] = {
        return AttachWith(s, {Hello([](auto& hello) { hello.set_host_id(kLongName); })});
      },
      StatusCode::kInvalidArgument, "NAME_TOO_LONG"},
-    {"AttachUnknownLane",
+    {"AttachUnspecifiedLane",
+     [](Scene& s) {
+       return AttachWith(s,
+                         {Hello([](auto& hello) { hello.add_lanes(v1::LANE_KIND_UNSPECIFIED); })});
+     },
+     StatusCode::kInvalidArgument, "ENUM_VALUE"},
+    {"AttachOnlyLanesOfANewerVersion",
      [](Scene& s) {
        return AttachWith(
            s, {Hello([](auto& hello) { hello.add_lanes(static_cast<v1::LaneKind>(99)); })});
      },
-     StatusCode::kInvalidArgument, "ENUM_VALUE"},
+     StatusCode::kFailedPrecondition, "LANES_DISJOINT"},
     {"AttachNoSharedLane",
      [](Scene& s) {
        return AttachWith(s, {Hello([](auto& hello) { hello.add_lanes(v1::LANE_KIND_NCCL); })});

@@ -43,6 +43,20 @@ TEST_F(ShardServiceTest, WhatWasStoredIsReadBackByteForByte) {
   }
 }
 
+TEST_F(ShardServiceTest, LanesOfANewerVersionArePassedOver) {
+  const auto stub = shard_.Stub();
+  grpc::ClientContext context;
+  const auto stream = stub->Attach(&context);
+  v1::AttachRequest hello;
+  hello.mutable_hello()->add_lanes(static_cast<v1::LaneKind>(99));
+  hello.mutable_hello()->add_lanes(v1::LANE_KIND_STREAM);
+  v1::AttachResponse answer;
+  ASSERT_TRUE(stream->Write(hello) && stream->Read(&answer));
+  EXPECT_THAT(answer.welcome().lanes(), ElementsAre(v1::LANE_KIND_STREAM));
+  context.TryCancel();
+  stream->Finish();
+}
+
 TEST_F(ShardServiceTest, AnOpenedSpecSaysHowLargeItsBlocksAre) {
   const cluster::OpenedSpec opened = Open();
   EXPECT_EQ(opened.block_bytes, LayoutOf(spec_).block_bytes);

@@ -7,12 +7,15 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "cluster/lanes/lane_status.h"
 #include "cluster/lanes/tcp/data_socket.h"
+#include "cluster/lanes/tcp/tcp_server.h"
 #include "cluster/lanes/tcp/tcp_sockets.h"
 #include "gtest/gtest.h"
 #include "tests/support/lane_ends.h"
@@ -22,6 +25,7 @@ namespace {
 
 using reprise::testing::CheckingSink;
 using reprise::testing::Iota;
+using reprise::testing::MemoryLaneHost;
 using reprise::testing::PatternBlock;
 using reprise::testing::PatternSource;
 
@@ -150,16 +154,35 @@ TEST(TcpLaneTest, AWriteThatIsAnsweredWithNonsenseIsALaneThatIsDown) {
   }
 }
 
-TEST(TcpLaneTest, APortThatNobodyListensOnIsALaneThatIsDownForAWhile) {
-  TcpLane::Options nowhere;
-  {
-    FakeShard shard([](tcp::DataSocket&) {});
-    nowhere = shard.address();
-    EXPECT_TRUE(TcpLane::Connect(nowhere, Soon()).ok());
-  }
+TEST(TcpLaneTest, APortThatNobodyListensOnIsALaneThatIsDown) {
+  const uint16_t free_port = tcp::Listen("127.0.0.1", 0)->port;
+  TcpLane::Options nowhere{
+      .host = "127.0.0.1", .port = free_port, .attachment = kAttachment, .key = std::nullopt};
   EXPECT_TRUE(IsLaneDown(TcpLane::Connect(nowhere, Soon()).status()));
   nowhere.host = "no address";
   EXPECT_TRUE(IsLaneDown(TcpLane::Connect(nowhere, Soon()).status()));
+}
+
+// One that was there, and is gone.
+TEST(TcpLaneTest, APortThatIsGoneIsLeftAloneForAWhile) {
+  MemoryLaneHost host(kAttachment);
+  std::unique_ptr<TcpServer> server = *TcpServer::Create({.host = &host});
+  ASSERT_TRUE(server->Welcome(kAttachment).ok());
+  const TcpLane::Options there{
+      .host = "127.0.0.1", .port = server->port(), .attachment = kAttachment, .key = std::nullopt};
+  const auto lane = TcpLane::Connect(there, Soon());
+  ASSERT_TRUE(lane.ok()) << lane.status();
+  const LeaseId lease = host.Lease({.blocks = 1, .block_bytes = kBytes});
+  const auto read = [&] {
+    CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
+    return (*lane)->Read({lease, 0, 1, kBytes}, sink, Soon());
+  };
+  ASSERT_TRUE(read().ok());
+  server.reset();
+  EXPECT_TRUE(IsLaneDown(read()));
+  const absl::Status again = read();
+  EXPECT_TRUE(IsLaneDown(again)) << again;
+  EXPECT_NE(again.message().find("lately"), std::string::npos) << again;
 }
 
 TEST(TcpLaneTest, APortThatDoesNotAnswerCostsADialTimeoutAndIsLeftAlone) {

@@ -229,7 +229,7 @@ TEST(TopViewTest, BytesAreThoseOfAllLanesAndOfEach) {
   EXPECT_EQ(rates.Counted(Rate::kInViewBytes), 2u);
   EXPECT_EQ(rates.Counted(Rate::kInNcclBytes), 20u);
   EXPECT_EQ(rates.Counted(Rate::kInStreamBytes), 200u);
-  EXPECT_DOUBLE_EQ(rates.PerSecond(Rate::kInBytes), 111);
+  EXPECT_DOUBLE_EQ(rates.PerSecond(Rate::kInBytes), 1111);
 }
 
 TEST(TopViewTest, TheTotalIsTheSumOfThoseThatAnswer) {
