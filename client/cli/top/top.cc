@@ -47,7 +47,7 @@ constexpr char kLegend[] =
     "  ASKED/S    blocks that Acquire was asked for, a second.\n"
     "  HIT/S, HIT   of them, those that were stored: a second, and their share.\n"
     "  IN/S, OUT/S  bytes written to the shard and read from it, a second, by all lanes.\n"
-    "  VIEW, NCCL, STREAM IN/S and OUT/S   the same by each lane that is offered.\n"
+    "  VIEW, NCCL, TCP, STREAM IN/S and OUT/S   the same by each lane that is offered.\n"
     "  EVICT/S    blocks dropped for room, a second.\n"
     "  DEMOTE/S   blocks moved to a slower tier, a second.\n"
     "  REFUSE/S   calls answered with no, a second (no space, a quota, overload, wrong "

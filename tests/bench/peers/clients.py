@@ -15,7 +15,7 @@ from memory import Memory
 
 def opened(system: str, facts: dict[str, Any], memory: Memory) -> Any:
     """A connected client (peer.Client; controls have a part of it)."""
-    if system in ("reprise-view", "reprise-stream"):
+    if system in ("reprise-view", "reprise-tcp", "reprise-stream"):
         lane = system.removeprefix("reprise-")
         return reprise_peer.Client(facts["router"], lane, memory.source.block_bytes)
     if system == "redis":

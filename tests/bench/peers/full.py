@@ -18,7 +18,7 @@ from workers import Workers
 TURNS = 8
 SHARE_AT_ONCE = 0.5  # of the memory, for the conversations that go on side by side
 OVERFILL = 2
-LEFT_OUT = ("reprise-stream",)  # the same shard; which lane stored makes no difference
+LEFT_OUT = ("reprise-tcp", "reprise-stream")  # the same shard; which lane stored makes no difference
 # A worker that has the earlier turns itself looks up and stores; one that has not fetches them.
 CASES = {"its worker keeps what it has": False, "another worker each turn": True}
 

@@ -13,7 +13,7 @@ from workers import Workers
 
 WARM_PROMPTS = 2
 # These touch their memory when they start; a shard's is touched again through each view of it.
-TOUCHED_ALREADY = ("reprise-stream", "memcpy", "socket", "socket-apart")
+TOUCHED_ALREADY = ("reprise-tcp", "reprise-stream", "memcpy", "socket", "socket-apart")
 
 
 @dataclasses.dataclass

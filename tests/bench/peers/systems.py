@@ -19,10 +19,11 @@ from namespace import namespace
 from peer import Skipped
 from workers import Failed, Workers
 
-OURS = ("reprise-view", "reprise-stream")
+OURS = ("reprise-view", "reprise-tcp", "reprise-stream")
 CONTROL = "socket"
 TITLES = {
     "reprise-view": "Reprise, view",
+    "reprise-tcp": "Reprise, tcp",
     "reprise-stream": "Reprise, stream",
     "redis": "Redis",
     "memcached": "memcached",

@@ -111,11 +111,11 @@ class Server:
 
 @contextmanager
 def serving(
-    binary: Path, *arguments: str, log: Path, status: str = "127.0.0.1:0"
+    binary: Path, *arguments: str, log: Path, listen: str = "127.0.0.1:0",
+    status: str = "127.0.0.1:0"
 ) -> Iterator[Server]:
     """Starts a shard or a router with a status port."""
-    command = [str(binary), "--listen", "127.0.0.1:0", "--status-listen", status, "-o", "json",
-               *arguments]
+    command = [str(binary), "--listen", listen, "--status-listen", status, "-o", "json", *arguments]
     with log.open("ab") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 RUN = Path(__file__).resolve().parents[2] / "bench" / "peers" / "run.py"
-SYSTEMS = {"reprise-view", "reprise-stream", "memcpy", "socket"}
+LANES = {"reprise-view", "reprise-tcp", "reprise-stream"}
+SYSTEMS = LANES | {"memcpy", "socket"}
 REPETITIONS = 2
 WORKERS = 1 + 4  # one, and four at once
 BLOCKS = 4 + 256  # of a prompt of large blocks, and of one of small ones
@@ -41,7 +42,7 @@ def test_every_cell_has_every_system_and_ratios_beside_both_lanes(facts: dict[st
         for told in cell["systems"].values():
             assert told["gb_per_s"]["low"] > 0 and told["p99_ms"] >= told["p50_ms"] > 0
             assert told["repetitions"] == REPETITIONS
-        assert set(cell["systems"]["socket"]["beside"]) == {"reprise-view", "reprise-stream"}
+        assert set(cell["systems"]["socket"]["beside"]) == LANES
         assert cell["noisy"] == (cell["control_spread"] > 0.4)
     assert set(facts["lookups"]) == {
         "64 keys, 32 stored", "512 keys, 256 stored", "64 keys, 64 stored"}

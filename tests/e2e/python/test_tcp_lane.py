@@ -36,8 +36,10 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @contextmanager
-def shard(binaries: Path, tmp_path: Path, *arguments: str) -> Iterator[Server]:
-    with serving(binaries / "reprise-shard", "--dram", "32MiB", *arguments,
+def shard(
+    binaries: Path, tmp_path: Path, *arguments: str, listen: str = "127.0.0.1:0"
+) -> Iterator[Server]:
+    with serving(binaries / "reprise-shard", "--dram", "32MiB", *arguments, listen=listen,
                  log=tmp_path / "shard.log") as server:
         yield server
 
@@ -116,7 +118,7 @@ def test_the_port_is_on_every_address_that_grpc_is_on(
 ) -> None:
     host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(listen[:-2], listen[:-2])
     with (
-        shard(binaries, tmp_path, "--no-view", "--listen", listen, "--insecure") as server,
+        shard(binaries, tmp_path, "--no-view", "--insecure", listen=listen) as server,
         reprise.Client(shards=[f"{host}:{port_of(server.address)}"]) as client,
     ):
         assert lanes_of(client, prompt) == {"tcp": 10}
@@ -164,7 +166,7 @@ def test_a_port_that_is_out_of_reach_costs_nothing_but_the_lane(
     binaries: Path, tmp_path: Path, prompt: Prompt
 ) -> None:
     with (
-        shard(binaries, tmp_path, "--no-view", "--listen", "127.0.0.2:0") as server,
+        shard(binaries, tmp_path, "--no-view", listen="127.0.0.2:0") as server,
         forwarded(server.address) as address,
         reprise.Client(shards=[address]) as client,
     ):
