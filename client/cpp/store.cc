@@ -1,5 +1,8 @@
 // Stores the blocks of a chain at its home shard, or at the next one when home is in trouble.
 #include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/call_policy.h"
@@ -49,10 +52,7 @@ class Writer {
         may_be_device ? limits::kDeviceStoreBatchBytes : limits::kStoreBatchBytes;
     const auto batch =
         static_cast<uint32_t>(std::max<uint64_t>(1, batch_bytes / layout_.block_bytes));
-    for (size_t at = 0; at < granted_.size(); at += batch) {
-      const size_t blocks = std::min<size_t>(batch, granted_.size() - at);
-      REPRISE_RETURN_IF_ERROR(StoreBatch(std::span(granted_).subspan(at, blocks), result));
-    }
+    REPRISE_RETURN_IF_ERROR(StoreGranted(batch, result));
     return refused_;
   }
 
@@ -128,14 +128,36 @@ class Writer {
     return absl::OkStatus();
   }
 
-  absl::Status StoreBatch(std::span<const uint32_t> blocks, StoreResult& result) {
+  // In batches, so that early blocks show. While one is being committed the next one is written.
+  absl::Status StoreGranted(uint32_t batch, StoreResult& result) {
+    std::optional<Committing> before;
+    for (size_t at = 0; at < granted_.size(); at += batch) {
+      const auto blocks = std::span<const uint32_t>(granted_).subspan(
+          at, std::min<size_t>(batch, granted_.size() - at));
+      Committing now{.blocks = blocks};
+      const absl::Status written = WriteBatch(blocks, now.checksums, result);
+      // A shard that does not take bytes may not answer either.
+      const absl::Time patience =
+          written.ok() ? context_.deadline
+                       : std::min(context_.deadline, absl::Now() + limits::kTransferStallMax);
+      // One at a time: a block is committed after its parent.
+      const absl::Status committed =
+          before.has_value() ? Committed(*before, patience, result) : absl::OkStatus();
+      REPRISE_RETURN_IF_ERROR(written);
+      REPRISE_RETURN_IF_ERROR(committed);
+      before = StartCommit(std::move(now));
+    }
+    return before.has_value() ? Committed(*before, context_.deadline, result) : absl::OkStatus();
+  }
+
+  absl::Status WriteBatch(std::span<const uint32_t> blocks, std::vector<Checksum128>& checksums,
+                          StoreResult& result) {
     REPRISE_RETURN_IF_ERROR(context_.Check());
     std::vector<uint32_t> own;  // indexes into the caller's memory
     for (uint32_t block : blocks) own.push_back(block - call_.first);
     const absl::Time started = absl::Now();
     const absl::Time deadline =
         std::min(context_.deadline, started + StallLimit(blocks.size() * layout_.block_bytes));
-    std::vector<Checksum128> checksums;
     const absl::Status status = WriteFrom(own,
                                           {.reservation = reservation_,
                                            .blocks = {blocks.begin(), blocks.end()},
@@ -149,9 +171,6 @@ class Writer {
                         deadline - started);
     REPRISE_RETURN_IF_ERROR(status);
     result.bytes += blocks.size() * layout_.block_bytes;
-    REPRISE_ASSIGN_OR_RETURN(const cluster::CommittedRun committed, Commit(blocks, checksums));
-    result.stored += committed.committed;
-    result.present += committed.duplicate;
     return absl::OkStatus();
   }
 
@@ -180,19 +199,45 @@ class Writer {
     return finished.ok() ? status : finished;
   }
 
-  // Waits a little for parents that another writer is about to commit.
-  absl::StatusOr<cluster::CommittedRun> Commit(std::span<const uint32_t> blocks,
-                                               std::span<const Checksum128> checksums) {
-    const absl::Time give_up = std::min(context_.deadline, absl::Now() + limits::kCommitRetryMax);
+  // A batch whose bytes are at the shard.
+  struct Committing {
+    std::span<const uint32_t> blocks;
+    std::vector<Checksum128> checksums;
+    absl::Time started;
+    std::unique_ptr<cluster::PendingCommit> pending;
+  };
+
+  Committing StartCommit(Committing batch) {
+    batch.started = absl::Now();
+    batch.pending =
+        shard_.link->StartCommit(reservation_, batch.blocks, batch.checksums, context_.deadline);
+    return batch;
+  }
+
+  // Counts what was committed. Waits a little for parents that another writer is about to commit.
+  absl::Status Committed(Committing& batch, absl::Time patience, StoreResult& result) {
+    const absl::Time give_up = std::min(context_.deadline, batch.started + limits::kCommitRetryMax);
     for (int attempt = 1;; ++attempt) {
-      const absl::Time started = absl::Now();
-      auto committed = Reported(
-          shard_.link->Commit(reservation_, blocks, checksums, context_.deadline), started);
-      if (!others_write_ || !absl::IsFailedPrecondition(committed.status())) return committed;
+      const absl::StatusOr<cluster::CommittedRun> committed = batch.pending->Await(patience);
+      // That nobody waited for the answer says nothing of the shard.
+      const bool impatient =
+          absl::IsDeadlineExceeded(committed.status()) && absl::Now() < context_.deadline;
+      if (!impatient) {
+        ReportCall(core_, shard_, committed.status(), batch.started, context_.deadline);
+      }
+      if (committed.ok()) {
+        result.stored += committed->committed;
+        result.present += committed->duplicate;
+        return absl::OkStatus();
+      }
       const absl::Duration wait =
-          BackOff(attempt, static_cast<uint64_t>(absl::ToUnixNanos(started)));
-      if (started + wait >= give_up || !context_.Check().ok()) return committed;
+          BackOff(attempt, static_cast<uint64_t>(absl::ToUnixNanos(batch.started)));
+      if (!others_write_ || !absl::IsFailedPrecondition(committed.status()) ||
+          absl::Now() + wait >= give_up || !context_.Check().ok()) {
+        return committed.status();
+      }
       absl::SleepFor(wait);
+      batch = StartCommit(std::move(batch));
     }
   }
 

@@ -7,6 +7,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "cluster/lanes/lane_choice.h"
 #include "cluster/link/attach_stream.h"
@@ -40,6 +41,10 @@ std::optional<lanes::TcpKey> TcpKeyOf(const v1::AttachResponse::Welcome& welcome
   if (welcome.tcp_key().size() != key.size()) return std::nullopt;
   std::copy(welcome.tcp_key().begin(), welcome.tcp_key().end(), key.begin());
   return key;
+}
+
+CommittedRun CommittedOf(const v1::CommitResponse& response) {
+  return {.committed = response.committed(), .duplicate = response.duplicate()};
 }
 
 class GrpcShardLink final : public ShardLink {
@@ -149,14 +154,16 @@ class GrpcShardLink final : public ShardLink {
   absl::StatusOr<CommittedRun> Commit(ReservationId reservation, std::span<const uint32_t> blocks,
                                       std::span<const Checksum128> checksums,
                                       absl::Time deadline) override {
-    v1::CommitRequest request;
-    request.set_reservation_id(reservation.value);
-    request.mutable_blocks()->Add(blocks.begin(), blocks.end());
-    request.set_checksums(PackChecksums(checksums));
+    v1::CommitRequest request = CommitOf(reservation, blocks, checksums);
     REPRISE_ASSIGN_OR_RETURN(const v1::CommitResponse response,
                              Call<v1::CommitResponse>(&Stub::Commit, request, deadline));
-    return CommittedRun{.committed = response.committed(), .duplicate = response.duplicate()};
+    return CommittedOf(response);
   }
+
+  std::unique_ptr<PendingCommit> StartCommit(ReservationId reservation,
+                                             std::span<const uint32_t> blocks,
+                                             std::span<const Checksum128> checksums,
+                                             absl::Time deadline) override;
 
   absl::StatusOr<PulledRun> Pull(const PullCall& call, absl::Time deadline) override {
     v1::PullRequest request;
@@ -183,29 +190,45 @@ class GrpcShardLink final : public ShardLink {
   }
 
  private:
+  class GrpcPendingCommit;
+
+  static v1::CommitRequest CommitOf(ReservationId reservation, std::span<const uint32_t> blocks,
+                                    std::span<const Checksum128> checksums) {
+    v1::CommitRequest request;
+    request.set_reservation_id(reservation.value);
+    request.mutable_blocks()->Add(blocks.begin(), blocks.end());
+    request.set_checksums(PackChecksums(checksums));
+    return request;
+  }
+
   // One unary verb of this attachment.
   template <typename Response, typename Request>
   absl::StatusOr<Response> Call(grpc::Status (Stub::*verb)(grpc::ClientContext*, const Request&,
                                                            Response*),
                                 Request& request, absl::Time deadline) {
-    if (!alive()) return ShardGone(address_);
-    if (absl::Now() >= deadline) {
-      return Refusal(absl::StatusCode::kDeadlineExceeded, "DEADLINE_OVER",
-                     "the deadline was over before the call began: nothing was asked");
-    }
+    REPRISE_RETURN_IF_ERROR(MayCall(deadline));
     request.set_attachment_id(attachment_.value);
     grpc::ClientContext context;
     context.set_deadline(wire::ToGprDeadline(deadline));
     Response response;
-    const absl::Status status =
-        wire::FromGrpcStatus((stub_.get()->*verb)(&context, request, &response));
-    if (status.ok()) return response;
+    REPRISE_RETURN_IF_ERROR(Heard((stub_.get()->*verb)(&context, request, &response)));
+    return response;
+  }
+
+  absl::Status MayCall(absl::Time deadline) const {
+    if (!alive()) return ShardGone(address_);
+    if (absl::Now() < deadline) return absl::OkStatus();
+    return Refusal(absl::StatusCode::kDeadlineExceeded, "DEADLINE_OVER",
+                   "the deadline was over before the call began: nothing was asked");
+  }
+
+  // What a call ended with.
+  absl::Status Heard(const grpc::Status& answer) const {
+    const absl::Status status = wire::FromGrpcStatus(answer);
     // The shard does not know us any more: it restarted, or called us silent.
-    if (RefusalReason(status) == "ATTACHMENT_UNKNOWN") {
-      attach_->Stop();
-      return ShardGone(address_);
-    }
-    return status;
+    if (RefusalReason(status) != "ATTACHMENT_UNKNOWN") return status;
+    attach_->Stop();
+    return ShardGone(address_);
   }
 
   const std::string address_;
@@ -218,6 +241,56 @@ class GrpcShardLink final : public ShardLink {
   absl::Mutex mu_;
   absl::flat_hash_map<Fingerprint, OpenedSpec> specs_ ABSL_GUARDED_BY(mu_);
 };
+
+// gRPC owns what it fills until the call is over, also when nobody waits for it any more.
+class GrpcShardLink::GrpcPendingCommit final : public PendingCommit {
+ public:
+  GrpcPendingCommit(const GrpcShardLink& link, v1::CommitRequest request, absl::Time deadline)
+      : link_(link), refused_(link.MayCall(deadline)) {
+    if (!refused_.ok()) return;
+    request.set_attachment_id(link.attachment_.value);
+    call_->request = std::move(request);
+    call_->context.set_deadline(wire::ToGprDeadline(deadline));
+    link.stub_->async()->Commit(&call_->context, &call_->request, &call_->response,
+                                [call = call_](grpc::Status answer) {
+                                  call->answer = std::move(answer);
+                                  call->done.Notify();
+                                });
+  }
+  ~GrpcPendingCommit() override {
+    if (refused_.ok() && !call_->done.HasBeenNotified()) call_->context.TryCancel();
+  }
+
+  absl::StatusOr<CommittedRun> Await(absl::Time deadline) override {
+    REPRISE_RETURN_IF_ERROR(refused_);
+    if (!call_->done.WaitForNotificationWithDeadline(deadline)) {
+      return Refusal(absl::StatusCode::kDeadlineExceeded, "COMMIT_DEADLINE",
+                     absl::StrCat("the shard at ", link_.address_, " did not answer a commit"));
+    }
+    REPRISE_RETURN_IF_ERROR(link_.Heard(call_->answer));
+    return CommittedOf(call_->response);
+  }
+
+ private:
+  struct UnaryCall {
+    grpc::ClientContext context;
+    v1::CommitRequest request;
+    v1::CommitResponse response;
+    grpc::Status answer;
+    absl::Notification done;
+  };
+  const GrpcShardLink& link_;
+  const absl::Status refused_;  // OK: the call was made
+  const std::shared_ptr<UnaryCall> call_ = std::make_shared<UnaryCall>();
+};
+
+std::unique_ptr<PendingCommit> GrpcShardLink::StartCommit(ReservationId reservation,
+                                                          std::span<const uint32_t> blocks,
+                                                          std::span<const Checksum128> checksums,
+                                                          absl::Time deadline) {
+  return std::make_unique<GrpcPendingCommit>(*this, CommitOf(reservation, blocks, checksums),
+                                             deadline);
+}
 
 }  // namespace
 

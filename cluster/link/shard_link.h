@@ -12,6 +12,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -80,6 +81,24 @@ struct CommittedRun {
   uint32_t duplicate = 0;
 };
 
+// A Commit that is under way.
+class PendingCommit {
+ public:
+  // Gives up waiting; what the shard has committed stays committed.
+  virtual ~PendingCommit() = default;
+  // Its answer; DEADLINE_EXCEEDED when there is none by `deadline`. Once.
+  virtual absl::StatusOr<CommittedRun> Await(absl::Time deadline) = 0;
+};
+
+class AnsweredCommit final : public PendingCommit {
+ public:
+  explicit AnsweredCommit(absl::StatusOr<CommittedRun> answer) : answer_(std::move(answer)) {}
+  absl::StatusOr<CommittedRun> Await(absl::Time) override { return answer_; }
+
+ private:
+  const absl::StatusOr<CommittedRun> answer_;
+};
+
 struct PullCall {
   SpecHandle spec;
   std::span<const BlockKey> keys;
@@ -128,6 +147,15 @@ class ShardLink {
                                               std::span<const uint32_t> blocks,
                                               std::span<const Checksum128> checksums,
                                               absl::Time deadline) = 0;
+  // The same, and need not wait for the answer: the blocks that come next may be written meanwhile,
+  // and committed after it. `deadline` is the call's own. Waits all the same, unless a link knows
+  // better.
+  virtual std::unique_ptr<PendingCommit> StartCommit(ReservationId reservation,
+                                                     std::span<const uint32_t> blocks,
+                                                     std::span<const Checksum128> checksums,
+                                                     absl::Time deadline) {
+    return std::make_unique<AnsweredCommit>(Commit(reservation, blocks, checksums, deadline));
+  }
   // The shard brings blocks that it lacks from another one. Takes as long as moving them does.
   virtual absl::StatusOr<PulledRun> Pull(const PullCall& call, absl::Time deadline) = 0;
   virtual absl::StatusOr<HintResult> Hint(const HintCall& call, absl::Time deadline) = 0;
