@@ -1,5 +1,6 @@
 // Reads the blocks of a run into the caller's memory: from several shards at once where several
-// have them, and from another one when one fails.
+// have them, over several connections to one where its lane has them, and from another shard when
+// one fails.
 #include <algorithm>
 #include <atomic>
 #include <set>
@@ -66,10 +67,13 @@ class Reader {
   bool ReadRound() {
     std::vector<SourceRange> sources;
     for (size_t s = 0; s < segments_.size(); ++s) {
-      sources.push_back(usable_[s] ? SourceRange{segments_[s].first, segments_[s].end}
+      sources.push_back(usable_[s] ? SourceRange{segments_[s].first, segments_[s].end,
+                                                 segments_[s].link->lane().flows()}
                                    : SourceRange{});
     }
-    const auto plan = PlanFetch(sources, call_.first + Verified(), call_.first + call_.count);
+    const auto plan =
+        CutForFlows(PlanFetch(sources, call_.first + Verified(), call_.first + call_.count),
+                    sources, layout_.block_bytes);
     if (plan.empty()) return false;
     std::vector<absl::Status> statuses(plan.size());
     std::vector<std::function<void()>> tasks;

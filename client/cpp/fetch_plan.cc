@@ -39,13 +39,33 @@ std::vector<FetchPiece> PlanFetch(std::span<const SourceRange> sources, uint32_t
         std::max<uint32_t>(1, std::min<uint32_t>(static_cast<uint32_t>(covering.size()),
                                                  blocks / limits::kFetchPieceBlocksMin));
     for (uint32_t part = 0; part < parts; ++part) {
-      const uint32_t from = at + static_cast<uint32_t>(uint64_t{blocks} * part / parts);
-      const uint32_t to = at + static_cast<uint32_t>(uint64_t{blocks} * (part + 1) / parts);
-      Append({covering[part], from, to}, plan);
+      Append({covering[part], at + PartBegin(blocks, part, parts),
+              at + PartBegin(blocks, part + 1, parts)},
+             plan);
     }
     at = until;
   }
   return plan;
+}
+
+uint32_t FlowParts(uint32_t blocks, uint64_t block_bytes, uint32_t flows) {
+  const uint64_t worth = blocks * block_bytes / limits::kFlowBytesMin;
+  return static_cast<uint32_t>(
+      std::clamp<uint64_t>(worth, 1, std::min(std::max(flows, 1u), std::max(blocks, 1u))));
+}
+
+std::vector<FetchPiece> CutForFlows(std::span<const FetchPiece> plan,
+                                    std::span<const SourceRange> sources, uint64_t block_bytes) {
+  std::vector<FetchPiece> cut;
+  for (const FetchPiece& piece : plan) {
+    const uint32_t blocks = piece.end - piece.first;
+    const uint32_t parts = FlowParts(blocks, block_bytes, sources[piece.source].flows);
+    for (uint32_t part = 0; part < parts; ++part) {
+      cut.push_back({piece.source, piece.first + PartBegin(blocks, part, parts),
+                     piece.first + PartBegin(blocks, part + 1, parts)});
+    }
+  }
+  return cut;
 }
 
 }  // namespace reprise::client

@@ -1,5 +1,6 @@
 // Stores the blocks of a chain at its home shard, or at the next one when home is in trouble.
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "client/cpp/client_core.h"
 #include "client/cpp/device_memory.h"
 #include "client/cpp/device_source.h"
+#include "client/cpp/fetch_plan.h"
 #include "kernels/runtime/gpu_status.h"
 #include "proto/types/limits.h"
 #include "proto/types/status_macros.h"
@@ -46,13 +48,7 @@ class Writer {
     REPRISE_RETURN_IF_ERROR(CheckParents());
     REPRISE_RETURN_IF_ERROR(AwaitCaller());
     REPRISE_RETURN_IF_ERROR(Reserve(result));
-    // Device memory is moved faster than many small calls are answered.
-    const bool may_be_device = on_device_ && !IsHostNetwork(shard_.link->lane().kind());
-    const uint64_t batch_bytes =
-        may_be_device ? limits::kDeviceStoreBatchBytes : limits::kStoreBatchBytes;
-    const auto batch =
-        static_cast<uint32_t>(std::max<uint64_t>(1, batch_bytes / layout_.block_bytes));
-    REPRISE_RETURN_IF_ERROR(StoreGranted(batch, result));
+    REPRISE_RETURN_IF_ERROR(StoreGranted(result));
     return refused_;
   }
 
@@ -128,8 +124,20 @@ class Writer {
     return absl::OkStatus();
   }
 
+  // Device memory is moved faster than many small calls are answered, and so are several
+  // connections.
+  uint32_t BatchBlocks() const {
+    const lanes::Lane& lane = shard_.link->lane();
+    const bool may_be_device = on_device_ && !IsHostNetwork(lane.kind());
+    const uint64_t bytes =
+        may_be_device ? limits::kDeviceStoreBatchBytes
+                      : std::max(limits::kStoreBatchBytes, limits::kFlowBytesMin * lane.flows());
+    return static_cast<uint32_t>(std::max<uint64_t>(1, bytes / layout_.block_bytes));
+  }
+
   // In batches, so that early blocks show. While one is being committed the next one is written.
-  absl::Status StoreGranted(uint32_t batch, StoreResult& result) {
+  absl::Status StoreGranted(StoreResult& result) {
+    const uint32_t batch = BatchBlocks();
     std::optional<Committing> before;
     for (size_t at = 0; at < granted_.size(); at += batch) {
       const auto blocks = std::span<const uint32_t>(granted_).subspan(
@@ -153,18 +161,13 @@ class Writer {
   absl::Status WriteBatch(std::span<const uint32_t> blocks, std::vector<Checksum128>& checksums,
                           StoreResult& result) {
     REPRISE_RETURN_IF_ERROR(context_.Check());
-    std::vector<uint32_t> own;  // indexes into the caller's memory
-    for (uint32_t block : blocks) own.push_back(block - call_.first);
     const absl::Time started = absl::Now();
     const absl::Time deadline =
         std::min(context_.deadline, started + StallLimit(blocks.size() * layout_.block_bytes));
-    const absl::Status status = WriteFrom(own,
-                                          {.reservation = reservation_,
-                                           .blocks = {blocks.begin(), blocks.end()},
-                                           .block_bytes = layout_.block_bytes},
-                                          deadline, checksums);
+    bool progressed = false;
+    const absl::Status status = WriteFlows(blocks, deadline, checksums, progressed);
     // Late, but sending: nothing is wrong with the shard. Nor is when the caller's GPU fails.
-    const bool sending = absl::IsDeadlineExceeded(status) && checksums.size() > 1;
+    const bool sending = absl::IsDeadlineExceeded(status) && progressed;
     const bool blameless =
         sending || kernels::IsGpuFailure(status) || RefusalReason(status) == "CALLER_STREAM_BUSY";
     core_.shards.Report(shard_.address, shard_.link, blameless ? absl::CancelledError("") : status,
@@ -172,6 +175,44 @@ class Writer {
     REPRISE_RETURN_IF_ERROR(status);
     result.bytes += blocks.size() * layout_.block_bytes;
     return absl::OkStatus();
+  }
+
+  // Over as many connections as the lane has for so much. OK: `checksums` has those of all blocks.
+  // `progressed`: some connection took more than its first block.
+  absl::Status WriteFlows(std::span<const uint32_t> blocks, absl::Time deadline,
+                          std::vector<Checksum128>& checksums, bool& progressed) {
+    const auto count = static_cast<uint32_t>(blocks.size());
+    const uint32_t parts = FlowParts(count, layout_.block_bytes, shard_.link->lane().flows());
+    std::vector<absl::Status> statuses(parts);
+    std::vector<std::vector<Checksum128>> made(parts);
+    std::vector<std::function<void()>> tasks;
+    for (uint32_t part = 0; part < parts; ++part) {
+      const uint32_t begin = PartBegin(count, part, parts);
+      tasks.push_back(
+          [&, part, own = blocks.subspan(begin, PartBegin(count, part + 1, parts) - begin)] {
+            statuses[part] = WriteFlow(own, deadline, made[part]);
+          });
+    }
+    core_.executor.RunAll(std::move(tasks));
+    for (const std::vector<Checksum128>& some : made) {
+      checksums.insert(checksums.end(), some.begin(), some.end());
+      progressed = progressed || some.size() > 1;
+    }
+    for (absl::Status& status : statuses) {
+      if (!status.ok()) return std::move(status);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status WriteFlow(std::span<const uint32_t> blocks, absl::Time deadline,
+                         std::vector<Checksum128>& checksums) {
+    std::vector<uint32_t> own;  // indexes into the caller's memory
+    for (uint32_t block : blocks) own.push_back(block - call_.first);
+    return WriteFrom(own,
+                     {.reservation = reservation_,
+                      .blocks = {blocks.begin(), blocks.end()},
+                      .block_bytes = layout_.block_bytes},
+                     deadline, checksums);
   }
 
   // Sets `checksums` to those of the blocks that the lane took; `own` is their place in the

@@ -117,6 +117,14 @@ FallbackLane::FallbackLane(std::vector<std::unique_ptr<Lane>> best_first, Order 
   carrying_ = lanes_.front()->kind();
 }
 
+uint32_t FallbackLane::flows() const {
+  const LaneKind carrying = kind();
+  for (const std::unique_ptr<Lane>& lane : lanes_) {
+    if (lane->kind() == carrying) return lane->flows();
+  }
+  return 1;
+}
+
 std::vector<Lane*> FallbackLane::OrderFor(const LaneJob& job) const {
   std::vector<Lane*> ordered;
   if (order_) {

@@ -41,6 +41,8 @@ class FallbackLane final : public Lane {
   // The kind that carries the latest block, also while its sink is asked; the first lane's before
   // any was.
   LaneKind kind() const override { return carrying_.load(std::memory_order_relaxed); }
+  // That lane's.
+  uint32_t flows() const override;
   absl::Status Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) override;
   absl::Status Write(const WriteJob& job, BlockSource& source, absl::Time deadline) override;
 

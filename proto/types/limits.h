@@ -319,6 +319,7 @@ inline constexpr uint64_t kDeviceStoreBatchBytes = 64 << 20;  // written in one,
 inline constexpr absl::Duration kDevicePollMin = absl::Microseconds(5);  // of the caller's stream
 inline constexpr absl::Duration kDevicePollMax = absl::Microseconds(200);
 inline constexpr size_t kFetchPieceBlocksMin = 8;  // fewer are not worth a second shard
+inline constexpr uint64_t kFlowBytesMin = 8 << 20;  // fewer are not worth a second connection
 inline constexpr size_t kStoreTargetsMax = 3;      // shards tried for one store
 inline constexpr absl::Duration kCommitRetryMax =
     absl::Seconds(1);  // for another writer's parent blocks

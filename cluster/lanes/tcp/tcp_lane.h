@@ -36,6 +36,7 @@ class TcpLane final : public Lane {
   static absl::StatusOr<std::unique_ptr<TcpLane>> Connect(Options options, absl::Time deadline);
 
   LaneKind kind() const override { return LaneKind::kTcp; }
+  uint32_t flows() const override { return limits::kTcpConnectionsPerLaneMax; }
   absl::Status Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) override;
   absl::Status Write(const WriteJob& job, BlockSource& source, absl::Time deadline) override;
 
