@@ -176,6 +176,56 @@ TEST_F(ClientTest, ALongRunIsReadFromTwoShardsAtOnceAndFromOneWhenTheOtherDies) 
   }
 }
 
+TEST_F(ClientTest, ALaneOfSeveralConnectionsIsAskedForSeveralThingsAtOnce) {
+  CacheSpec large = SmallSpec(16, 64);
+  large.kv_heads = 8;
+  large.head_dim = 64;
+  FakeCluster cluster(1, 160 << 20);
+  auto client = cluster.MakeClient();
+  const auto spec = *client->OpenSpec(large);
+  // Two batches, the second of which is worth three connections.
+  const auto flow = static_cast<uint32_t>(limits::kFlowBytesMin / spec->layout.block_bytes);
+  const auto keys = ChainNamed("long", 7 * flow);
+  const auto count = static_cast<uint32_t>(keys.size());
+  Blocks blocks(*spec, keys, true), back(*spec, keys, false);
+  auto& shard = cluster.Placed(kSession, 0).trouble;
+  shard.flows = 4;
+  EXPECT_EQ(client->Store({.spec = spec, .keys = keys, .memory = blocks.Memory()})->stored, count);
+  EXPECT_EQ(shard.writes, 7);
+  const auto acquired = client->Acquire({.spec = spec, .keys = keys});
+  ASSERT_EQ(acquired->run->blocks(), count);
+  const auto fetched =
+      client->Fetch(acquired->run, {.first = 0, .count = count, .memory = back.Memory()});
+  EXPECT_EQ(fetched->blocks, count) << fetched->status;
+  EXPECT_EQ(fetched->shards, 1u);
+  EXPECT_GE(shard.reads, 4);
+  EXPECT_EQ(back.bytes, blocks.bytes);
+}
+
+TEST_F(ClientTest, AWriteThatFailsLeavesTheBatchesBeforeItStored) {
+  CacheSpec large = SmallSpec(16, 64);
+  large.kv_heads = 8;
+  large.head_dim = 64;
+  for (const uint32_t flows : {1u, 4u}) {
+    FakeCluster cluster(1, 160 << 20);
+    auto client = cluster.MakeClient();
+    const auto spec = *client->OpenSpec(large);
+    const uint32_t batch =
+        static_cast<uint32_t>(std::max(limits::kStoreBatchBytes, limits::kFlowBytesMin * flows) /
+                              spec->layout.block_bytes);
+    const auto keys = ChainNamed("fails", 3 * batch);
+    Blocks blocks(*spec, keys, true);
+    auto& shard = cluster.Placed(kSession, 0).trouble;
+    shard.flows = flows;
+    shard.fail_at_write = static_cast<int>(2 * flows);  // of the last batch
+    const auto stored = client->Store({.spec = spec, .keys = keys, .memory = blocks.Memory()});
+    EXPECT_FALSE(stored->status.ok());
+    EXPECT_EQ(stored->stored, 2 * batch) << "of one connection or of " << flows;
+    EXPECT_EQ(stored->refused, batch);
+    EXPECT_EQ(client->Acquire({.spec = spec, .keys = keys})->run->blocks(), 2 * batch);
+  }
+}
+
 TEST_F(ClientTest, AFullShardRefusesAndSaysSo) {
   FakeCluster small(1, 1 << 20);
   auto client = small.MakeClient();

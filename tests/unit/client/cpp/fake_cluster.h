@@ -33,7 +33,10 @@ struct Trouble {
   std::atomic<bool> stuck{false};      // links to it do not end, as with an abort that hangs
   std::atomic<int> die_at_block{-1};   // goes down when it is about to deliver this block of a read
   std::atomic<int> corrupt_block{-1};  // flips a byte of this block of every read
+  std::atomic<int> fail_at_write{-1};  // fails this one of the lane's writes
+  std::atomic<uint32_t> flows{1};      // as the lane says
   std::atomic<int> reads{0};
+  std::atomic<int> writes{0};
   std::atomic<int> acquires{0};
   std::atomic<int> pulls{0};
   // What Pull does; empty: this shard cannot. Set before the first call.
@@ -79,6 +82,7 @@ class TroubledLane final : public lanes::Lane {
   TroubledLane(shard::ShardEngine& engine, AttachmentId attachment, Trouble& trouble)
       : lane_(&engine, attachment), trouble_(trouble) {}
   LaneKind kind() const override { return LaneKind::kStream; }
+  uint32_t flows() const override { return trouble_.flows; }
   absl::Status Read(const lanes::ReadJob& job, lanes::BlockSink& sink,
                     absl::Time deadline) override {
     ++trouble_.reads;
@@ -88,6 +92,7 @@ class TroubledLane final : public lanes::Lane {
   }
   absl::Status Write(const lanes::WriteJob& job, lanes::BlockSource& source,
                      absl::Time deadline) override {
+    if (trouble_.writes++ == trouble_.fail_at_write) return absl::UnavailableError("reset");
     REPRISE_RETURN_IF_ERROR(trouble_.Endure(deadline));
     return lane_.Write(job, source, deadline);
   }
@@ -224,6 +229,13 @@ class FakeLink final : public cluster::ShardLink {
                         {.reservation = reservation, .blocks = blocks, .checksums = checksums}));
     return cluster::CommittedRun{.committed = answer.committed, .duplicate = answer.duplicate};
   }
+  // As late as can be: the shard commits when the answer is waited for.
+  std::unique_ptr<cluster::PendingCommit> StartCommit(ReservationId reservation,
+                                                      std::span<const uint32_t> blocks,
+                                                      std::span<const Checksum128> checksums,
+                                                      absl::Time deadline) override {
+    return std::make_unique<LateCommit>(*this, reservation, blocks, checksums, deadline);
+  }
   absl::StatusOr<cluster::PulledRun> Pull(const cluster::PullCall& call,
                                           absl::Time deadline) override {
     ++shard_.trouble.pulls;
@@ -239,6 +251,27 @@ class FakeLink final : public cluster::ShardLink {
   }
 
  private:
+  class LateCommit final : public cluster::PendingCommit {
+   public:
+    LateCommit(FakeLink& link, ReservationId reservation, std::span<const uint32_t> blocks,
+               std::span<const Checksum128> checksums, absl::Time deadline)
+        : link_(link),
+          reservation_(reservation),
+          blocks_(blocks.begin(), blocks.end()),
+          checksums_(checksums.begin(), checksums.end()),
+          deadline_(deadline) {}
+    absl::StatusOr<cluster::CommittedRun> Await(absl::Time deadline) override {
+      return link_.Commit(reservation_, blocks_, checksums_, std::min(deadline, deadline_));
+    }
+
+   private:
+    FakeLink& link_;
+    const ReservationId reservation_;
+    const std::vector<uint32_t> blocks_;
+    const std::vector<Checksum128> checksums_;
+    const absl::Time deadline_;
+  };
+
   absl::Status Well(absl::Time deadline) const {
     REPRISE_RETURN_IF_ERROR(shard_.trouble.Endure(deadline));
     return alive() ? absl::OkStatus() : absl::UnavailableError("the shard restarted");

@@ -66,8 +66,11 @@ TEST(FetchPlanTest, EveryBlockIsReadOnceFromASourceThatHasIt) {
     }
     const uint32_t first = *rc::gen::inRange(0, 20);
     const uint32_t end = first + *rc::gen::inRange(0, 80);
+    for (SourceRange& source : sources) source.flows = *rc::gen::inRange(1, 6);
+    const uint64_t block_bytes = *rc::gen::element<uint64_t>(1, 64 << 10, 2 << 20, 16 << 20);
     uint32_t at = first;
-    for (const FetchPiece& piece : PlanFetch(sources, first, end)) {
+    for (const FetchPiece& piece :
+         CutForFlows(PlanFetch(sources, first, end), sources, block_bytes)) {
       RC_ASSERT(piece.first == at && piece.end > piece.first);
       RC_ASSERT(sources[piece.source].first <= piece.first &&
                 piece.end <= sources[piece.source].end);
@@ -79,6 +82,22 @@ TEST(FetchPlanTest, EveryBlockIsReadOnceFromASourceThatHasIt) {
     });
     RC_ASSERT(at == end || !has_next);
   }));
+}
+
+TEST(FetchPlanTest, APieceIsCutForAsManyConnectionsAsItIsWorth) {
+  constexpr uint64_t kBytes = limits::kFlowBytesMin / 4;
+  EXPECT_EQ(FlowParts(3, kBytes, 4), 1u);
+  EXPECT_EQ(FlowParts(8, kBytes, 4), 2u);
+  EXPECT_EQ(FlowParts(15, kBytes, 4), 3u);
+  EXPECT_EQ(FlowParts(1000, kBytes, 4), 4u);
+  EXPECT_EQ(FlowParts(1000, kBytes, 1), 1u);
+  EXPECT_EQ(FlowParts(1000, kBytes, 0), 1u);
+  EXPECT_EQ(FlowParts(2, 8 * limits::kFlowBytesMin, 4), 2u);
+  EXPECT_EQ(FlowParts(0, kBytes, 4), 1u);
+  const std::vector<SourceRange> sources = {{0, 20, 4}, {20, 40, 1}};
+  EXPECT_THAT(CutForFlows(PlanFetch(sources, 5, 40), sources, kBytes),
+              ElementsAre(FetchPiece{0, 5, 10}, FetchPiece{0, 10, 15}, FetchPiece{0, 15, 20},
+                          FetchPiece{1, 20, 40}));
 }
 
 // ---- Order of stores
