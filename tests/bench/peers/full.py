@@ -18,7 +18,8 @@ from workers import Workers
 TURNS = 8
 SHARE_AT_ONCE = 0.5  # of the memory, for the conversations that go on side by side
 OVERFILL = 2
-LEFT_OUT = ("reprise-tcp", "reprise-stream")  # the same shard; which lane stored makes no difference
+# The same shard: which lane stored makes no difference.
+LEFT_OUT = ("reprise-tcp", "reprise-stream")
 # A worker that has the earlier turns itself looks up and stores; one that has not fetches them.
 CASES = {"its worker keeps what it has": False, "another worker each turn": True}
 
