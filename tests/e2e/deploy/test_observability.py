@@ -161,11 +161,19 @@ def test_prometheus_finds_every_pod_by_annotation_and_by_monitor() -> None:
 
 def test_the_network_policy_guards_every_pod_and_lets_only_prometheus_at_the_metrics() -> None:
     policy = yaml.safe_load((BASE / "network-policy.yaml").read_text())["spec"]
+    let_in = {port["port"]: rule["from"] for rule in policy["ingress"] for port in rule["ports"]}
+    ports: dict[str, int] = {}
     for pod in pods():
         assert matches(policy["podSelector"], pod)
-        ports = {p["name"]: p["containerPort"] for p in pod["spec"]["containers"][0]["ports"]}
-        let_in = {port["port"]: rule["from"] for rule in policy["ingress"]
-                  for port in rule["ports"]}
-        assert let_in.keys() == set(ports.values())
-        (prometheus,) = let_in[ports["status"]]
-        assert prometheus["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "prometheus"}
+        ports |= {p["name"]: p["containerPort"] for p in pod["spec"]["containers"][0]["ports"]}
+    assert ports.keys() == {"grpc", "blocks", "status"} and let_in.keys() == set(ports.values())
+    assert let_in[ports["blocks"]] == let_in[ports["grpc"]]
+    (prometheus,) = let_in[ports["status"]]
+    assert prometheus["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "prometheus"}
+
+
+def test_shards_listen_for_blocks_where_the_policy_lets_them_in() -> None:
+    (shard,) = [pod for pod in pods() if "reprise-shard" in pod["spec"]["containers"][0]["command"]]
+    container = shard["spec"]["containers"][0]
+    ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+    assert f"--tcp-port={ports['blocks']}" in container["args"]
