@@ -223,17 +223,21 @@ inline constexpr absl::Duration kViewPinCheckInterval =
 // ---- TCP lane
 inline constexpr size_t kTcpConnectionsMax =
     512;  // of a shard; each has a thread; one more closes one that says nothing
-inline constexpr size_t kTcpConnectionsPerLaneMax = 4;  // calls beyond it wait for one
-inline constexpr size_t kTcpMessageBytesMax = 2 << 10;  // beside blocks
-inline constexpr size_t kTcpKeyBytes = 32;                   // of TLS, one for each attachment
-inline constexpr uint64_t kTcpTlsBatchBytes = 256 << 10;     // encrypted and sent in one go
-inline constexpr uint64_t kTcpTlsRekeyBytes = 64ull << 30;   // sent under one key, then the next
+inline constexpr size_t kTcpWritesMax = 384;  // at once; fewer than connections: overload refuses
+                                              //   writes first
+inline constexpr size_t kTcpConnectionsPerLaneMax = 4;      // calls beyond it wait for one
+inline constexpr size_t kTcpMessageBytesMax = 2 << 10;      // beside blocks
+inline constexpr size_t kTcpKeyBytes = 32;                  // of TLS, one for each attachment
+inline constexpr uint64_t kTcpTlsBatchBytes = 256 << 10;    // encrypted and sent in one go
+inline constexpr uint64_t kTcpTlsRekeyBytes = 64ull << 30;  // sent under one key, then the next
 inline constexpr absl::Duration kTcpHelloTimeout =
     absl::Seconds(1);  // from the connection's begin to the hello, however it trickles in
 inline constexpr absl::Duration kTcpDialTimeout = absl::Milliseconds(500);  // of a caller
 inline constexpr absl::Duration kTcpFrameTimeout =
     absl::Seconds(30);  // of a message or a block in the middle of a call
 inline constexpr absl::Duration kTcpIdleMax = absl::Minutes(5);  // between calls
+inline constexpr absl::Duration kTcpDiskWait =
+    absl::Milliseconds(500);  // of a read for its turn at the disk tier
 inline constexpr absl::Duration kTcpRetryAfter =
     absl::Seconds(1);  // of a shard that did not take a connection
 
@@ -318,9 +322,9 @@ inline constexpr uint64_t kDeviceChunkBytes =
 inline constexpr uint64_t kDeviceStoreBatchBytes = 64 << 20;  // written in one, and committed
 inline constexpr absl::Duration kDevicePollMin = absl::Microseconds(5);  // of the caller's stream
 inline constexpr absl::Duration kDevicePollMax = absl::Microseconds(200);
-inline constexpr size_t kFetchPieceBlocksMin = 8;  // fewer are not worth a second shard
+inline constexpr size_t kFetchPieceBlocksMin = 8;   // fewer are not worth a second shard
 inline constexpr uint64_t kFlowBytesMin = 8 << 20;  // fewer are not worth a second connection
-inline constexpr size_t kStoreTargetsMax = 3;      // shards tried for one store
+inline constexpr size_t kStoreTargetsMax = 3;       // shards tried for one store
 inline constexpr absl::Duration kCommitRetryMax =
     absl::Seconds(1);  // for another writer's parent blocks
 inline constexpr absl::Duration kReleaseDeadline = absl::Seconds(1);

@@ -14,6 +14,7 @@ std::shared_ptr<Admission> Admission::Create(AdmissionLimits limits) {
 Admission::Budget Admission::BudgetOf(WorkKind kind) const {
   const size_t calls = Count(WorkKind::kReadCall) + Count(WorkKind::kWriteCall);
   const size_t streams = Count(WorkKind::kReadStream) + Count(WorkKind::kWriteStream);
+  const size_t tcp_calls = Count(WorkKind::kTcpRead) + Count(WorkKind::kTcpWrite);
   switch (kind) {
     case WorkKind::kReadCall:
       return {calls, limits_.calls_max, "calls", ""};
@@ -23,17 +24,25 @@ Admission::Budget Admission::BudgetOf(WorkKind kind) const {
       return {streams, limits_.streams_max, "streams", ""};
     case WorkKind::kWriteStream:
       return {streams, limits_.write_streams_max, "streams", " for a write"};
+    case WorkKind::kTcpRead:
+      return {tcp_calls, limits_.tcp_calls_max, "calls of its tcp lane", ""};
+    case WorkKind::kTcpWrite:
+      return {tcp_calls, limits_.tcp_writes_max, "calls of its tcp lane", " for a write"};
     case WorkKind::kDiskRead:
       break;
   }
   return {Count(WorkKind::kDiskRead), limits_.disk_reads_max, "reads of its disk", ""};
 }
 
-absl::StatusOr<Admission::Ticket> Admission::Admit(WorkKind kind) {
+absl::StatusOr<Admission::Ticket> Admission::Admit(WorkKind kind, absl::Duration patience) {
   {
     absl::MutexLock lock(&mu_);
-    const Budget budget = BudgetOf(kind);
-    if (budget.now >= budget.most) {
+    const auto room = [this, kind]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      const Budget budget = BudgetOf(kind);
+      return budget.now < budget.most;
+    };
+    if (!mu_.AwaitWithTimeout(absl::Condition(&room), patience)) {
+      const Budget budget = BudgetOf(kind);
       ++refused_;
       return Refusal(absl::StatusCode::kResourceExhausted, "OVERLOAD",
                      absl::StrCat("the shard has ", budget.now, " ", budget.work,

@@ -21,8 +21,17 @@
 
 namespace reprise::shard {
 
-// kDiskRead: a reading stream some of whose blocks are on the disk; it has a ticket of each kind.
-enum class WorkKind : uint8_t { kReadCall, kWriteCall, kReadStream, kWriteStream, kDiskRead };
+// kDiskRead: a reading stream or tcp call some of whose blocks are on the disk; it has a ticket of
+// each kind.
+enum class WorkKind : uint8_t {
+  kReadCall,
+  kWriteCall,
+  kReadStream,
+  kWriteStream,
+  kDiskRead,
+  kTcpRead,
+  kTcpWrite
+};
 
 struct AdmissionLimits {
   size_t calls_max = limits::kUnaryCallsMax;  // reading and writing calls together
@@ -30,6 +39,8 @@ struct AdmissionLimits {
   size_t streams_max = limits::kReadStreamsMax;  // reading and writing streams together
   size_t write_streams_max = limits::kWriteStreamsMax;
   size_t disk_reads_max = limits::kDiskReadsMax;
+  size_t tcp_calls_max = limits::kTcpConnectionsMax;  // reading and writing ones together
+  size_t tcp_writes_max = limits::kTcpWritesMax;
 };
 
 class Admission : public std::enable_shared_from_this<Admission> {
@@ -39,8 +50,9 @@ class Admission : public std::enable_shared_from_this<Admission> {
   // The work is in flight while the ticket or a copy of it lives.
   using Ticket = std::shared_ptr<const void>;
 
-  // RESOURCE_EXHAUSTED (OVERLOAD) when the budget of this kind is spent.
-  absl::StatusOr<Ticket> Admit(WorkKind kind);
+  // RESOURCE_EXHAUSTED (OVERLOAD) when the budget of this kind is spent, and stays so for
+  // `patience`: of a caller whose thread has nothing else to do.
+  absl::StatusOr<Ticket> Admit(WorkKind kind, absl::Duration patience = absl::ZeroDuration());
 
   size_t in_flight() const;
   uint64_t refused() const;
@@ -64,7 +76,7 @@ class Admission : public std::enable_shared_from_this<Admission> {
 
   const AdmissionLimits limits_;
   mutable absl::Mutex mu_;
-  std::array<size_t, 5> counts_ ABSL_GUARDED_BY(mu_) = {};  // by WorkKind
+  std::array<size_t, 7> counts_ ABSL_GUARDED_BY(mu_) = {};  // by WorkKind
   uint64_t refused_ ABSL_GUARDED_BY(mu_) = 0;
 };
 

@@ -4,6 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/time.h"
+#include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 #include "proto/wire/address.h"
@@ -53,17 +55,17 @@ absl::Status ShardLanes::OpenTcp(const ShardLanesOptions& options) {
     absent_.push_back({LaneKind::kTcp, "switched off by --no-tcp"});
     return absl::OkStatus();
   }
-  const auto admit = [this](WorkKind kind) -> lanes::TcpGuards::Admit {
-    return [admission = admission_, kind] { return admission->Admit(kind); };
+  const auto admit = [this](WorkKind kind, absl::Duration patience) -> lanes::TcpGuards::Admit {
+    return [admission = admission_, kind, patience] { return admission->Admit(kind, patience); };
   };
-  absl::StatusOr<std::unique_ptr<lanes::TcpServer>> created =
-      lanes::TcpServer::Create({.host = &tcp_host_,
-                                .listen_host = wire::HostOf(options.listen),
-                                .port = options.tcp_port,
-                                .encrypted = options.tcp_encrypted,
-                                .guards = {.read = admit(WorkKind::kReadStream),
-                                           .file = admit(WorkKind::kDiskRead),
-                                           .write = admit(WorkKind::kWriteStream)}});
+  absl::StatusOr<std::unique_ptr<lanes::TcpServer>> created = lanes::TcpServer::Create(
+      {.host = &tcp_host_,
+       .listen_host = wire::HostOf(options.listen),
+       .port = options.tcp_port,
+       .encrypted = options.tcp_encrypted,
+       .guards = {.read = admit(WorkKind::kTcpRead, absl::ZeroDuration()),
+                  .file = admit(WorkKind::kDiskRead, limits::kTcpDiskWait),
+                  .write = admit(WorkKind::kTcpWrite, absl::ZeroDuration())}});
   if (created.ok()) {
     tcp_ = *std::move(created);
   } else if (options.tcp_port != 0) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
+#include <thread>
 #include <vector>
 
 #include "proto/types/refusal.h"
@@ -9,8 +11,12 @@
 namespace reprise::shard {
 namespace {
 
-constexpr AdmissionLimits kSmall = {
-    .calls_max = 4, .write_calls_max = 2, .streams_max = 3, .write_streams_max = 2};
+constexpr AdmissionLimits kSmall = {.calls_max = 4,
+                                    .write_calls_max = 2,
+                                    .streams_max = 3,
+                                    .write_streams_max = 2,
+                                    .tcp_calls_max = 3,
+                                    .tcp_writes_max = 2};
 
 TEST(AdmissionTest, WhatFitsIsAdmittedAndTheNextIsRefusedWithAReason) {
   const std::shared_ptr<Admission> admission = Admission::Create(kSmall);
@@ -30,7 +36,8 @@ TEST(AdmissionTest, WhatFitsIsAdmittedAndTheNextIsRefusedWithAReason) {
 TEST(AdmissionTest, WritesAreRefusedWhileReadsAreStillAdmitted) {
   for (const auto& [read, write, writes_max] :
        {std::tuple(WorkKind::kReadCall, WorkKind::kWriteCall, kSmall.write_calls_max),
-        std::tuple(WorkKind::kReadStream, WorkKind::kWriteStream, kSmall.write_streams_max)}) {
+        std::tuple(WorkKind::kReadStream, WorkKind::kWriteStream, kSmall.write_streams_max),
+        std::tuple(WorkKind::kTcpRead, WorkKind::kTcpWrite, kSmall.tcp_writes_max)}) {
     const std::shared_ptr<Admission> admission = Admission::Create(kSmall);
     std::vector<Admission::Ticket> tickets;
     for (size_t i = 0; i < writes_max; ++i) tickets.push_back(*admission->Admit(read));
@@ -47,6 +54,20 @@ TEST(AdmissionTest, StreamsAndCallsHaveBudgetsOfTheirOwn) {
   }
   EXPECT_FALSE(admission->Admit(WorkKind::kReadStream).ok());
   EXPECT_TRUE(admission->Admit(WorkKind::kReadCall).ok());
+  EXPECT_TRUE(admission->Admit(WorkKind::kTcpRead).ok());
+}
+
+TEST(AdmissionTest, WhoIsPatientGetsTheNextTicketThatComesBack) {
+  AdmissionLimits one = kSmall;
+  one.disk_reads_max = 1;
+  const std::shared_ptr<Admission> admission = Admission::Create(one);
+  std::optional<Admission::Ticket> ticket = *admission->Admit(WorkKind::kDiskRead);
+  EXPECT_FALSE(admission->Admit(WorkKind::kDiskRead, absl::Milliseconds(5)).ok());
+  std::thread patient(
+      [&] { EXPECT_TRUE(admission->Admit(WorkKind::kDiskRead, absl::InfiniteDuration()).ok()); });
+  ticket.reset();
+  patient.join();
+  EXPECT_EQ(admission->refused(), 1u);
 }
 
 TEST(AdmissionTest, ReadsOfADiskLeaveRoomForTheRest) {
