@@ -15,7 +15,7 @@
 
 namespace reprise::client {
 
-inline constexpr size_t kTiers = 4;      // indexes: Tier; 0 is none
+inline constexpr size_t kTiers = 4;  // indexes: Tier; 0 is none
 
 struct Counters {
   std::atomic<uint64_t> acquires{0};

@@ -50,11 +50,13 @@ void Executor::Work() {
     Job job;
     {
       absl::MutexLock lock(&mu_);
+      ++idle_;
       mu_.Await(absl::Condition(
           +[](Executor* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mu_) {
             return self->closed_ || !self->queue_.empty();
           },
           this));
+      --idle_;
       if (queue_.empty()) return;
       job = std::move(queue_.front());
       queue_.pop_front();
@@ -116,7 +118,14 @@ void Executor::RunAll(std::vector<std::function<void()>> tasks) {
   };
   auto shared = std::make_shared<Shared>();
   shared->tasks = std::move(tasks);
-  for (size_t i = 1; i < shared->tasks.size(); ++i) {
+  // Helpers that nobody is free to run now would only fill the queue.
+  size_t helpers = 0;
+  {
+    absl::MutexLock lock(&mu_);
+    const size_t free = idle_ > queue_.size() ? idle_ - queue_.size() : 0;
+    helpers = std::min(free, shared->tasks.size() - 1);
+  }
+  for (size_t i = 0; i < helpers; ++i) {
     Job helper{absl::InfiniteFuture(), [shared] { shared->Help(); }, [](const absl::Status&) {}};
     if (!Submit(std::move(helper)).ok()) break;
   }

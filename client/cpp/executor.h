@@ -36,7 +36,7 @@ class Executor {
   // is then neither run nor dropped.
   absl::Status Submit(Job job);
 
-  // Runs all tasks, on this thread and on such as are free, and returns when all are done.
+  // Runs all tasks, on this thread and on such as are free now, and returns when all are done.
   void RunAll(std::vector<std::function<void()>> tasks);
 
   // Drops what is queued, takes nothing more, and returns when nothing runs. Not from a job.
@@ -49,6 +49,7 @@ class Executor {
   const size_t queue_jobs_max_;
   absl::Mutex mu_;
   std::deque<Job> queue_ ABSL_GUARDED_BY(mu_);
+  size_t idle_ ABSL_GUARDED_BY(mu_) = 0;  // threads that wait for a job
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<std::thread> threads_;
 };

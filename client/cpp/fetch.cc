@@ -75,6 +75,8 @@ class Reader {
         CutForFlows(PlanFetch(sources, call_.first + Verified(), call_.first + call_.count),
                     sources, layout_.block_bytes);
     if (plan.empty()) return false;
+    // They share what a link carries.
+    at_once_ = static_cast<uint32_t>(plan.size());
     std::vector<absl::Status> statuses(plan.size());
     std::vector<std::function<void()>> tasks;
     for (size_t i = 0; i < plan.size(); ++i) {
@@ -86,9 +88,20 @@ class Reader {
       Note(statuses[i]);
       if (RefusalReason(statuses[i]) == "BLOCK_CORRUPT") ++corrupt_;
       if (kernels::IsGpuFailure(statuses[i])) gpu_failed_ = true;
+      if (TooMuchAtOnce(plan, statuses, i)) continue;
       usable_[plan[i].source] = false;
     }
     return true;
+  }
+
+  // A shard that refused one piece and served another is asked again, once.
+  bool TooMuchAtOnce(std::span<const FetchPiece> plan, std::span<const absl::Status> statuses,
+                     size_t refused) {
+    if (!absl::IsResourceExhausted(statuses[refused]) || asked_again_) return false;
+    for (size_t i = 0; i < plan.size(); ++i) {
+      if (plan[i].source == plan[refused].source && statuses[i].ok()) asked_again_ = true;
+    }
+    return asked_again_;
   }
 
   // In chunks, so that a shard that hangs is told from one that has much to send.
@@ -118,9 +131,9 @@ class Reader {
     const Segment& segment = segments_[source];
     const absl::Time started = absl::Now();
     const uint64_t bytes = uint64_t{blocks} * layout_.block_bytes;
-    const absl::Time deadline =
-        std::min(context_.deadline,
-                 started + StallLimit(std::min<uint64_t>(bytes, limits::kTransferChunkBytes)));
+    const absl::Time deadline = std::min(
+        context_.deadline,
+        started + StallLimit(at_once_ * std::min<uint64_t>(bytes, limits::kTransferChunkBytes)));
     const absl::Status status = ReadInto(source,
                                          {.lease = segment.lease,
                                           .first = first,
@@ -247,6 +260,8 @@ class Reader {
   std::vector<bool> usable_;
   std::vector<Delivered> delivered_;  // by block of the call
   uint32_t first_rescued_ = ~uint32_t{0};
+  uint32_t at_once_ = 1;  // pieces that are read side by side
+  bool asked_again_ = false;
   uint32_t corrupt_ = 0;
   bool gpu_failed_ = false;
   absl::Status status_;

@@ -49,6 +49,7 @@ std::vector<FetchPiece> PlanFetch(std::span<const SourceRange> sources, uint32_t
 }
 
 uint32_t FlowParts(uint32_t blocks, uint64_t block_bytes, uint32_t flows) {
+  if (block_bytes > limits::kTransferChunkBytes) return 1;
   const uint64_t worth = blocks * block_bytes / limits::kFlowBytesMin;
   return static_cast<uint32_t>(
       std::clamp<uint64_t>(worth, 1, std::min(std::max(flows, 1u), std::max(blocks, 1u))));

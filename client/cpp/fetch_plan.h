@@ -28,7 +28,8 @@ std::vector<FetchPiece> PlanFetch(std::span<const SourceRange> sources, uint32_t
                                   uint32_t end);
 
 // Into how many parts of nearly the same size `blocks` are cut that go over up to `flows`
-// connections: none has fewer bytes than kFlowBytesMin, unless it is the only one.
+// connections: none has fewer bytes than kFlowBytesMin, unless it is the only one, and blocks
+// larger than kTransferChunkBytes, of which there is little staging, are not cut at all.
 uint32_t FlowParts(uint32_t blocks, uint64_t block_bytes, uint32_t flows);
 // Where part `part` of `parts` begins, and the one before it ends.
 inline uint32_t PartBegin(uint32_t blocks, uint32_t part, uint32_t parts) {

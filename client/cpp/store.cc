@@ -53,6 +53,21 @@ class Writer {
   }
 
  private:
+  // A batch that was sent.
+  struct Written {
+    absl::Status status;
+    absl::Duration budget;    // that it had
+    bool progressed = false;  // some connection took more than its first block
+  };
+
+  // A batch whose bytes are at the shard.
+  struct Committing {
+    std::span<const uint32_t> blocks;
+    std::vector<Checksum128> checksums;
+    absl::Time started;
+    std::unique_ptr<cluster::PendingCommit> pending;
+  };
+
   template <typename Answer>
   absl::StatusOr<Answer> Reported(absl::StatusOr<Answer> answer, absl::Time started) {
     ReportCall(core_, shard_, answer.status(), started, context_.deadline);
@@ -140,41 +155,51 @@ class Writer {
     const uint32_t batch = BatchBlocks();
     std::optional<Committing> before;
     for (size_t at = 0; at < granted_.size(); at += batch) {
-      const auto blocks = std::span<const uint32_t>(granted_).subspan(
-          at, std::min<size_t>(batch, granted_.size() - at));
-      Committing now{.blocks = blocks};
-      const absl::Status written = WriteBatch(blocks, now.checksums, result);
-      // A shard that does not take bytes may not answer either.
+      REPRISE_RETURN_IF_ERROR(Writable(before, result));
+      Committing now{.blocks = std::span<const uint32_t>(granted_).subspan(
+                         at, std::min<size_t>(batch, granted_.size() - at))};
+      const Written written = WriteBatch(now.blocks, now.checksums);
+      // One at a time: a block is committed after its parent. A shard that does not take bytes may
+      // not answer either.
       const absl::Time patience =
-          written.ok() ? context_.deadline
-                       : std::min(context_.deadline, absl::Now() + limits::kTransferStallMax);
-      // One at a time: a block is committed after its parent.
-      const absl::Status committed =
-          before.has_value() ? Committed(*before, patience, result) : absl::OkStatus();
-      REPRISE_RETURN_IF_ERROR(written);
+          written.status.ok()
+              ? context_.deadline
+              : std::min(context_.deadline, absl::Now() + limits::kTransferStallMax);
+      const absl::Status committed = Committed(before, patience, result);
+      // After the news of the commit, which are older.
+      Report(written);
+      REPRISE_RETURN_IF_ERROR(written.status);
+      result.bytes += now.blocks.size() * layout_.block_bytes;
       REPRISE_RETURN_IF_ERROR(committed);
       before = StartCommit(std::move(now));
     }
-    return before.has_value() ? Committed(*before, context_.deadline, result) : absl::OkStatus();
+    return Committed(before, context_.deadline, result);
   }
 
-  absl::Status WriteBatch(std::span<const uint32_t> blocks, std::vector<Checksum128>& checksums,
-                          StoreResult& result) {
-    REPRISE_RETURN_IF_ERROR(context_.Check());
+  // What is over counts what was committed before.
+  absl::Status Writable(std::optional<Committing>& before, StoreResult& result) {
+    absl::Status over = context_.Check();
+    if (!over.ok())
+      Committed(before, absl::Now() + limits::kTransferStallMax, result).IgnoreError();
+    return over;
+  }
+
+  Written WriteBatch(std::span<const uint32_t> blocks, std::vector<Checksum128>& checksums) {
     const absl::Time started = absl::Now();
     const absl::Time deadline =
         std::min(context_.deadline, started + StallLimit(blocks.size() * layout_.block_bytes));
-    bool progressed = false;
-    const absl::Status status = WriteFlows(blocks, deadline, checksums, progressed);
+    Written written{.budget = deadline - started};
+    written.status = WriteFlows(blocks, deadline, checksums, written.progressed);
+    return written;
+  }
+
+  void Report(const Written& written) {
     // Late, but sending: nothing is wrong with the shard. Nor is when the caller's GPU fails.
-    const bool sending = absl::IsDeadlineExceeded(status) && progressed;
-    const bool blameless =
-        sending || kernels::IsGpuFailure(status) || RefusalReason(status) == "CALLER_STREAM_BUSY";
-    core_.shards.Report(shard_.address, shard_.link, blameless ? absl::CancelledError("") : status,
-                        deadline - started);
-    REPRISE_RETURN_IF_ERROR(status);
-    result.bytes += blocks.size() * layout_.block_bytes;
-    return absl::OkStatus();
+    const bool sending = absl::IsDeadlineExceeded(written.status) && written.progressed;
+    const bool blameless = sending || kernels::IsGpuFailure(written.status) ||
+                           RefusalReason(written.status) == "CALLER_STREAM_BUSY";
+    core_.shards.Report(shard_.address, shard_.link,
+                        blameless ? absl::CancelledError("") : written.status, written.budget);
   }
 
   // Over as many connections as the lane has for so much. OK: `checksums` has those of all blocks.
@@ -198,9 +223,10 @@ class Writer {
       checksums.insert(checksums.end(), some.begin(), some.end());
       progressed = progressed || some.size() > 1;
     }
-    for (absl::Status& status : statuses) {
-      if (!status.ok()) return std::move(status);
-    }
+    // A GPU that failed is not to be taken for a shard that did.
+    const auto worst = std::find_if(statuses.begin(), statuses.end(), kernels::IsGpuFailure);
+    if (worst != statuses.end()) return *worst;
+    for (const absl::Status& status : statuses) REPRISE_RETURN_IF_ERROR(status);
     return absl::OkStatus();
   }
 
@@ -240,14 +266,6 @@ class Writer {
     return finished.ok() ? status : finished;
   }
 
-  // A batch whose bytes are at the shard.
-  struct Committing {
-    std::span<const uint32_t> blocks;
-    std::vector<Checksum128> checksums;
-    absl::Time started;
-    std::unique_ptr<cluster::PendingCommit> pending;
-  };
-
   Committing StartCommit(Committing batch) {
     batch.started = absl::Now();
     batch.pending =
@@ -255,9 +273,13 @@ class Writer {
     return batch;
   }
 
-  // Counts what was committed. Waits a little for parents that another writer is about to commit.
-  absl::Status Committed(Committing& batch, absl::Time patience, StoreResult& result) {
-    const absl::Time give_up = std::min(context_.deadline, batch.started + limits::kCommitRetryMax);
+  // Counts what was committed of a batch, if there is one. Waits a little for parents that another
+  // writer is about to commit.
+  absl::Status Committed(std::optional<Committing>& under_way, absl::Time patience,
+                         StoreResult& result) {
+    if (!under_way.has_value()) return absl::OkStatus();
+    Committing& batch = *under_way;
+    const absl::Time give_up = std::min(context_.deadline, absl::Now() + limits::kCommitRetryMax);
     for (int attempt = 1;; ++attempt) {
       const absl::StatusOr<cluster::CommittedRun> committed = batch.pending->Await(patience);
       // That nobody waited for the answer says nothing of the shard.

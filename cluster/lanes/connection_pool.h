@@ -68,6 +68,12 @@ class ConnectionPool {
     return socket.status();
   }
 
+  // One that was made elsewhere, for the next call.
+  void Add(Socket socket) {
+    absl::MutexLock lock(&mu_);
+    idle_.push_back(std::move(socket));
+  }
+
   // nullptr: the connection is good for nothing any more.
   void GiveBack(Socket* healthy) {
     absl::MutexLock lock(&mu_);

@@ -26,6 +26,13 @@ void Descriptor::Close() {
   fd_ = -1;
 }
 
+bool Descriptor::Quiet() const {
+  pollfd state{fd_, POLLIN, 0};
+  const int ready = ::poll(&state, 1, 0);
+  // A signal may come whenever it likes, and says nothing of the socket.
+  return ready == 0 || (ready < 0 && errno == EINTR);
+}
+
 absl::Status Descriptor::Wait(short events, MonotonicDeadline deadline,
                               absl::string_view lane) const {
   while (true) {

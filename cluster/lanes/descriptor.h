@@ -23,6 +23,8 @@ class Descriptor {
   explicit operator bool() const { return fd_ >= 0; }
   void Close();
 
+  // Nothing has arrived, and the peer has not closed.
+  bool Quiet() const;
   // Until poll(2) reports one of `events` or an error. DEADLINE_EXCEEDED; UNAVAILABLE (LANE_DOWN)
   // when it cannot wait. `lane` begins the sentences.
   absl::Status Wait(short events, MonotonicDeadline deadline, absl::string_view lane) const;

@@ -98,8 +98,8 @@ class RetriedSource final : public BlockSource {
   absl::Status refusal_;
 };
 
-absl::Time ShareOf(absl::Time deadline, bool last) {
-  if (last || deadline == absl::InfiniteFuture()) return deadline;
+absl::Time ShareOf(absl::Time deadline, bool all) {
+  if (all || deadline == absl::InfiniteFuture()) return deadline;
   const absl::Time now = absl::Now();
   return now + (deadline - now) * limits::kLaneDeadlineShare;
 }
@@ -110,6 +110,31 @@ bool GoesOn(const absl::Status& status, absl::Time deadline) {
 }
 
 }  // namespace
+
+class FallbackLane::Timed {
+ public:
+  Timed(FallbackLane& lane, LaneKind kind)
+      : lane_(lane),
+        kind_(kind),
+        under_way_(lane.under_way_[static_cast<size_t>(kind)]),
+        before_(under_way_.fetch_add(1, std::memory_order_relaxed) + 1),
+        started_(MonotonicClock().Now()) {}
+  ~Timed() { under_way_.fetch_sub(1, std::memory_order_relaxed); }
+
+  void Moved(uint64_t bytes, MemoryKind caller) {
+    const absl::Time now = MonotonicClock().Now();
+    const double beside = (before_ + under_way_.load(std::memory_order_relaxed)) / 2.0;
+    absl::MutexLock lock(&lane_.mu_);
+    lane_.meters_[static_cast<size_t>(caller)].Add(kind_, bytes, (now - started_) / beside, now);
+  }
+
+ private:
+  FallbackLane& lane_;
+  const LaneKind kind_;
+  std::atomic<int>& under_way_;
+  const int before_;  // calls of this lane when this one began, itself included
+  const absl::Time started_;
+};
 
 FallbackLane::FallbackLane(std::vector<std::unique_ptr<Lane>> best_first, Order order)
     : lanes_(std::move(best_first)), order_(std::move(order)), carrying_(LaneKind::kStream) {
@@ -147,12 +172,11 @@ absl::Status FallbackLane::Read(const ReadJob& job, BlockSink& sink, absl::Time 
       OrderFor({.bytes = job.blocks * job.block_bytes, .caller = sink.memory()});
   for (Lane* const lane : lanes) {
     RestOfSink rest_of_sink(sink, job.blocks - rest.blocks, lane->kind(), carrying_);
-    const absl::Time started = MonotonicClock().Now();
-    status = lane->Read(rest, rest_of_sink, ShareOf(deadline, lane == lanes.back()));
+    Timed timed(*this, lane->kind());
+    status = lane->Read(rest, rest_of_sink,
+                        ShareOf(deadline, lane == lanes.back() || lane->notices_stalls()));
     Count(lane->kind(), rest_of_sink.completed());
-    if (status.ok()) {
-      Measure(lane->kind(), sink.memory(), rest_of_sink.completed() * job.block_bytes, started);
-    }
+    if (status.ok()) timed.Moved(rest_of_sink.completed() * job.block_bytes, sink.memory());
     rest.first += rest_of_sink.completed();
     rest.blocks -= rest_of_sink.completed();
     if (rest.blocks == 0 || rest_of_sink.refused() || !GoesOn(status, deadline)) return status;
@@ -167,11 +191,12 @@ absl::Status FallbackLane::Write(const WriteJob& job, BlockSource& source, absl:
       OrderFor({.bytes = blocks * job.block_bytes, .caller = source.memory()});
   for (Lane* const lane : lanes) {
     RetriedSource retried(source);
-    const absl::Time started = MonotonicClock().Now();
-    status = lane->Write(job, retried, ShareOf(deadline, lane == lanes.back()));
+    Timed timed(*this, lane->kind());
+    status = lane->Write(job, retried,
+                         ShareOf(deadline, lane == lanes.back() || lane->notices_stalls()));
     if (status.ok()) {
       Count(lane->kind(), blocks);
-      Measure(lane->kind(), source.memory(), blocks * job.block_bytes, started);
+      timed.Moved(blocks * job.block_bytes, source.memory());
     }
     // A lane that failed before it had written what came before the source's refusal has a
     // successor.
@@ -193,12 +218,6 @@ void FallbackLane::Count(LaneKind kind, uint32_t blocks) {
   if (blocks == 0) return;
   carrying_.store(kind, std::memory_order_relaxed);
   blocks_served_[static_cast<size_t>(kind)].fetch_add(blocks, std::memory_order_relaxed);
-}
-
-void FallbackLane::Measure(LaneKind kind, MemoryKind caller, uint64_t bytes, absl::Time started) {
-  const absl::Time now = MonotonicClock().Now();
-  absl::MutexLock lock(&mu_);
-  meters_[static_cast<size_t>(caller)].Add(kind, bytes, now - started, now);
 }
 
 }  // namespace reprise::lanes

@@ -34,8 +34,9 @@ class FallbackLane final : public Lane {
   using Order = std::function<std::vector<LaneKind>(const LaneJob& job, const LaneRates& rates)>;
 
   // REQUIRES: at least one lane, of different kinds. The last one gets all the time that is left,
-  // every earlier one limits::kLaneDeadlineShare of it. Without an order, or when it names none of
-  // the lanes, they are used as they come.
+  // and so does one that notices by itself that nothing moves; every other one
+  // limits::kLaneDeadlineShare of it. Without an order, or when it names none of the lanes, they
+  // are used as they come.
   explicit FallbackLane(std::vector<std::unique_ptr<Lane>> best_first, Order order = nullptr);
 
   // The kind that carries the latest block, also while its sink is asked; the first lane's before
@@ -55,7 +56,9 @@ class FallbackLane final : public Lane {
  private:
   std::vector<Lane*> OrderFor(const LaneJob& job) const;
   void Count(LaneKind kind, uint32_t blocks);
-  void Measure(LaneKind kind, MemoryKind caller, uint64_t bytes, absl::Time started);
+  // One call of a lane, and how many of that lane's were under way beside it: together they show
+  // what the lane carries.
+  class Timed;
 
   const std::vector<std::unique_ptr<Lane>> lanes_;
   const Order order_;
@@ -63,6 +66,7 @@ class FallbackLane final : public Lane {
   std::array<RateMeter, 2> meters_ ABSL_GUARDED_BY(mu_);  // by MemoryKind of the caller
   std::atomic<LaneKind> carrying_;
   std::array<std::atomic<uint64_t>, kLaneKinds> blocks_served_{};  // by LaneKind
+  std::array<std::atomic<int>, kLaneKinds> under_way_{};           // by LaneKind
 };
 
 }  // namespace reprise::lanes

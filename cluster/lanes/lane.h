@@ -171,6 +171,9 @@ class Lane {
   // How many calls that run in parallel are faster than one that moves as much: connections that a
   // network, and a core at each end, carry side by side.
   virtual uint32_t flows() const { return 1; }
+  // Whether a call ends with LANE_DOWN when nothing moved for limits::kLaneDeadlineShare of its
+  // time.
+  virtual bool notices_stalls() const { return false; }
   // DEADLINE_EXCEEDED, UNAVAILABLE (the shard is gone; reason LANE_DOWN: this lane alone is, see
   // lane_status.h), NOT_FOUND (the lease is over), INVALID_ARGUMENT (block_bytes is not the slots'
   // size), or the sink's own status.

@@ -24,16 +24,17 @@ std::unique_ptr<lanes::ViewLane> OpenView(const LaneOffer& offer) {
   return view.ok() ? *std::move(view) : nullptr;
 }
 
-// nullptr when the shard's port is out of reach: a firewall, a forwarded port.
-std::unique_ptr<lanes::TcpLane> OpenTcp(const LaneOffer& offer) {
+// nullptr without a port. Whether it is in reach shows in the background.
+std::unique_ptr<lanes::TcpLane> MakeTcp(const LaneOffer& offer) {
   if (offer.tcp_host.empty() || offer.tcp_port == 0) return nullptr;
   absl::StatusOr<std::unique_ptr<lanes::TcpLane>> tcp =
-      lanes::TcpLane::Connect({.host = offer.tcp_host,
-                               .port = offer.tcp_port,
-                               .attachment = offer.attachment,
-                               .key = offer.tcp_key},
-                              offer.deadline);
-  return tcp.ok() ? *std::move(tcp) : nullptr;
+      lanes::TcpLane::Create({.host = offer.tcp_host,
+                              .port = offer.tcp_port,
+                              .attachment = offer.attachment,
+                              .key = offer.tcp_key});
+  if (!tcp.ok()) return nullptr;
+  (*tcp)->Ready();
+  return *std::move(tcp);
 }
 
 bool Offers(const LaneOffer& offer, LaneKind kind) {
@@ -45,10 +46,11 @@ bool Offers(const LaneOffer& offer, LaneKind kind) {
 // a caller in device memory takes it that they are, and a lane that finds otherwise gives way to
 // the next one. Where device memory cannot be mapped (containers), NCCL is wanted instead.
 lanes::FallbackLane::Order OrderOver(std::vector<LaneKind> offered, const lanes::ViewLane* view,
-                                     lanes::LinkedLane* nccl) {
+                                     lanes::TcpLane* tcp, lanes::LinkedLane* nccl) {
   return [end = lanes::LaneEnd{.lanes = std::move(offered), .host_id = lanes::ThisHostId()}, view,
-          nccl](const lanes::LaneJob& job, const lanes::LaneRates& rates) {
+          tcp, nccl](const lanes::LaneJob& job, const lanes::LaneRates& rates) {
     lanes::LaneEnd both = end;
+    if (tcp == nullptr || !tcp->Ready()) std::erase(both.lanes, LaneKind::kTcp);
     both.memory = job.caller;
     const bool mapped = view != nullptr && (nccl == nullptr || !view->device_memory_refused());
     lanes::LaneConditions now{.view_socket_connected = view != nullptr,
@@ -79,18 +81,14 @@ LinkLane MakeLane(const LaneOffer& offer) {
     link.close = nccl->Closer();
     all.push_back(std::move(made));
   }
-  std::vector<LaneKind> kinds = offer.lanes;
-  std::unique_ptr<lanes::TcpLane> tcp = Offers(offer, LaneKind::kTcp) ? OpenTcp(offer) : nullptr;
-  if (tcp != nullptr) {
-    all.push_back(std::move(tcp));
-  } else {
-    std::erase(kinds, LaneKind::kTcp);
-  }
+  std::unique_ptr<lanes::TcpLane> made = Offers(offer, LaneKind::kTcp) ? MakeTcp(offer) : nullptr;
+  lanes::TcpLane* tcp = made.get();
+  if (made != nullptr) all.push_back(std::move(made));
   if (all.empty() || Offers(offer, LaneKind::kStream)) {
     all.push_back(std::make_unique<lanes::StreamLane>(offer.channel, offer.attachment));
   }
   link.lane = std::make_unique<lanes::FallbackLane>(std::move(all),
-                                                    OrderOver(std::move(kinds), view, nccl));
+                                                    OrderOver(offer.lanes, view, tcp, nccl));
   return link;
 }
 

@@ -47,6 +47,18 @@ CommittedRun CommittedOf(const v1::CommitResponse& response) {
   return {.committed = response.committed(), .duplicate = response.duplicate()};
 }
 
+v1::AttachRequest::Hello HelloOf(const ShardLinkOptions& options) {
+  v1::AttachRequest::Hello hello;
+  hello.set_client_name(options.client_name);
+  hello.set_host_id(lanes::ThisHostId());
+  for (const LaneKind kind : options.lanes) {
+    if (kind == LaneKind::kNccl && options.nccl == nullptr) continue;
+    if (kind != LaneKind::kInProcess) hello.add_lanes(wire::ToMessage(kind));
+  }
+  hello.set_tenant(options.tenant.name);
+  return hello;
+}
+
 class GrpcShardLink final : public ShardLink {
  public:
   GrpcShardLink(std::string address, std::shared_ptr<grpc::Channel> channel,
@@ -296,18 +308,16 @@ std::unique_ptr<PendingCommit> GrpcShardLink::StartCommit(ReservationId reservat
 
 absl::StatusOr<std::unique_ptr<ShardLink>> ShardLink::Connect(ShardLinkOptions options,
                                                               absl::Time deadline) {
-  v1::AttachRequest::Hello hello;
-  hello.set_client_name(options.client_name);
-  hello.set_host_id(lanes::ThisHostId());
-  for (const LaneKind kind : options.lanes) {
-    if (kind == LaneKind::kNccl && options.nccl == nullptr) continue;
-    if (kind != LaneKind::kInProcess) hello.add_lanes(wire::ToMessage(kind));
-  }
-  hello.set_tenant(options.tenant.name);
   std::shared_ptr<grpc::Channel> channel = wire::MakeChannel(options.address, options.credentials);
-  std::shared_ptr<AttachStream> attach = AttachStream::Start(channel, hello);
-  REPRISE_ASSIGN_OR_RETURN(const v1::AttachResponse::Welcome welcome,
-                           attach->AwaitWelcome(deadline));
+  std::shared_ptr<AttachStream> attach = AttachStream::Start(channel, HelloOf(options));
+  absl::StatusOr<v1::AttachResponse::Welcome> answer = attach->AwaitWelcome(deadline);
+  if (RefusalReason(answer.status()) == "ENUM_VALUE" && std::erase(options.lanes, LaneKind::kTcp)) {
+    // A shard of before the tcp lane refuses whoever has it.
+    attach = AttachStream::Start(channel, HelloOf(options));
+    answer = attach->AwaitWelcome(deadline);
+  }
+  REPRISE_RETURN_IF_ERROR(answer.status());
+  const v1::AttachResponse::Welcome& welcome = *answer;
   LaneOffer offer{.channel = channel,
                   .attachment = AttachmentId(welcome.attachment_id()),
                   .view_socket = welcome.view_socket(),

@@ -225,10 +225,12 @@ inline constexpr size_t kTcpConnectionsMax =
     512;  // of a shard; each has a thread; one more closes one that says nothing
 inline constexpr size_t kTcpWritesMax = 384;  // at once; fewer than connections: overload refuses
                                               //   writes first
-inline constexpr size_t kTcpConnectionsPerLaneMax = 4;      // calls beyond it wait for one
+inline constexpr size_t kTcpConnectionsPerLaneMax = 4;  // calls beyond it wait for one
+inline constexpr size_t kTcpConnectionsPerAttachmentMax =
+    2 * kTcpConnectionsPerLaneMax;                          // those that end are not over at once
 inline constexpr size_t kTcpMessageBytesMax = 2 << 10;      // beside blocks
 inline constexpr size_t kTcpKeyBytes = 32;                  // of TLS, one for each attachment
-inline constexpr uint64_t kTcpTlsBatchBytes = 256 << 10;    // encrypted and sent in one go
+inline constexpr uint64_t kTcpTlsBatchBytes = 64 << 10;     // encrypted and sent in one go
 inline constexpr uint64_t kTcpTlsRekeyBytes = 64ull << 30;  // sent under one key, then the next
 inline constexpr absl::Duration kTcpHelloTimeout =
     absl::Seconds(1);  // from the connection's begin to the hello, however it trickles in
@@ -238,8 +240,13 @@ inline constexpr absl::Duration kTcpFrameTimeout =
 inline constexpr absl::Duration kTcpIdleMax = absl::Minutes(5);  // between calls
 inline constexpr absl::Duration kTcpDiskWait =
     absl::Milliseconds(500);  // of a read for its turn at the disk tier
-inline constexpr absl::Duration kTcpRetryAfter =
-    absl::Seconds(1);  // of a shard that did not take a connection
+inline constexpr absl::Duration kTcpRetryMin = absl::Seconds(1);  // of a lane that failed,
+inline constexpr absl::Duration kTcpRetryMax = absl::Minutes(1);  //   doubled by each next failure
+inline constexpr absl::Duration kTcpProbeAfter =
+    absl::Seconds(10);  // of a connection without traffic: whether its peer is still there
+inline constexpr absl::Duration kTcpProbeInterval = absl::Seconds(5);
+inline constexpr int kTcpProbesMax = 3;  // without an answer: the connection is dead
+inline constexpr absl::Duration kTcpUnackedMax = absl::Seconds(20);  // so are bytes on their way
 
 // ---- NCCL lane
 inline constexpr size_t kNcclLinksMax = 64;                     // of a process; each has a thread

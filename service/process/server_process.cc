@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
 
 #include <cstring>
 
@@ -39,6 +40,13 @@ void OpenLog(const std::string& name) {
 
 void Log(absl::string_view line) {
   spdlog::info("{}", std::string(line));
+}
+
+void TakeDescriptors() {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &files);
 }
 
 StopSignals::StopSignals() {

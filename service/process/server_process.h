@@ -24,6 +24,10 @@ void AddStatusFlags(CLI::App& app, std::string& listen, bool& public_address);
 void OpenLog(const std::string& name);
 void Log(absl::string_view line);
 
+// Lets the process have as many descriptors as it may: clients are many, and a listener that runs
+// out of them stops.
+void TakeDescriptors();
+
 // SIGTERM and SIGINT, as something that main waits for. REQUIRES: made before any thread.
 class StopSignals {
  public:

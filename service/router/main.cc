@@ -138,6 +138,7 @@ int Main(int argc, char** argv) {
   CLI::App app{"A Reprise router: tells workers which shard holds what."};
   AddFlags(app, flags);
   if (const std::optional<int> code = process::Parse(app, argc, argv)) return *code;
+  process::TakeDescriptors();
   process::OpenLog("router");
   const absl::Status status = Run(flags, stop_signals);
   if (status.ok()) return 0;

@@ -365,6 +365,7 @@ int Main(int argc, char** argv) {
   CLI::App app{"A Reprise cache shard: keeps K/V blocks, keyed by prompt-prefix hash."};
   AddFlags(app, flags);
   if (const std::optional<int> code = process::Parse(app, argc, argv)) return *code;
+  process::TakeDescriptors();
   process::OpenLog(flags.id);
   const absl::Status status = Run(flags, stop_signals);
   if (status.ok()) return 0;

@@ -124,6 +124,7 @@ void ShardLanes::AddTo(ShardServerOptions& options) {
 
 LanesUse ShardLanes::Use() const {
   LanesUse use{.view = view_host_.use(), .tcp = tcp_host_.use()};
+  if (tcp_ != nullptr) use.tcp_connections = tcp_->use().connections;
   if (nccl_end_ != nullptr) {
     const cluster::NcclShardEnd::Use nccl = nccl_end_->use();
     use.nccl = {.blocks_read = nccl.blocks_read,

@@ -16,6 +16,7 @@ void Append(NamedCounters& to, NamedCounters from) {
 NamedCounters LanesUse::Named() const {
   NamedCounters counters = view.Named(LaneKind::kView);
   Append(counters, tcp.Named(LaneKind::kTcp));
+  counters.emplace_back("tcp_connections", tcp_connections);
   Append(counters, nccl.Named(LaneKind::kNccl));
   counters.emplace_back("nccl_links_served", nccl_links_served);
   counters.emplace_back("nccl_links_made", nccl_links_made);

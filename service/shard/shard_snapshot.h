@@ -34,6 +34,7 @@ struct AbsentLane {
 struct LanesUse {
   LaneUse view;
   LaneUse tcp;
+  uint64_t tcp_connections = 0;  // now
   LaneUse nccl;
   uint64_t nccl_links_served = 0;  // that callers made to this shard and hold now
   uint64_t nccl_links_made = 0;    // that this shard made to its peers and holds now

@@ -7,7 +7,6 @@
 #include <optional>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "cluster/lanes/tcp/tcp_lane.h"
 #include "cluster/lanes/tcp/tcp_server.h"
 #include "proto/types/status_macros.h"
@@ -20,7 +19,7 @@ class TcpLaneEnds {
   TcpLaneEnds(lanes::TcpServer::Options options, AttachmentId attachment)
       : server_(*lanes::TcpServer::Create(std::move(options))),
         key_(*server_->Welcome(attachment)),
-        lane_(*lanes::TcpLane::Connect(To(attachment), absl::Now() + absl::Seconds(10))) {}
+        lane_(*lanes::TcpLane::Create(To(attachment))) {}
 
   lanes::TcpServer& server() { return *server_; }
   lanes::TcpLane& lane() { return *lane_; }

@@ -24,6 +24,12 @@ absl::Status Nonsense(absl::string_view what) {
 
 absl::Status CallServer::Serve(const Header& header) {
   call_end_ = MonotonicDeadline::After(limits::kByteStreamAgeMax);
+  const absl::Status status = ServeCall(header);
+  staging_.reset();
+  return status;
+}
+
+absl::Status CallServer::ServeCall(const Header& header) {
   if (header.is_block()) return Nonsense("a block came outside of a call");
   REPRISE_ASSIGN_OR_RETURN(const Message message,
                            options_.socket->ReceiveMessage(header, FrameEnd()));
@@ -153,8 +159,8 @@ absl::Status CallServer::Discard(uint64_t bytes) {
 }
 
 std::span<uint8_t> CallServer::Staging(uint64_t bytes) {
-  if (staging_.empty()) staging_.resize(limits::kStreamChunkBytes);
-  return std::span(staging_).first(std::min<uint64_t>(bytes, staging_.size()));
+  if (staging_ == nullptr) staging_.reset(new uint8_t[limits::kStreamChunkBytes]);
+  return {staging_.get(), std::min<uint64_t>(bytes, limits::kStreamChunkBytes)};
 }
 
 }  // namespace reprise::lanes::tcp

@@ -3,8 +3,8 @@
 //
 // Invariants: a slot is pinned while bytes go out of it or come into it, and no longer; a block is
 // Written only when all of its bytes came; a call takes limits::kByteStreamAgeMax at most, and a
-// frame limits::kTcpFrameTimeout. Thread safety: one thread at a time; may wait for the peer, and
-// for a disk.
+// frame, or a part of one that is staged, limits::kTcpFrameTimeout; between calls nothing is kept.
+// Thread safety: one thread at a time; may wait for the peer, and for a disk.
 #pragma once
 
 #include <cstdint>
@@ -48,6 +48,7 @@ class CallServer {
   absl::Status Serve(const Header& header);
 
  private:
+  absl::Status ServeCall(const Header& header);
   absl::Status ServeRead(const Read& request);
   absl::Status ServeWrite(const Write& request);
 
@@ -71,7 +72,7 @@ class CallServer {
 
   const Options options_;
   MonotonicDeadline call_end_ = MonotonicDeadline::Never();
-  std::vector<uint8_t> staging_;
+  std::unique_ptr<uint8_t[]> staging_;  // limits::kStreamChunkBytes, of this call
 };
 
 }  // namespace tcp

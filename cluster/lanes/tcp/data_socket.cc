@@ -64,12 +64,14 @@ absl::Status DataSocket::SendBlockPart(std::span<const uint8_t> bytes, Monotonic
 
 absl::Status DataSocket::SendBytes(std::span<const uint8_t> head, std::span<const uint8_t> rest,
                                    MonotonicDeadline deadline) {
+  const SocketWait wait = Until(deadline);
   if (tls_ != nullptr) {
-    REPRISE_RETURN_IF_ERROR(tls_->Send(socket_, head, deadline));
-    REPRISE_RETURN_IF_ERROR(tls_->Send(socket_, rest, deadline));
-    return tls_->Flush(socket_, deadline);
+    REPRISE_RETURN_IF_ERROR(tls_->Send(socket_, head, wait));
+    REPRISE_RETURN_IF_ERROR(tls_->Send(socket_, rest, wait));
+    return tls_->Flush(socket_, wait);
   }
   while (!head.empty() || !rest.empty()) {
+    REPRISE_RETURN_IF_ERROR(wait.Check());
     std::array<iovec, 2> parts = {iovec{const_cast<uint8_t*>(head.data()), head.size()},
                                   iovec{const_cast<uint8_t*>(rest.data()), rest.size()}};
     msghdr message{};
@@ -81,7 +83,7 @@ absl::Status DataSocket::SendBytes(std::span<const uint8_t> head, std::span<cons
       head = head.subspan(of_head);
       rest = rest.subspan(static_cast<size_t>(n) - of_head);
     } else if (n < 0 && WouldBlock()) {
-      REPRISE_RETURN_IF_ERROR(socket_.Wait(POLLOUT, deadline, kLane));
+      REPRISE_RETURN_IF_ERROR(wait.For(socket_, POLLOUT));
     } else if (n < 0 && errno != EINTR) {
       return ErrnoDown(kLane, "send");
     }
@@ -103,25 +105,22 @@ absl::StatusOr<Message> DataSocket::ReceiveMessage(const Header& header,
 }
 
 absl::Status DataSocket::ReceiveBytes(std::span<uint8_t> into, MonotonicDeadline deadline) {
-  if (tls_ != nullptr) return tls_->Receive(socket_, into, deadline);
+  const SocketWait wait = Until(deadline);
+  if (tls_ != nullptr) return tls_->Receive(socket_, into, wait);
   while (!into.empty()) {
+    REPRISE_RETURN_IF_ERROR(wait.Check());
     const ssize_t n = ::recv(socket_.get(), into.data(), into.size(), MSG_DONTWAIT);
     if (n > 0) {
       into = into.subspan(static_cast<size_t>(n));
     } else if (n == 0) {
       return LaneDown(absl::StrCat(kLane, ": the peer closed the connection"));
     } else if (WouldBlock()) {
-      REPRISE_RETURN_IF_ERROR(socket_.Wait(POLLIN, deadline, kLane));
+      REPRISE_RETURN_IF_ERROR(wait.For(socket_, POLLIN));
     } else if (errno != EINTR) {
       return ErrnoDown(kLane, "receive");
     }
   }
   return absl::OkStatus();
-}
-
-bool DataSocket::Quiet() const {
-  pollfd state{socket_.get(), POLLIN, 0};
-  return (tls_ == nullptr || !tls_->Pending()) && ::poll(&state, 1, 0) == 0;
 }
 
 void DataSocket::Shutdown() {

@@ -15,8 +15,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "cluster/lanes/descriptor.h"
 #include "cluster/lanes/monotonic_deadline.h"
+#include "cluster/lanes/tcp/socket_wait.h"
 #include "cluster/lanes/tcp/tcp_tls.h"
 #include "cluster/lanes/tcp/tcp_wire.h"
 
@@ -26,11 +28,14 @@ class DataSocket {
  public:
   explicit DataSocket(Descriptor socket) : socket_(std::move(socket)) {}
 
+  // Of the calls that follow: how long they go on without a byte either way.
+  void set_stall(absl::Duration stall) { stall_ = stall; }
+
   // From here on over TLS. As TlsSession.
   absl::Status ConnectTls(const TlsContext& context, const TcpKey& key, MonotonicDeadline deadline);
   absl::StatusOr<AttachmentId> AcceptTls(const TlsContext& context, MonotonicDeadline deadline);
 
-  // UNAVAILABLE (LANE_DOWN) when the peer is gone; DEADLINE_EXCEEDED.
+  // UNAVAILABLE (LANE_DOWN) when the peer is gone or nothing moves; DEADLINE_EXCEEDED.
   absl::Status Send(const Message& message, MonotonicDeadline deadline);
   absl::Status SendBlock(uint32_t block, std::span<const uint8_t> bytes,
                          MonotonicDeadline deadline);
@@ -48,7 +53,7 @@ class DataSocket {
   absl::StatusOr<Expected> ReceiveOnly(MonotonicDeadline deadline);
 
   // Connected, and nothing has arrived that was not received.
-  bool Quiet() const;
+  bool Quiet() const { return (tls_ == nullptr || !tls_->Pending()) && socket_.Quiet(); }
   // Wakes whoever waits, for good.
   void Shutdown();
 
@@ -56,7 +61,12 @@ class DataSocket {
   absl::Status SendBytes(std::span<const uint8_t> head, std::span<const uint8_t> rest,
                          MonotonicDeadline deadline);
 
+  SocketWait Until(MonotonicDeadline deadline) const {
+    return {.deadline = deadline, .stall = stall_};
+  }
+
   Descriptor socket_;
+  absl::Duration stall_ = absl::InfiniteDuration();
   std::unique_ptr<TlsSession> tls_;  // nullptr: plaintext
 };
 

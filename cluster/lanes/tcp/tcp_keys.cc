@@ -3,6 +3,7 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "proto/types/sha256.h"
 
@@ -36,7 +37,10 @@ void TcpKeys::Remove(AttachmentId attachment) {
   absl::MutexLock lock(&mu_);
   const auto at = names_.find(attachment);
   if (at == names_.end()) return;
-  keys_.erase(at->second);
+  if (const auto key = keys_.find(at->second); key != keys_.end()) {
+    ::explicit_bzero(key->second.key.data(), key->second.key.size());
+    keys_.erase(key);
+  }
   names_.erase(at);
 }
 

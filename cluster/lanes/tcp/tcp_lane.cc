@@ -1,5 +1,6 @@
 #include "cluster/lanes/tcp/tcp_lane.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -7,6 +8,7 @@
 #include "cluster/lanes/lane_status.h"
 #include "cluster/lanes/monotonic_deadline.h"
 #include "cluster/lanes/tcp/tcp_sockets.h"
+#include "proto/types/clock.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::lanes {
@@ -32,6 +34,7 @@ class TcpLane::Call {
   absl::Status Start() {
     if (deadline_.over()) return Over();
     REPRISE_ASSIGN_OR_RETURN(socket_, lane_.connections_.Borrow(deadline_));
+    socket_->set_stall(deadline_.left() * limits::kLaneDeadlineShare);
     return absl::OkStatus();
   }
 
@@ -58,13 +61,15 @@ class TcpLane::Call {
     in_step_ = false;
     REPRISE_RETURN_IF_ERROR(socket_->Send(tcp::Write{job.reservation, job.block_bytes}, deadline_));
     absl::Status source_status;
-    for (uint32_t i = 0; i < job.blocks.size(); ++i) {
-      const absl::StatusOr<std::span<const uint8_t>> bytes = source.Bytes(i);
-      source_status = bytes.ok() ? CheckBlockBytes(job.blocks[i], bytes->size(), job.block_bytes)
+    size_t sent = 0;
+    for (; sent < job.blocks.size(); ++sent) {
+      const absl::StatusOr<std::span<const uint8_t>> bytes =
+          source.Bytes(static_cast<uint32_t>(sent));
+      source_status = bytes.ok() ? CheckBlockBytes(job.blocks[sent], bytes->size(), job.block_bytes)
                                  : bytes.status();
       // What the shard says before the end is why it takes no more.
       if (!source_status.ok() || !socket_->Quiet()) break;
-      REPRISE_RETURN_IF_ERROR(socket_->SendBlock(job.blocks[i], *bytes, deadline_));
+      REPRISE_RETURN_IF_ERROR(socket_->SendBlock(job.blocks[sent], *bytes, deadline_));
     }
     // The blocks that were sent whole are written when the shard has answered, whatever the source
     // said of the next.
@@ -72,7 +77,12 @@ class TcpLane::Call {
     const absl::StatusOr<tcp::Outcome> outcome = socket_->ReceiveOnly<tcp::Outcome>(deadline_);
     in_step_ = outcome.ok();
     if (!source_status.ok()) return source_status;
-    return outcome.ok() ? outcome->status : outcome.status();
+    if (!outcome.ok()) return outcome.status();
+    if (outcome->status.ok() && sent < job.blocks.size()) {
+      return LaneDown(absl::StrCat(kLane, ": the shard said OK after ", sent, " of ",
+                                   job.blocks.size(), " blocks"));
+    }
+    return outcome->status;
   }
 
  private:
@@ -92,31 +102,87 @@ class TcpLane::Call {
   bool in_step_ = true;
 };
 
-TcpLane::TcpLane(Options options)
+TcpLane::TcpLane(Options options, std::unique_ptr<const tcp::TlsContext> tls)
     : options_(std::move(options)),
-      tls_(options_.key.has_value() ? tcp::TlsContext::ForCaller() : nullptr),
+      tls_(std::move(tls)),
       connections_({.lane = kLane,
                     .connections_max = limits::kTcpConnectionsPerLaneMax,
-                    .retry_after = limits::kTcpRetryAfter,
+                    .retry_after = absl::ZeroDuration(),
                     .dial = [this](MonotonicDeadline deadline) { return Dial(deadline); }}) {}
 
-absl::StatusOr<std::unique_ptr<TcpLane>> TcpLane::Connect(Options options, absl::Time deadline) {
-  std::unique_ptr<TcpLane> lane(new TcpLane(std::move(options)));
-  Call first(*lane, MonotonicDeadline(deadline));
-  REPRISE_RETURN_IF_ERROR(first.Start());
-  return lane;
+TcpLane::~TcpLane() {
+  std::thread dialler;
+  {
+    absl::MutexLock lock(&mu_);
+    dialler = std::move(dialler_);
+  }
+  if (dialler.joinable()) dialler.join();
+}
+
+absl::StatusOr<std::unique_ptr<TcpLane>> TcpLane::Create(Options options) {
+  std::unique_ptr<const tcp::TlsContext> tls;
+  if (options.key.has_value()) {
+    REPRISE_ASSIGN_OR_RETURN(tls, tcp::TlsContext::ForCaller());
+  }
+  return std::unique_ptr<TcpLane>(new TcpLane(std::move(options), std::move(tls)));
+}
+
+bool TcpLane::Ready() {
+  absl::MutexLock lock(&mu_);
+  if (MonotonicClock().Now() < rests_until_) return false;
+  if (reached_) return true;
+  if (std::exchange(dialling_, true)) return false;
+  // The one before has set dialling_ to false as the last thing that it does under the lock.
+  if (dialler_.joinable()) dialler_.join();
+  dialler_ = std::thread([this] { DialAhead(); });
+  return false;
+}
+
+void TcpLane::DialAhead() {
+  absl::StatusOr<tcp::DataSocket> socket = Dial(MonotonicDeadline::After(limits::kTcpDialTimeout));
+  const absl::Status status = socket.status();
+  if (socket.ok()) connections_.Add(*std::move(socket));
+  Note(status);
+  absl::MutexLock lock(&mu_);
+  dialling_ = false;
+}
+
+void TcpLane::Note(const absl::Status& status) {
+  absl::MutexLock lock(&mu_);
+  if (!IsLaneDown(status)) {
+    // A call that got as far as the shard, whatever that said of it. One that ran out of its
+    // caller's time says nothing.
+    if (!absl::IsDeadlineExceeded(status)) {
+      reached_ = true;
+      rest_ = absl::ZeroDuration();
+    }
+    return;
+  }
+  reached_ = false;
+  rest_ = std::clamp(2 * rest_, limits::kTcpRetryMin, limits::kTcpRetryMax);
+  rests_until_ = MonotonicClock().Now() + rest_;
 }
 
 absl::Status TcpLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) {
-  Call call(*this, MonotonicDeadline(deadline));
-  REPRISE_RETURN_IF_ERROR(call.Start());
-  return call.Read(job, sink);
+  absl::Status status;
+  {
+    Call call(*this, MonotonicDeadline(deadline));
+    status = call.Start();
+    if (status.ok()) status = call.Read(job, sink);
+  }
+  Note(status);
+  return status;
 }
 
 absl::Status TcpLane::Write(const WriteJob& job, BlockSource& source, absl::Time deadline) {
-  Call call(*this, MonotonicDeadline(deadline));
-  REPRISE_RETURN_IF_ERROR(call.Start());
-  return call.Write(job, source);
+  absl::Status status;
+  {
+    Call call(*this, MonotonicDeadline(deadline));
+    status = call.Start();
+    if (status.ok()) status = call.Write(job, source);
+  }
+  Note(status);
+  return status;
 }
 
 absl::StatusOr<tcp::DataSocket> TcpLane::Dial(MonotonicDeadline deadline) const {

@@ -2,8 +2,9 @@
 // sink wants them and sent from where the source has them, without gRPC's framing and copies in
 // between.
 //
-// Invariants: when the port cannot be reached or says nonsense, every call is UNAVAILABLE
-// (LANE_DOWN) at once, and it is tried again after limits::kTcpRetryAfter. Thread safety: calls may
+// Invariants: a call in which nothing moves for limits::kLaneDeadlineShare of its time, or whose
+// peer is gone or says nonsense, is UNAVAILABLE (LANE_DOWN); after that the lane is not Ready for
+// limits::kTcpRetryMin, doubling up to kTcpRetryMax while it goes on so. Thread safety: calls may
 // run in parallel, up to limits::kTcpConnectionsPerLaneMax at one time; others wait.
 #pragma once
 
@@ -11,9 +12,12 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
+#include <thread>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "cluster/lanes/connection_pool.h"
 #include "cluster/lanes/lane.h"
 #include "cluster/lanes/tcp/data_socket.h"
@@ -32,23 +36,39 @@ class TcpLane final : public Lane {
     std::optional<TcpKey> key;  // nullopt: plaintext
   };
 
-  // UNAVAILABLE (LANE_DOWN) when the port is out of reach, or serves somebody else.
-  static absl::StatusOr<std::unique_ptr<TcpLane>> Connect(Options options, absl::Time deadline);
+  // Dials nothing. UNAVAILABLE (LANE_DOWN) where there is a key and no TLS.
+  static absl::StatusOr<std::unique_ptr<TcpLane>> Create(Options options);
+  ~TcpLane() override;
+
+  // Whether a call may be expected to go well. The first time, and when a lane that failed is due,
+  // it begins to dial in the background and says no: whoever has another lane need not wait for a
+  // port that may be out of reach.
+  bool Ready();
 
   LaneKind kind() const override { return LaneKind::kTcp; }
   uint32_t flows() const override { return limits::kTcpConnectionsPerLaneMax; }
+  bool notices_stalls() const override { return true; }
   absl::Status Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) override;
   absl::Status Write(const WriteJob& job, BlockSource& source, absl::Time deadline) override;
 
  private:
   class Call;
 
-  explicit TcpLane(Options options);
+  TcpLane(Options options, std::unique_ptr<const tcp::TlsContext> tls);
   absl::StatusOr<tcp::DataSocket> Dial(MonotonicDeadline deadline) const;
+  void DialAhead();
+  // How a call or a dial ended.
+  void Note(const absl::Status& status);
 
   const Options options_;
   const std::unique_ptr<const tcp::TlsContext> tls_;  // nullptr: plaintext
   ConnectionPool<tcp::DataSocket> connections_;
+  absl::Mutex mu_;
+  bool reached_ ABSL_GUARDED_BY(mu_) = false;  // since the last failure
+  bool dialling_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Duration rest_ ABSL_GUARDED_BY(mu_);  // after the last failure; zero: none since a success
+  absl::Time rests_until_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();  // on MonotonicClock()
+  std::thread dialler_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace reprise::lanes

@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "cluster/lanes/lane_status.h"
 #include "cluster/lanes/monotonic_deadline.h"
@@ -31,11 +33,20 @@ class TcpServer::Connection {
     kEnded,  // or about to
   };
 
-  Connection(TcpServer& server, Descriptor socket)
-      : server_(server), socket_(std::move(socket)), thread_([this] { Run(); }) {}
+  Connection(TcpServer& server, Descriptor socket) : server_(server), socket_(std::move(socket)) {}
   ~Connection() {
     Shutdown();
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  // False where the process may have no more threads.
+  bool Start() {
+    try {
+      thread_ = std::thread([this] { Run(); });
+    } catch (const std::system_error&) {
+      return false;
+    }
+    return true;
   }
 
   void Shutdown() {
@@ -62,12 +73,13 @@ class TcpServer::Connection {
                            .guards = &server_.options_.guards,
                            .socket = &socket_,
                            .attachment = attachment()});
-    while (Turn(State::kIdle)) {
+    while (state() != State::kEnded) {
       REPRISE_ASSIGN_OR_RETURN(
           const tcp::Header header,
           socket_.ReceiveHeader(MonotonicDeadline::After(limits::kTcpIdleMax)));
       if (!Turn(State::kBusy)) break;
       REPRISE_RETURN_IF_ERROR(calls.Serve(header));
+      Turn(State::kIdle);
     }
     return absl::OkStatus();
   }
@@ -78,17 +90,29 @@ class TcpServer::Connection {
       REPRISE_ASSIGN_OR_RETURN(owner, socket_.AcceptTls(*server_.tls_, deadline));
     }
     REPRISE_ASSIGN_OR_RETURN(const tcp::Hello hello, socket_.ReceiveOnly<tcp::Hello>(deadline));
-    absl::Status known;
     // Set before it is asked for: an attachment that ends meanwhile either is not known any more,
     // or ends this connection.
     attachment_.store(hello.attachment.value);
-    if (!server_.keys_.Knows(hello.attachment) ||
-        (owner.has_value() && *owner != hello.attachment)) {
-      known = Refusal(absl::StatusCode::kNotFound, "ATTACHMENT_UNKNOWN",
-                      "the tcp lane does not know this attachment: attach anew");
-    }
+    const absl::Status known = Known(hello.attachment, owner);
+    // Before it is told, so that what it knows of this connection is so.
+    if (known.ok()) Turn(State::kIdle);
     REPRISE_RETURN_IF_ERROR(socket_.Send(tcp::Outcome{known}, deadline));
     return known;
+  }
+
+  absl::Status Known(AttachmentId attachment, std::optional<AttachmentId> owner) const {
+    const bool key_fits = !owner.has_value() || *owner == attachment;
+    if (!key_fits || !server_.keys_.Knows(attachment)) {
+      return Refusal(absl::StatusCode::kNotFound, "ATTACHMENT_UNKNOWN",
+                     "the tcp lane does not know this attachment: attach anew");
+    }
+    if (server_.ConnectionsOf(attachment) <= limits::kTcpConnectionsPerAttachmentMax) {
+      return absl::OkStatus();
+    }
+    return Refusal(absl::StatusCode::kResourceExhausted, "TCP_CONNECTIONS",
+                   absl::StrCat("this attachment has more than kTcpConnectionsPerAttachmentMax = ",
+                                limits::kTcpConnectionsPerAttachmentMax,
+                                " connections: use those that it has"));
   }
 
   // False when the connection was ended meanwhile.
@@ -114,16 +138,19 @@ absl::StatusOr<std::unique_ptr<TcpServer>> TcpServer::Create(Options options) {
   REPRISE_CHECK(options.host != nullptr);
   REPRISE_ASSIGN_OR_RETURN(tcp::Listeners listeners,
                            tcp::Listen(options.listen_host, options.port));
-  return std::unique_ptr<TcpServer>(new TcpServer(std::move(options), std::move(listeners)));
+  std::unique_ptr<TcpServer> server(new TcpServer(std::move(options), std::move(listeners)));
+  if (server->options_.encrypted) {
+    REPRISE_ASSIGN_OR_RETURN(server->tls_, tcp::TlsContext::ForShard(server->keys_));
+  }
+  server->acceptor_ = std::thread([it = server.get()] { it->AcceptLoop(); });
+  return server;
 }
 
 TcpServer::TcpServer(Options options, tcp::Listeners listeners)
     : options_(std::move(options)),
       keys_(options_.encrypted),
-      tls_(options_.encrypted ? tcp::TlsContext::ForShard(keys_) : nullptr),
       listeners_(std::move(listeners)),
-      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      acceptor_([this] { AcceptLoop(); }) {}
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 TcpServer::~TcpServer() {
   {
@@ -131,7 +158,7 @@ TcpServer::~TcpServer() {
     stopping_ = true;
   }
   ::eventfd_write(wake_.get(), 1);
-  acceptor_.join();
+  if (acceptor_.joinable()) acceptor_.join();
   std::list<std::unique_ptr<Connection>> connections;
   {
     absl::MutexLock lock(&mu_);
@@ -152,11 +179,23 @@ void TcpServer::EndAttachment(AttachmentId attachment) {
   }
 }
 
-size_t TcpServer::connections() const {
+TcpServer::Use TcpServer::use() const {
+  Use use;
+  absl::MutexLock lock(&mu_);
+  for (const auto& connection : connections_) {
+    use.connections += connection->finished() ? 0 : 1;
+    use.idle += connection->state() == Connection::State::kIdle ? 1 : 0;
+  }
+  return use;
+}
+
+size_t TcpServer::ConnectionsOf(AttachmentId attachment) const {
   absl::MutexLock lock(&mu_);
   return static_cast<size_t>(
-      std::count_if(connections_.begin(), connections_.end(),
-                    [](const auto& connection) { return !connection->finished(); }));
+      std::count_if(connections_.begin(), connections_.end(), [attachment](const auto& connection) {
+        return connection->attachment() == attachment &&
+               connection->state() != Connection::State::kEnded;
+      }));
 }
 
 void TcpServer::AcceptLoop() {
@@ -185,13 +224,15 @@ void TcpServer::AcceptLoop() {
 }
 
 void TcpServer::Admit(Descriptor socket) {
-  tcp::SendAtOnce(socket);
+  tcp::SetUp(socket);
   absl::MutexLock lock(&mu_);
   const auto living = static_cast<size_t>(std::count_if(
       connections_.begin(), connections_.end(),
       [](const auto& connection) { return connection->state() != Connection::State::kEnded; }));
   if (stopping_ || (living >= options_.connections_max && !MakeRoom())) return;
-  connections_.push_back(std::make_unique<Connection>(*this, std::move(socket)));
+  auto connection = std::make_unique<Connection>(*this, std::move(socket));
+  // Without a thread it is closed: the caller has another lane.
+  if (connection->Start()) connections_.push_back(std::move(connection));
 }
 
 bool TcpServer::MakeRoom() {

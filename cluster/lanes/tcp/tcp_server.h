@@ -7,7 +7,8 @@
 //   - an attachment's connections end with it, in the middle of whatever they do;
 //   - connections are bounded, each has a thread, and one more closes one that has not said who it
 //     is for longest, else one that is between calls for longest; with neither it is not taken.
-//     One that says nothing or nonsense is closed.
+//     An attachment has at most limits::kTcpConnectionsPerAttachmentMax. One that says nothing or
+//     nonsense is closed.
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
@@ -39,7 +40,7 @@ class TcpServer {
     size_t connections_max = limits::kTcpConnectionsMax;
   };
 
-  // UNAVAILABLE (TCP_LISTEN) when the port cannot be had.
+  // UNAVAILABLE when the port cannot be had (TCP_LISTEN), or TLS is not (LANE_DOWN).
   static absl::StatusOr<std::unique_ptr<TcpServer>> Create(Options options);
   // Ends all connections and waits for their threads.
   ~TcpServer();
@@ -50,7 +51,11 @@ class TcpServer {
   absl::StatusOr<std::optional<TcpKey>> Welcome(AttachmentId attachment);
   void EndAttachment(AttachmentId attachment);
 
-  size_t connections() const;
+  struct Use {
+    size_t connections = 0;
+    size_t idle = 0;  // of them: between calls
+  };
+  Use use() const;
 
  private:
   class Connection;
@@ -60,16 +65,17 @@ class TcpServer {
   void Admit(Descriptor socket);
   // Ends one connection in favour of another; false when each is in the middle of a call.
   bool MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t ConnectionsOf(AttachmentId attachment) const;
 
   const Options options_;
   TcpKeys keys_;
-  const std::unique_ptr<const tcp::TlsContext> tls_;  // nullptr: plaintext
+  std::unique_ptr<const tcp::TlsContext> tls_;  // nullptr: plaintext
   const tcp::Listeners listeners_;
   const Descriptor wake_;  // an eventfd that ends the acceptor's wait
   mutable absl::Mutex mu_;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::list<std::unique_ptr<Connection>> connections_ ABSL_GUARDED_BY(mu_);
-  std::thread acceptor_;
+  std::thread acceptor_;  // begun by Create
 };
 
 }  // namespace reprise::lanes

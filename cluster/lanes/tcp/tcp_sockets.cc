@@ -74,6 +74,12 @@ Descriptor ListenOn(const addrinfo& address, bool wildcard) {
   return socket;
 }
 
+absl::Status CannotListen(const std::string& host, uint16_t port, absl::string_view why) {
+  return Refusal(absl::StatusCode::kUnavailable, "TCP_LISTEN",
+                 absl::StrCat("cannot listen on ", host, ", port ", port, ", for the tcp lane: ",
+                              why, ": choose another --tcp-port, or --no-tcp"));
+}
+
 }  // namespace
 
 absl::StatusOr<Listeners> Listen(const std::string& host, uint16_t port) {
@@ -93,7 +99,8 @@ absl::StatusOr<Listeners> Listen(const std::string& host, uint16_t port) {
       Descriptor socket = ListenOn(*one, wildcard);
       if (!socket) {
         why = std::strerror(errno);
-        continue;
+        if (errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT) continue;
+        return CannotListen(host, port, why);
       }
       listeners.port = PortOf(socket);
       listeners.sockets.push_back(std::move(socket));
@@ -101,9 +108,7 @@ absl::StatusOr<Listeners> Listen(const std::string& host, uint16_t port) {
     if (wildcard && !listeners.sockets.empty()) break;
   }
   if (!listeners.sockets.empty()) return listeners;
-  return Refusal(absl::StatusCode::kUnavailable, "TCP_LISTEN",
-                 absl::StrCat("cannot listen on ", host, ", port ", port, ", for the tcp lane: ",
-                              why, ": choose another --tcp-port, or --no-tcp"));
+  return CannotListen(host, port, why);
 }
 
 absl::StatusOr<Descriptor> Dial(const std::string& host, uint16_t port,
@@ -114,7 +119,7 @@ absl::StatusOr<Descriptor> Dial(const std::string& host, uint16_t port,
   Descriptor socket(
       ::socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP));
   if (!socket) return ErrnoDown(kLane, "socket");
-  SendAtOnce(socket);
+  SetUp(socket);
   if (::connect(socket.get(), address.ai_addr, address.ai_addrlen) == 0) return socket;
   if (errno != EINPROGRESS) return ErrnoDown(kLane, "connect");
   REPRISE_RETURN_IF_ERROR(socket.Wait(POLLOUT, deadline, kLane));
@@ -126,9 +131,18 @@ absl::StatusOr<Descriptor> Dial(const std::string& host, uint16_t port,
   return ErrnoDown(kLane, "connect");
 }
 
-void SendAtOnce(const Descriptor& socket) {
-  const int on = 1;
-  ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+void SetUp(const Descriptor& socket) {
+  const auto set = [&socket](int level, int option, int value) {
+    ::setsockopt(socket.get(), level, option, &value, sizeof(value));
+  };
+  set(IPPROTO_TCP, TCP_NODELAY, 1);
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, static_cast<int>(absl::ToInt64Seconds(limits::kTcpProbeAfter)));
+  set(IPPROTO_TCP, TCP_KEEPINTVL,
+      static_cast<int>(absl::ToInt64Seconds(limits::kTcpProbeInterval)));
+  set(IPPROTO_TCP, TCP_KEEPCNT, limits::kTcpProbesMax);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT,
+      static_cast<int>(absl::ToInt64Milliseconds(limits::kTcpUnackedMax)));
 }
 
 }  // namespace reprise::lanes::tcp

@@ -20,15 +20,15 @@ struct Listeners {
 };
 
 // Listens on every address of `host`: a name, a number, or all addresses of the machine for
-// "0.0.0.0" and "::". Port 0: a free one. UNAVAILABLE (TCP_LISTEN) naming host and port when none
-// can be bound.
+// "0.0.0.0" and "::". Port 0: a free one. UNAVAILABLE (TCP_LISTEN) naming host and port when it
+// cannot be had on one of the addresses; those that the machine has not are passed over.
 absl::StatusOr<Listeners> Listen(const std::string& host, uint16_t port);
 
-// A connection to a numeric address, non-blocking and without Nagle's delay. UNAVAILABLE
+// A connection to a numeric address, as SetUp leaves it. UNAVAILABLE
 // (LANE_DOWN) when nobody listens there; DEADLINE_EXCEEDED.
 absl::StatusOr<Descriptor> Dial(const std::string& host, uint16_t port, MonotonicDeadline deadline);
 
-// As Dial leaves a socket, for one that was accepted.
-void SendAtOnce(const Descriptor& socket);
+// Of a new socket: no delay of small messages, and a peer that is gone without a word is noticed.
+void SetUp(const Descriptor& socket);
 
 }  // namespace reprise::lanes::tcp

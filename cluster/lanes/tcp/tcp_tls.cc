@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cluster/lanes/lane_status.h"
+#include "cluster/lanes/tcp/socket_wait.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::lanes::tcp {
@@ -75,11 +76,40 @@ int FindKey(SSL* ssl, const unsigned char* name, size_t name_bytes, SSL_SESSION*
   return 1;
 }
 
+// Where what SSL writes gathers: a BIO that appends to a vector.
+int Gather(BIO* bio, const char* bytes, size_t count, size_t* taken) {
+  auto* const to = static_cast<std::vector<uint8_t>*>(BIO_get_data(bio));
+  to->insert(to->end(), bytes, bytes + count);
+  *taken = count;
+  return 1;
+}
+
+long ControlGatherer(BIO*, int command, long, void*) {
+  return command == BIO_CTRL_FLUSH ? 1 : 0;
+}
+
+BIO* NewGatherer(std::vector<uint8_t>& into) {
+  static BIO_METHOD* const method = [] {
+    BIO_METHOD* made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "gatherer");
+    REPRISE_CHECK(made != nullptr && BIO_meth_set_write_ex(made, Gather) == 1 &&
+                  BIO_meth_set_ctrl(made, ControlGatherer) == 1);
+    return made;
+  }();
+  BIO* const bio = BIO_new(method);
+  if (bio == nullptr) return nullptr;
+  BIO_set_data(bio, &into);
+  BIO_set_init(bio, 1);
+  return bio;
+}
+
+// nullptr where it cannot be set up so.
 SSL_CTX* NewContext(const SSL_METHOD* method) {
   SSL_CTX* context = SSL_CTX_new(method);
-  REPRISE_CHECK(context != nullptr);
-  REPRISE_CHECK(SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1);
-  REPRISE_CHECK(SSL_CTX_set_ciphersuites(context, kCipher) == 1);
+  if (context == nullptr || SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) != 1 ||
+      SSL_CTX_set_ciphersuites(context, kCipher) != 1) {
+    SSL_CTX_free(context);
+    return nullptr;
+  }
   // Every connection begins with the attachment's key, which ends with the attachment.
   SSL_CTX_set_num_tickets(context, 0);
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
@@ -90,16 +120,22 @@ SSL_CTX* NewContext(const SSL_METHOD* method) {
 
 }  // namespace
 
-std::unique_ptr<const TlsContext> TlsContext::ForCaller() {
-  std::unique_ptr<const TlsContext> made(new TlsContext(NewContext(TLS_client_method())));
-  SSL_CTX_set_psk_use_session_callback(made->context_, UseKey);
+absl::StatusOr<std::unique_ptr<const TlsContext>> TlsContext::ForCaller() {
+  SSL_CTX* const context = NewContext(TLS_client_method());
+  if (context == nullptr) return TlsDown("no context");
+  std::unique_ptr<const TlsContext> made(new TlsContext(context));
+  // No certificate is good instead of the key: no authority is believed that could have signed it.
+  SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
+  SSL_CTX_set_psk_use_session_callback(context, UseKey);
   return made;
 }
 
-std::unique_ptr<const TlsContext> TlsContext::ForShard(const TcpKeys& keys) {
-  std::unique_ptr<const TlsContext> made(new TlsContext(NewContext(TLS_server_method())));
-  SSL_CTX_set_app_data(made->context_, const_cast<TcpKeys*>(&keys));
-  SSL_CTX_set_psk_find_session_callback(made->context_, FindKey);
+absl::StatusOr<std::unique_ptr<const TlsContext>> TlsContext::ForShard(const TcpKeys& keys) {
+  SSL_CTX* const context = NewContext(TLS_server_method());
+  if (context == nullptr) return TlsDown("no context");
+  std::unique_ptr<const TlsContext> made(new TlsContext(context));
+  SSL_CTX_set_app_data(context, const_cast<TcpKeys*>(&keys));
+  SSL_CTX_set_psk_find_session_callback(context, FindKey);
   return made;
 }
 
@@ -121,7 +157,6 @@ absl::StatusOr<std::unique_ptr<TlsSession>> TlsSession::Accept(const TlsContext&
   TlsHandshake handshake;
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<TlsSession> session,
                            ShakeHands(context, socket, handshake, deadline));
-  if (!handshake.attachment) return LaneDown(absl::StrCat(kLane, ": TLS without a key"));
   session->attachment_ = handshake.attachment;
   return session;
 }
@@ -134,7 +169,7 @@ absl::StatusOr<std::unique_ptr<TlsSession>> TlsSession::ShakeHands(const TlsCont
   if (ssl == nullptr) return TlsDown("no session");
   std::unique_ptr<TlsSession> session(new TlsSession(ssl));
   BIO* const in = BIO_new_socket(socket.get(), BIO_NOCLOSE);
-  BIO* const out = BIO_new(BIO_s_mem());  // what is to be sent gathers here
+  BIO* const out = NewGatherer(session->gathered_);
   if (in == nullptr || out == nullptr) {
     BIO_free(in);
     BIO_free(out);
@@ -143,20 +178,24 @@ absl::StatusOr<std::unique_ptr<TlsSession>> TlsSession::ShakeHands(const TlsCont
   SSL_set_bio(ssl, in, out);
   SSL_set_app_data(ssl, &handshake);
   SSL_is_server(ssl) == 1 ? SSL_set_accept_state(ssl) : SSL_set_connect_state(ssl);
+  const SocketWait wait{.deadline = deadline};
   while (true) {
+    REPRISE_RETURN_IF_ERROR(wait.Check());
     ERR_clear_error();
     const int done = SSL_do_handshake(ssl);
     const int error = SSL_get_error(ssl, done);
     const absl::Status failure =
         done == 1 || error == SSL_ERROR_WANT_READ ? absl::OkStatus() : TlsDown("handshake");
     // An alert says to the other end why.
-    const absl::Status flushed = session->Flush(socket, deadline);
+    const absl::Status flushed = session->Flush(socket, wait);
     REPRISE_RETURN_IF_ERROR(failure);
     REPRISE_RETURN_IF_ERROR(flushed);
     if (done == 1) break;
-    REPRISE_RETURN_IF_ERROR(socket.Wait(POLLIN, deadline, kLane));
+    REPRISE_RETURN_IF_ERROR(wait.For(socket, POLLIN));
   }
   SSL_set_app_data(ssl, nullptr);
+  // A handshake can be finished without the key, by certificates: not here.
+  if (SSL_session_reused(ssl) != 1) return LaneDown(absl::StrCat(kLane, ": TLS without the key"));
   return session;
 }
 
@@ -165,7 +204,7 @@ TlsSession::~TlsSession() {
 }
 
 absl::Status TlsSession::Send(const Descriptor& socket, std::span<const uint8_t> bytes,
-                              MonotonicDeadline deadline) {
+                              const SocketWait& wait) {
   while (!bytes.empty()) {
     if (sent_bytes_ >= rekey_bytes_) {
       sent_bytes_ = 0;
@@ -177,35 +216,34 @@ absl::Status TlsSession::Send(const Descriptor& socket, std::span<const uint8_t>
     if (SSL_write_ex(ssl_, bytes.data(), part, &taken) != 1) return TlsDown("send");
     bytes = bytes.subspan(taken);
     sent_bytes_ += taken;
-    if (BIO_ctrl_pending(SSL_get_wbio(ssl_)) >= limits::kTcpTlsBatchBytes) {
-      REPRISE_RETURN_IF_ERROR(Flush(socket, deadline));
+    if (gathered_.size() >= limits::kTcpTlsBatchBytes) {
+      REPRISE_RETURN_IF_ERROR(Flush(socket, wait));
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status TlsSession::Flush(const Descriptor& socket, MonotonicDeadline deadline) {
-  BIO* const out = SSL_get_wbio(ssl_);
-  char* gathered = nullptr;
-  const long bytes = BIO_get_mem_data(out, &gathered);
-  for (long sent = 0; sent < bytes;) {
-    const ssize_t n = ::send(socket.get(), gathered + sent, static_cast<size_t>(bytes - sent),
+absl::Status TlsSession::Flush(const Descriptor& socket, const SocketWait& wait) {
+  for (size_t sent = 0; sent < gathered_.size();) {
+    REPRISE_RETURN_IF_ERROR(wait.Check());
+    const ssize_t n = ::send(socket.get(), gathered_.data() + sent, gathered_.size() - sent,
                              MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n > 0) {
-      sent += n;
+      sent += static_cast<size_t>(n);
     } else if (n < 0 && WouldBlock()) {
-      REPRISE_RETURN_IF_ERROR(socket.Wait(POLLOUT, deadline, kLane));
+      REPRISE_RETURN_IF_ERROR(wait.For(socket, POLLOUT));
     } else if (n < 0 && errno != EINTR) {
       return ErrnoDown(kLane, "send");
     }
   }
-  BIO_reset(out);
+  gathered_.clear();
   return absl::OkStatus();
 }
 
 absl::Status TlsSession::Receive(const Descriptor& socket, std::span<uint8_t> into,
-                                 MonotonicDeadline deadline) {
+                                 const SocketWait& wait) {
   while (!into.empty()) {
+    REPRISE_RETURN_IF_ERROR(wait.Check());
     size_t got = 0;
     ERR_clear_error();
     errno = 0;
@@ -216,7 +254,7 @@ absl::Status TlsSession::Receive(const Descriptor& socket, std::span<uint8_t> in
     }
     const int error = SSL_get_error(ssl_, done);
     if (error == SSL_ERROR_WANT_READ) {
-      REPRISE_RETURN_IF_ERROR(socket.Wait(POLLIN, deadline, kLane));
+      REPRISE_RETURN_IF_ERROR(wait.For(socket, POLLIN));
     } else if (error == SSL_ERROR_ZERO_RETURN || (error == SSL_ERROR_SYSCALL && errno == 0)) {
       return LaneDown(absl::StrCat(kLane, ": the peer closed the connection"));
     } else if (error == SSL_ERROR_SYSCALL) {

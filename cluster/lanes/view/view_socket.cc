@@ -140,8 +140,7 @@ absl::StatusOr<Received> ViewSocket::Receive(MonotonicDeadline deadline) {
 }
 
 bool ViewSocket::Quiet() const {
-  pollfd state{socket_.get(), POLLIN, 0};
-  return ::poll(&state, 1, 0) == 0;
+  return socket_.Quiet();
 }
 
 void ViewSocket::Shutdown() {

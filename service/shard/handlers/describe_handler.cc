@@ -68,6 +68,7 @@ NamedCounters Limits() {
       {"stream_chunk_bytes_max", limits::kStreamChunkBytesMax},
       {"streams_per_connection_max", limits::kStreamsPerConnectionMax},
       {"tcp_connections_max", limits::kTcpConnectionsMax},
+      {"tcp_connections_per_attachment_max", limits::kTcpConnectionsPerAttachmentMax},
       {"tcp_disk_wait_ms", Milliseconds(limits::kTcpDiskWait)},
       {"tcp_frame_timeout_ms", Milliseconds(limits::kTcpFrameTimeout)},
       {"tcp_hello_timeout_ms", Milliseconds(limits::kTcpHelloTimeout)},

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <ostream>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -221,6 +222,41 @@ TEST_P(LaneConformance, AReadReturnsByItsDeadlineWhenTheHostStallsAndTouchesNoth
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
   EXPECT_THAT(sink.completed(), ::testing::IsEmpty());
   ExpectReadable({.seed = 8, .blocks = 3, .block_bytes = 100'000});
+  EXPECT_TRUE(host().AwaitNoPins(absl::Seconds(30)));
+}
+
+// A sink that takes its time: as long as there is something to hand over nothing is waited for, and
+// the deadline holds all the same.
+class SlowSink final : public lanes::BlockSink {
+ public:
+  SlowSink(uint64_t block_bytes, absl::Duration pause) : buffer_(block_bytes), pause_(pause) {}
+  std::span<uint8_t> Buffer(uint32_t) override { return buffer_; }
+  absl::Status Complete(uint32_t) override { return Take(); }
+  absl::Status Deliver(uint32_t, std::span<const uint8_t>) override { return Take(); }
+  uint32_t completed() const { return completed_; }
+
+ private:
+  absl::Status Take() {
+    absl::SleepFor(pause_);
+    ++completed_;
+    return absl::OkStatus();
+  }
+  std::vector<uint8_t> buffer_;
+  const absl::Duration pause_;
+  uint32_t completed_ = 0;
+};
+
+TEST_P(LaneConformance, AReadReturnsByItsDeadlineWhenTheSinkIsSlow) {
+  if (!under_test_->leaves_a_stalled_host()) {
+    GTEST_SKIP() << "SKIPPED: this lane runs its host on the caller's thread";
+  }
+  constexpr uint32_t kBlocks = 400;
+  const LeaseId lease = host().Lease({.blocks = kBlocks, .block_bytes = 4096});
+  SlowSink sink(4096, absl::Milliseconds(5));
+  const absl::Status status =
+      lane().Read({lease, 0, kBlocks, 4096}, sink, absl::Now() + absl::Milliseconds(200));
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
+  EXPECT_LT(sink.completed(), kBlocks);
   EXPECT_TRUE(host().AwaitNoPins(absl::Seconds(30)));
 }
 

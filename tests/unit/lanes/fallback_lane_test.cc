@@ -1,9 +1,11 @@
 #include "cluster/lanes/fallback_lane.h"
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -187,6 +189,104 @@ TEST_F(FallbackLaneTest, ALaneThatUsesUpItsShareOfTheDeadlineIsFollowedByTheNext
   CheckingSink sink({.seed = 3, .blocks = 6, .block_bytes = 999});
   EXPECT_TRUE(lane->Read({lease, 0, 6, 999}, sink, Soon()).ok());
   EXPECT_EQ(sink.completed(), Iota(6));
+}
+
+// Waits for its deadline, or for half of it, and notes which it got.
+class StallingLane final : public Lane {
+ public:
+  explicit StallingLane(bool notices) : notices_(notices) {}
+  LaneKind kind() const override { return LaneKind::kTcp; }
+  uint32_t flows() const override { return 3; }
+  bool notices_stalls() const override { return notices_; }
+  absl::Status Read(const ReadJob&, BlockSink&, absl::Time deadline) override {
+    given = deadline;
+    return LaneDown("nothing moves");
+  }
+  absl::Status Write(const WriteJob&, BlockSource&, absl::Time deadline) override {
+    given = deadline;
+    return LaneDown("nothing moves");
+  }
+  absl::Time given;
+
+ private:
+  const bool notices_;
+};
+
+TEST_F(FallbackLaneTest, ALaneThatNoticesStallsItselfHasAllOfTheTime) {
+  for (const bool notices : {false, true}) {
+    std::vector<std::unique_ptr<Lane>> lanes;
+    auto stalling = std::make_unique<StallingLane>(notices);
+    const StallingLane& first = *stalling;
+    lanes.push_back(std::move(stalling));
+    lanes.push_back(std::make_unique<InProcessLane>(&host_, AttachmentId(5)));
+    FallbackLane lane(std::move(lanes));
+    const absl::Time deadline = Soon();
+    CheckingSink sink({.blocks = 2, .block_bytes = 512});
+    const LeaseId lease = host_.Lease({.blocks = 2, .block_bytes = 512});
+    EXPECT_TRUE(lane.Read({lease, 0, 2, 512}, sink, deadline).ok());
+    EXPECT_EQ(first.given == deadline, notices);
+    PatternSource source(1, Iota(2), 512);
+    EXPECT_TRUE(lane.Write({host_.Reserve(2, 512), Iota(2), 512}, source, deadline).ok());
+    EXPECT_EQ(first.given == deadline, notices);
+  }
+}
+
+TEST_F(FallbackLaneTest, HasTheFlowsOfTheLaneThatCarries) {
+  std::vector<std::unique_ptr<Lane>> lanes;
+  lanes.push_back(std::make_unique<StallingLane>(false));
+  lanes.push_back(std::make_unique<InProcessLane>(&host_, AttachmentId(5)));
+  FallbackLane lane(std::move(lanes));
+  EXPECT_EQ(lane.flows(), 3u);
+  CheckingSink sink({.blocks = 1, .block_bytes = 512});
+  const LeaseId lease = host_.Lease({.blocks = 1, .block_bytes = 512});
+  EXPECT_TRUE(lane.Read({lease, 0, 1, 512}, sink, Soon()).ok());
+  EXPECT_EQ(lane.flows(), 1u);
+}
+
+// Every call takes as long as all of them together: a network that they share.
+class SharedLane final : public Lane {
+ public:
+  SharedLane(LaneHost* host, int calls) : lane_(host, AttachmentId(5)), calls_(calls) {}
+  LaneKind kind() const override { return LaneKind::kTcp; }
+  absl::Status Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) override {
+    ++begun_;
+    while (begun_ < calls_) absl::SleepFor(absl::Milliseconds(1));
+    absl::SleepFor(absl::Milliseconds(100));
+    const absl::Status status = lane_.Read(job, sink, deadline);
+    ++ended_;
+    while (ended_ < calls_) absl::SleepFor(absl::Milliseconds(1));
+    return status;
+  }
+  absl::Status Write(const WriteJob&, BlockSource&, absl::Time) override {
+    return absl::UnimplementedError("");
+  }
+
+ private:
+  InProcessLane lane_;
+  const int calls_;
+  std::atomic<int> begun_{0}, ended_{0};
+};
+
+TEST_F(FallbackLaneTest, CallsSideBySideShowTogetherWhatALaneCarries) {
+  constexpr uint64_t kBytes = 4 << 20;
+  std::vector<double> rates;
+  for (const int calls : {1, 4}) {
+    std::vector<std::unique_ptr<Lane>> lanes;
+    lanes.push_back(std::make_unique<SharedLane>(&host_, calls));
+    FallbackLane lane(std::move(lanes));
+    std::vector<std::thread> threads;
+    for (int i = 0; i < calls; ++i) {
+      threads.emplace_back([&] {
+        CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
+        const LeaseId lease = host_.Lease({.blocks = 1, .block_bytes = kBytes});
+        EXPECT_TRUE(lane.Read({lease, 0, 1, kBytes}, sink, Soon()).ok());
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    rates.push_back(lane.rates(MemoryKind::kHost).tcp);
+  }
+  // Four times the bytes in about the same time. Each of them by itself shows no more than one.
+  EXPECT_GT(rates[1], 1.5 * rates[0]);
 }
 
 TEST_F(FallbackLaneTest, ARefusalOfTheShardIsNotTriedAgain) {

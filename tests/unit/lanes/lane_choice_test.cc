@@ -12,6 +12,7 @@ namespace {
 constexpr LaneKind kS = LaneKind::kStream;
 constexpr LaneKind kV = LaneKind::kView;
 constexpr LaneKind kN = LaneKind::kNccl;
+constexpr LaneKind kT = LaneKind::kTcp;
 using Lanes = std::vector<LaneKind>;
 
 constexpr MemoryKind kHost = MemoryKind::kHost;
@@ -35,6 +36,8 @@ TEST_P(LaneChoiceTable, Row) {
 const LaneEnd kHostA{{kV, kS}, "a", kHost};
 const LaneEnd kHostB{{kV, kS}, "b", kHost};
 const LaneEnd kUnknown{{kV, kS}, "", kHost};
+const LaneEnd kTcpA{{kV, kT, kS}, "a", kHost};
+const LaneEnd kTcpB{{kV, kT, kS}, "b", kHost};
 const LaneEnd kStreamOnly{{kS}, "a", kHost};
 const LaneEnd kGpuA{{kV, kN, kS}, "a", kDevice};
 const LaneEnd kGpuB{{kV, kN, kS}, "b", kDevice};
@@ -49,6 +52,19 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"another host", kHostA, kHostB, kSocket, {kS}},
         Row{"two unknown hosts are not the same", kUnknown, kUnknown, kSocket, {kS}},
         Row{"one end without view", kStreamOnly, kHostA, kSocket, {kS}},
+        Row{"between machines: tcp, then stream", kTcpA, kTcpB, kSocket, {kT, kS}},
+        Row{"same host: view before tcp", kTcpA, kTcpA, kSocket, {kV, kT, kS}},
+        Row{"one end without tcp", kTcpA, kHostB, kSocket, {kS}},
+        Row{"tcp that was measured to be slow",
+            kTcpA,
+            kTcpB,
+            {.rates = {.stream = 0.9e9, .tcp = 0.2e9}},
+            {kS, kT}},
+        Row{"tcp alone was measured, and is busy: no stream looks better for not having been",
+            kTcpA,
+            kTcpB,
+            {.rates = {.tcp = 0.2e9}},
+            {kT, kS}},
         Row{"no lane in common", {{kV}, "a", kHost}, {{kN}, "b", kHost}, kSocket, {}},
         Row{"stream not offered", {{kV}, "a", kHost}, kHostA, kSocket, {kV}},
         Row{"two GPUs, link up", kGpuA, kGpuB, kUp, {kN, kS}},

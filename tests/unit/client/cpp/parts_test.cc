@@ -92,7 +92,8 @@ TEST(FetchPlanTest, APieceIsCutForAsManyConnectionsAsItIsWorth) {
   EXPECT_EQ(FlowParts(1000, kBytes, 4), 4u);
   EXPECT_EQ(FlowParts(1000, kBytes, 1), 1u);
   EXPECT_EQ(FlowParts(1000, kBytes, 0), 1u);
-  EXPECT_EQ(FlowParts(2, 8 * limits::kFlowBytesMin, 4), 2u);
+  EXPECT_EQ(FlowParts(2, limits::kFlowBytesMin, 4), 2u);
+  EXPECT_EQ(FlowParts(20, limits::kTransferChunkBytes + 1, 4), 1u);
   EXPECT_EQ(FlowParts(0, kBytes, 4), 1u);
   const std::vector<SourceRange> sources = {{0, 20, 4}, {20, 40, 1}};
   EXPECT_THAT(CutForFlows(PlanFetch(sources, 5, 40), sources, kBytes),

@@ -3,8 +3,11 @@
 #include "cluster/lanes/tcp/tcp_lane.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -112,8 +115,7 @@ TEST(TcpLaneTest, AReadThatIsAnsweredWithNonsenseEndsThereAndTheLaneIsDown) {
   for (const Answer& answer : answers) {
     SCOPED_TRACE(answer.name);
     FakeShard shard(answer.give);
-    const auto lane = TcpLane::Connect(shard.address(), Soon());
-    ASSERT_TRUE(lane.ok()) << lane.status();
+    const auto lane = TcpLane::Create(shard.address());
     CheckingSink sink({.blocks = 2, .block_bytes = kBytes});
     const absl::Status status = (*lane)->Read({LeaseId(1), 0, 2, kBytes}, sink, Soon());
     EXPECT_TRUE(IsLaneDown(status)) << status;
@@ -126,8 +128,7 @@ TEST(TcpLaneTest, ABlockThatCameWholeCountsWhateverComesNext) {
     s.SendBlock(0, Block(), kSoon).IgnoreError();
     s.Send(tcp::Outcome{absl::DataLossError("block 1 is gone")}, kSoon).IgnoreError();
   });
-  const auto lane = TcpLane::Connect(shard.address(), Soon());
-  ASSERT_TRUE(lane.ok()) << lane.status();
+  const auto lane = TcpLane::Create(shard.address());
   CheckingSink sink({.blocks = 2, .block_bytes = kBytes});
   const absl::Status status = (*lane)->Read({LeaseId(1), 0, 2, kBytes}, sink, Soon());
   EXPECT_EQ(status, absl::DataLossError("block 1 is gone"));
@@ -145,8 +146,7 @@ TEST(TcpLaneTest, AWriteThatIsAnsweredWithNonsenseIsALaneThatIsDown) {
   for (const Answer& answer : answers) {
     SCOPED_TRACE(answer.name);
     FakeShard shard(answer.give);
-    const auto lane = TcpLane::Connect(shard.address(), Soon());
-    ASSERT_TRUE(lane.ok()) << lane.status();
+    const auto lane = TcpLane::Create(shard.address());
     PatternSource source(1, Iota(400), kBytes);
     const absl::Status status =
         (*lane)->Write({ReservationId(1), Iota(400), kBytes}, source, Soon());
@@ -154,46 +154,126 @@ TEST(TcpLaneTest, AWriteThatIsAnsweredWithNonsenseIsALaneThatIsDown) {
   }
 }
 
-TEST(TcpLaneTest, APortThatNobodyListensOnIsALaneThatIsDown) {
-  const uint16_t free_port = tcp::Listen("127.0.0.1", 0)->port;
-  TcpLane::Options nowhere{
-      .host = "127.0.0.1", .port = free_port, .attachment = kAttachment, .key = std::nullopt};
-  EXPECT_TRUE(IsLaneDown(TcpLane::Connect(nowhere, Soon()).status()));
-  nowhere.host = "no address";
-  EXPECT_TRUE(IsLaneDown(TcpLane::Connect(nowhere, Soon()).status()));
+TEST(TcpLaneTest, AWriteWhoseEndComesTooSoonIsNoWrite) {
+  FakeShard shard([](tcp::DataSocket& s) {
+    s.Send(tcp::Outcome{absl::OkStatus()}, kSoon).IgnoreError();
+    // Takes what comes until the caller has had enough.
+    while (s.ReceiveHeader(kSoon).ok()) {
+    }
+  });
+  const auto lane = TcpLane::Create(shard.address());
+  PatternSource source(1, Iota(400), kBytes);
+  const absl::Status status = (*lane)->Write({ReservationId(1), Iota(400), kBytes}, source, Soon());
+  EXPECT_TRUE(IsLaneDown(status)) << status;
 }
 
-// One that was there, and is gone.
-TEST(TcpLaneTest, APortThatIsGoneIsLeftAloneForAWhile) {
-  MemoryLaneHost host(kAttachment);
-  std::unique_ptr<TcpServer> server = *TcpServer::Create({.host = &host});
-  ASSERT_TRUE(server->Welcome(kAttachment).ok());
-  const TcpLane::Options there{
-      .host = "127.0.0.1", .port = server->port(), .attachment = kAttachment, .key = std::nullopt};
-  const auto lane = TcpLane::Connect(there, Soon());
-  ASSERT_TRUE(lane.ok()) << lane.status();
-  const LeaseId lease = host.Lease({.blocks = 1, .block_bytes = kBytes});
-  const auto read = [&] {
+// A host with a lease, on a port, and how one reaches it.
+class RealShard {
+ public:
+  RealShard() { EXPECT_TRUE(server_->Welcome(kAttachment).ok()); }
+  TcpLane::Options address() const {
+    return {.host = "127.0.0.1",
+            .port = server_->port(),
+            .attachment = kAttachment,
+            .key = std::nullopt};
+  }
+  absl::Status Read(TcpLane& lane) {
     CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
-    return (*lane)->Read({lease, 0, 1, kBytes}, sink, Soon());
-  };
-  ASSERT_TRUE(read().ok());
-  server.reset();
-  EXPECT_TRUE(IsLaneDown(read()));
-  const absl::Status again = read();
-  EXPECT_TRUE(IsLaneDown(again)) << again;
-  EXPECT_NE(again.message().find("lately"), std::string::npos) << again;
+    return lane.Read({lease_, 0, 1, kBytes}, sink, Soon());
+  }
+  MemoryLaneHost& host() { return host_; }
+  void Stop() { server_.reset(); }
+
+ private:
+  MemoryLaneHost host_{kAttachment};
+  const LeaseId lease_ = host_.Lease({.blocks = 1, .block_bytes = kBytes});
+  std::unique_ptr<TcpServer> server_ = *TcpServer::Create({.host = &host_});
+};
+
+bool AwaitReady(TcpLane& lane) {
+  const absl::Time end = Soon();
+  while (absl::Now() < end) {
+    if (lane.Ready()) return true;
+    std::this_thread::yield();
+  }
+  return false;
 }
 
-TEST(TcpLaneTest, APortThatDoesNotAnswerCostsADialTimeoutAndIsLeftAlone) {
+TEST(TcpLaneTest, IsReadyOnceItsPortWasReachedAndNotWhileItFails) {
+  RealShard shard;
+  const auto lane = TcpLane::Create(shard.address());
+  EXPECT_FALSE((*lane)->Ready()) << "nobody knows yet";
+  EXPECT_TRUE(AwaitReady(**lane));
+  EXPECT_TRUE(shard.Read(**lane).ok());
+  shard.Stop();
+  EXPECT_TRUE(IsLaneDown(shard.Read(**lane)));
+  EXPECT_FALSE((*lane)->Ready()) << "it failed a moment ago";
+}
+
+TEST(TcpLaneTest, APortThatNobodyListensOnIsNeverReadyAndCallsSayWhy) {
+  const uint16_t free_port = tcp::Listen("127.0.0.1", 0)->port;
+  for (const char* host : {"127.0.0.1", "no address"}) {
+    const auto lane = TcpLane::Create(
+        {.host = host, .port = free_port, .attachment = kAttachment, .key = std::nullopt});
+    EXPECT_FALSE((*lane)->Ready());
+    CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
+    const absl::Status status = (*lane)->Read({LeaseId(1), 0, 1, kBytes}, sink, Soon());
+    EXPECT_TRUE(IsLaneDown(status)) << status;
+    EXPECT_FALSE((*lane)->Ready());
+  }
+}
+
+TEST(TcpLaneTest, APortThatDoesNotAnswerIsALaneThatIsDown) {
   FakeShard shard(
       [](tcp::DataSocket& s) {
         EXPECT_TRUE(s.ReceiveOnly<tcp::Hello>(kSoon).ok());
         s.ReceiveHeader(kSoon).IgnoreError();
       },
       /*welcomes=*/false);
-  const absl::Status status = TcpLane::Connect(shard.address(), Soon()).status();
+  const auto lane = TcpLane::Create(shard.address());
+  CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
+  const absl::Status status = (*lane)->Read({LeaseId(1), 0, 1, kBytes}, sink, Soon());
   EXPECT_TRUE(IsLaneDown(status)) << status;
+}
+
+// Half of its time, and then another lane has the other half.
+TEST(TcpLaneTest, ACallInWhichNothingMovesEndsBeforeItsDeadline) {
+  FakeShard shard([](tcp::DataSocket& s) { s.ReceiveHeader(kSoon).IgnoreError(); });
+  const auto lane = TcpLane::Create(shard.address());
+  CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
+  const absl::Time deadline = absl::Now() + absl::Seconds(2);
+  const absl::Status status = (*lane)->Read({LeaseId(1), 0, 1, kBytes}, sink, deadline);
+  EXPECT_TRUE(IsLaneDown(status)) << status;
+  EXPECT_LT(absl::Now(), deadline);
+}
+
+std::atomic<int> signals_seen{0};
+void CountSignal(int) {
+  ++signals_seen;
+}
+
+// Profilers, timers, a Python main thread's handlers.
+TEST(TcpLaneTest, SignalsEndNoCall) {
+  struct sigaction counts {};
+  struct sigaction before {};
+  counts.sa_handler = CountSignal;
+  ASSERT_EQ(::sigaction(SIGALRM, &counts, &before), 0);
+  RealShard shard;
+  const auto lane = TcpLane::Create(shard.address());
+  const itimerval storm{{0, 200}, {0, 200}};
+  ASSERT_EQ(::setitimer(ITIMER_REAL, &storm, nullptr), 0);
+  signals_seen = 0;
+  for (int round = 0; round < 400 && (round < 20 || signals_seen < 50); ++round) {
+    const ReservationId reservation = shard.host().Reserve(40, kBytes);
+    PatternSource source(1, Iota(40), kBytes);
+    const absl::Status status = (*lane)->Write({reservation, Iota(40), kBytes}, source, Soon());
+    ASSERT_TRUE(status.ok()) << status;
+    ASSERT_EQ(shard.host().BytesWritten(reservation, 39), kBytes);
+  }
+  const itimerval over{};
+  ::setitimer(ITIMER_REAL, &over, nullptr);
+  ::sigaction(SIGALRM, &before, nullptr);
+  EXPECT_GT(signals_seen, 0);
 }
 
 }  // namespace

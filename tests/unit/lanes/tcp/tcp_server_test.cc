@@ -47,16 +47,16 @@ class TcpServerTest : public ::testing::Test {
   }
   void Serve() { Serve({.host = &host_}); }
 
-  absl::StatusOr<std::unique_ptr<TcpLane>> Connect(AttachmentId attachment,
-                                                   std::optional<TcpKey> key) const {
-    return TcpLane::Connect(
-        {.host = "127.0.0.1", .port = server_->port(), .attachment = attachment, .key = key},
-        Soon());
+  std::unique_ptr<TcpLane> LaneOf(AttachmentId attachment, std::optional<TcpKey> key) const {
+    return *TcpLane::Create(
+        {.host = "127.0.0.1", .port = server_->port(), .attachment = attachment, .key = key});
   }
-  std::unique_ptr<TcpLane> Connect() const {
-    auto lane = Connect(kAttachment, key_);
-    EXPECT_TRUE(lane.ok()) << lane.status();
-    return lane.ok() ? *std::move(lane) : nullptr;
+  std::unique_ptr<TcpLane> Connect() const { return LaneOf(kAttachment, key_); }
+  // Whether calls get as far as the host, which knows no such lease.
+  bool Serves(AttachmentId attachment, std::optional<TcpKey> key) const {
+    const absl::Status status = Read(*LaneOf(attachment, key), LeaseId(666), 1, 4096);
+    EXPECT_TRUE(absl::IsNotFound(status) || IsLaneDown(status)) << status;
+    return absl::IsNotFound(status);
   }
   // A caller that speaks the protocol by hand.
   tcp::DataSocket Knock() const {
@@ -76,7 +76,7 @@ class TcpServerTest : public ::testing::Test {
   bool AwaitConnections(size_t count) const {
     const absl::Time end = Soon();
     while (absl::Now() < end) {
-      if (server_->connections() == count) return true;
+      if (server_->use().connections == count) return true;
       std::this_thread::yield();
     }
     return false;
@@ -94,23 +94,24 @@ class TcpServerTest : public ::testing::Test {
 TEST_F(TcpServerTest, OnlyAWelcomedAttachmentIsServed) {
   Serve();
   EXPECT_FALSE(key_.has_value());
-  EXPECT_TRUE(IsLaneDown(Connect(AttachmentId(666), std::nullopt).status()));
+  EXPECT_TRUE(Serves(kAttachment, std::nullopt));
+  EXPECT_FALSE(Serves(AttachmentId(666), std::nullopt));
   server_->EndAttachment(kAttachment);
-  EXPECT_TRUE(IsLaneDown(Connect(kAttachment, std::nullopt).status()));
+  EXPECT_FALSE(Serves(kAttachment, std::nullopt));
 }
 
 TEST_F(TcpServerTest, EncryptedOnlyWhoHasTheKeyOfThisAttachmentIsServed) {
   Serve({.host = &host_, .encrypted = true});
   const std::optional<TcpKey> others = *server_->Welcome(AttachmentId(32));
-  EXPECT_TRUE(Connect(kAttachment, key_).ok());
-  EXPECT_TRUE(IsLaneDown(Connect(kAttachment, others).status())) << "another attachment's key";
-  EXPECT_TRUE(IsLaneDown(Connect(kAttachment, TcpKey{}).status())) << "nobody's key";
-  EXPECT_TRUE(IsLaneDown(Connect(kAttachment, std::nullopt).status())) << "plaintext";
+  EXPECT_TRUE(Serves(kAttachment, key_));
+  EXPECT_FALSE(Serves(kAttachment, others)) << "another attachment's key";
+  EXPECT_FALSE(Serves(kAttachment, TcpKey{})) << "nobody's key";
+  EXPECT_FALSE(Serves(kAttachment, std::nullopt)) << "plaintext";
 }
 
 TEST_F(TcpServerTest, APlaintextPortDoesNotAnswerTls) {
   Serve();
-  EXPECT_TRUE(IsLaneDown(Connect(kAttachment, TcpKey{}).status()));
+  EXPECT_FALSE(Serves(kAttachment, TcpKey{}));
 }
 
 TEST_F(TcpServerTest, AnAttachmentThatEndsTakesItsConnectionsAndPinsWithIt) {
@@ -164,7 +165,7 @@ TEST_F(TcpServerTest, ARefusalLeavesTheConnectionForTheNextCall) {
   EXPECT_EQ(lane->Write({reservation, Iota(40), 1 << 20}, source, Soon()).code(),
             absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(Read(*lane, host_.Lease({.blocks = 3, .block_bytes = 512}), 3, 512).ok());
-  EXPECT_EQ(server_->connections(), 1u);
+  EXPECT_EQ(server_->use().connections, 1u);
 }
 
 TEST_F(TcpServerTest, NonsenseClosesTheConnection) {
@@ -218,13 +219,31 @@ TEST_F(TcpServerTest, OneConnectionMoreClosesOneThatSaysNothing) {
   tcp::DataSocket first = Dial(), second = Dial();
   tcp::DataSocket silent = Knock();
   ASSERT_TRUE(AwaitConnections(3));
+  EXPECT_EQ(server_->use().idle, 2u);
   tcp::DataSocket third = Dial();
   EXPECT_TRUE(IsLaneDown(silent.ReceiveHeader(kSoon).status()));
   EXPECT_TRUE(Answers(first) && Answers(second) && Answers(third));
-  // All are between calls now, and the first one for longest.
+  // All are between calls, and the first one for longest.
+  while (server_->use().idle < 3) std::this_thread::yield();
   tcp::DataSocket fourth = Dial();
   EXPECT_FALSE(Answers(first));
   EXPECT_TRUE(Answers(second) && Answers(third) && Answers(fourth));
+}
+
+TEST_F(TcpServerTest, AnAttachmentHasNoMoreConnectionsThanItNeeds) {
+  Serve();
+  std::vector<tcp::DataSocket> all;
+  for (size_t i = 0; i < limits::kTcpConnectionsPerAttachmentMax; ++i) all.push_back(Dial());
+  tcp::DataSocket more = Knock();
+  ASSERT_TRUE(more.Send(tcp::Hello{kAttachment}, kSoon).ok());
+  EXPECT_EQ(more.ReceiveOnly<tcp::Outcome>(kSoon)->status.code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(IsLaneDown(more.ReceiveHeader(kSoon).status()));
+  for (tcp::DataSocket& one : all) EXPECT_TRUE(Answers(one));
+  all.pop_back();
+  ASSERT_TRUE(AwaitConnections(limits::kTcpConnectionsPerAttachmentMax - 1));
+  tcp::DataSocket again = Dial();
+  EXPECT_TRUE(Answers(again));
 }
 
 TEST_F(TcpServerTest, ConnectionsInTheMiddleOfACallStay) {
@@ -265,7 +284,7 @@ TEST_F(TcpServerTest, WhatIsNotAdmittedIsRefusedAndTheNextCallIsNot) {
               admitted ? absl::StatusCode::kOk : absl::StatusCode::kResourceExhausted);
     EXPECT_EQ(host_.BytesWritten(reservation, 1), admitted ? 512u : 0u);
   }
-  EXPECT_EQ(server_->connections(), 1u);
+  EXPECT_EQ(server_->use().connections, 1u);
 }
 
 TEST_F(TcpServerTest, HostMemoryAsksForNoDisk) {
@@ -312,7 +331,7 @@ TEST_F(TcpServerTest, ABlockThatCannotBeReadEndsTheReadThere) {
   EXPECT_EQ(sink.completed(), Iota(3));
   EXPECT_EQ(watched.blocks, 3u);
   EXPECT_EQ(watched.bytes, 3u * 512);
-  EXPECT_EQ(server_->connections(), 1u) << "told, and the connection is good for more";
+  EXPECT_EQ(server_->use().connections, 1u) << "told, and the connection is good for more";
   // In the middle of a block there is no place for a word: another lane is asked.
   const uint64_t large_bytes = 3 * limits::kStreamChunkBytes;
   const LeaseId large = host_.Lease({.blocks = 2, .block_bytes = large_bytes});
@@ -320,6 +339,7 @@ TEST_F(TcpServerTest, ABlockThatCannotBeReadEndsTheReadThere) {
   watched.fail_at = 4;
   EXPECT_TRUE(IsLaneDown(Read(*lane, large, 2, large_bytes)));
   EXPECT_EQ(watched.blocks, 4u);
+  watched.fail_at = -1;
   EXPECT_TRUE(Read(*lane, large, 2, large_bytes).ok());
 }
 
@@ -328,7 +348,7 @@ TEST_F(TcpServerTest, ListensWhereItIsTold) {
   for (const char* host : {"localhost", "0.0.0.0", "::"}) {
     server_.reset();
     Serve({.host = &host_, .listen_host = host});
-    EXPECT_NE(Connect(), nullptr) << host;
+    EXPECT_TRUE(Serves(kAttachment, std::nullopt)) << host;
   }
   const uint16_t taken = server_->port();
   const absl::Status status = TcpServer::Create({.host = &host_, .port = taken}).status();

@@ -1,6 +1,8 @@
 #include "cluster/lanes/tcp/tcp_tls.h"
 
 #include <fcntl.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -119,11 +121,11 @@ class TcpTlsTest : public ::testing::Test {
                                                     std::span<const uint8_t> bytes) {
     absl::Status sent;
     std::thread sender([&] {
-      sent = (*sessions.caller)->Send(wire.caller(), bytes, Soon());
-      if (sent.ok()) sent = (*sessions.caller)->Flush(wire.caller(), Soon());
+      sent = (*sessions.caller)->Send(wire.caller(), bytes, {Soon()});
+      if (sent.ok()) sent = (*sessions.caller)->Flush(wire.caller(), {Soon()});
     });
     std::vector<uint8_t> got(bytes.size());
-    const absl::Status received = (*sessions.shard)->Receive(wire.shard(), got, Soon());
+    const absl::Status received = (*sessions.shard)->Receive(wire.shard(), got, {Soon()});
     if (!received.ok()) ::shutdown(wire.shard().get(), SHUT_RDWR);
     sender.join();
     if (!received.ok()) return received;
@@ -133,8 +135,8 @@ class TcpTlsTest : public ::testing::Test {
 
   TcpKeys keys_{/*encrypted=*/true};
   const TcpKey key_ = **keys_.Add(kAttachment);
-  const std::unique_ptr<const TlsContext> caller_ = TlsContext::ForCaller();
-  const std::unique_ptr<const TlsContext> shard_ = TlsContext::ForShard(keys_);
+  const std::unique_ptr<const TlsContext> caller_ = *TlsContext::ForCaller();
+  const std::unique_ptr<const TlsContext> shard_ = *TlsContext::ForShard(keys_);
 };
 
 TEST_F(TcpTlsTest, WhoHasTheKeyIsKnownByItAndBytesArriveAsTheyWere) {
@@ -191,10 +193,9 @@ TEST_F(TcpTlsTest, AKeyIsFoundByItsWholeNameAlone) {
   EXPECT_NE(**keys_.Add(AttachmentId(32)), key_);
 }
 
-// Whoever saw the name of a key, which is no secret, and answers as the shard.
 TEST_F(TcpTlsTest, AShardThatHasNotTheKeyIsNotSpokenTo) {
   TcpKeys none(/*encrypted=*/true);
-  const auto impostor = TlsContext::ForShard(none);
+  const auto impostor = *TlsContext::ForShard(none);
   const Wire wire;
   std::thread shard([&] {
     EXPECT_FALSE(TlsSession::Accept(*impostor, wire.shard(), Soon()).ok());
@@ -202,6 +203,49 @@ TEST_F(TcpTlsTest, AShardThatHasNotTheKeyIsNotSpokenTo) {
   });
   EXPECT_FALSE(TlsSession::Connect(*caller_, wire.caller(), key_, Soon()).ok());
   ::shutdown(wire.caller().get(), SHUT_RDWR);
+  shard.join();
+}
+
+// A key pair and a certificate of one's own, as anybody can make.
+void HaveCertificate(SSL_CTX* context) {
+  EVP_PKEY* const key = EVP_EC_gen("P-256");
+  X509* const certificate = X509_new();
+  X509_gmtime_adj(X509_getm_notBefore(certificate), -3600);
+  X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
+  X509_set_pubkey(certificate, key);
+  ASSERT_GT(X509_sign(certificate, key, EVP_sha256()), 0);
+  ASSERT_EQ(SSL_CTX_use_certificate(context, certificate), 1);
+  ASSERT_EQ(SSL_CTX_use_PrivateKey(context, key), 1);
+  X509_free(certificate);
+  EVP_PKEY_free(key);
+}
+
+// A server may pass over the key that it is offered and show a certificate instead.
+TEST_F(TcpTlsTest, ACertificateIsNoKey) {
+  TcpKeys none(/*encrypted=*/true);
+  const auto impostor = *TlsContext::ForShard(none);
+  HaveCertificate(impostor->get());
+  const Wire wire;
+  std::thread shard([&] {
+    EXPECT_FALSE(TlsSession::Accept(*impostor, wire.shard(), Soon()).ok());
+    ::shutdown(wire.shard().get(), SHUT_RDWR);
+  });
+  EXPECT_TRUE(IsLaneDown(TlsSession::Connect(*caller_, wire.caller(), key_, Soon()).status()));
+  ::shutdown(wire.caller().get(), SHUT_RDWR);
+  shard.join();
+}
+
+// The same of a caller whose own OpenSSL would believe any certificate.
+TEST_F(TcpTlsTest, NeitherIsOneThatIsBelieved) {
+  TcpKeys none(/*encrypted=*/true);
+  const auto impostor = *TlsContext::ForShard(none);
+  HaveCertificate(impostor->get());
+  SSL_CTX_set_verify(caller_->get(), SSL_VERIFY_NONE, nullptr);
+  const Wire wire;
+  std::thread shard([&] {
+    EXPECT_TRUE(IsLaneDown(TlsSession::Accept(*impostor, wire.shard(), Soon()).status()));
+  });
+  EXPECT_TRUE(IsLaneDown(TlsSession::Connect(*caller_, wire.caller(), key_, Soon()).status()));
   shard.join();
 }
 
@@ -239,9 +283,13 @@ TEST_F(TcpTlsTest, AWaitEndsAtItsDeadline) {
   Sessions sessions = Meet(other, key_);
   ASSERT_TRUE(sessions.shard.ok());
   std::array<uint8_t, 1> byte;
-  EXPECT_TRUE(absl::IsDeadlineExceeded(
-      (*sessions.shard)
-          ->Receive(other.shard(), byte, MonotonicDeadline::After(absl::Milliseconds(20)))));
+  const auto receive = [&](const SocketWait& wait) {
+    return (*sessions.shard)->Receive(other.shard(), byte, wait);
+  };
+  EXPECT_TRUE(
+      absl::IsDeadlineExceeded(receive({MonotonicDeadline::After(absl::Milliseconds(20))})));
+  // And before it, where nothing moves for as long as one is to wait for that.
+  EXPECT_TRUE(IsLaneDown(receive({Soon(), absl::Milliseconds(20)})));
 }
 
 TEST_F(TcpTlsTest, APeerThatSpeaksSomethingElseIsALaneThatIsDown) {

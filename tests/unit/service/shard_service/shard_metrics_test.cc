@@ -132,11 +132,10 @@ TEST(ShardMetrics, EachLaneHasItsOwnBlocksAndBytesEachWay) {
   shard.lanes.tcp = {7, 70, 8, 80};
   shard.lanes_offered = {LaneKind::kView, LaneKind::kStream};
   const auto families = ToFamilies(shard);
-  const std::map<std::string, std::vector<double>> expected = {
-      {"stream", {1, 10, 2, 20, 1}},
-      {"view", {3, 30, 4, 40, 1}},
-      {"nccl", {5, 50, 6, 60, 0}},
-      {"tcp", {7, 70, 8, 80, 0}}};
+  const std::map<std::string, std::vector<double>> expected = {{"stream", {1, 10, 2, 20, 1}},
+                                                               {"view", {3, 30, 4, 40, 1}},
+                                                               {"nccl", {5, 50, 6, 60, 0}},
+                                                               {"tcp", {7, 70, 8, 80, 0}}};
   for (const auto& [lane, values] : expected) {
     const auto at = [&families, lane = lane](const char* name, const char* direction) {
       return ValueOf(families, name, {{"lane", lane}, {"direction", direction}});
