@@ -79,7 +79,9 @@ int FindKey(SSL* ssl, const unsigned char* name, size_t name_bytes, SSL_SESSION*
 // Where what SSL writes gathers: a BIO that appends to a vector.
 int Gather(BIO* bio, const char* bytes, size_t count, size_t* taken) {
   auto* const to = static_cast<std::vector<uint8_t>*>(BIO_get_data(bio));
-  to->insert(to->end(), bytes, bytes + count);
+  // Of the vector's own type: else it is copied byte by byte.
+  const auto* const from = reinterpret_cast<const uint8_t*>(bytes);
+  to->insert(to->end(), from, from + count);
   *taken = count;
   return 1;
 }
