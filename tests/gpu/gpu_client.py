@@ -27,7 +27,8 @@ BLOCKS = 128
 ROUNDS = 4
 PIN_S = 10.0  # a client pins a shard's host memory in the background
 TIERS = (("hbm", {"hbm": "3GiB", "dram": "256MiB"}), ("dram", {"dram": "3GiB"}))
-LANES: tuple[tuple[str, list[str] | None], ...] = (("best", None), ("stream", ["stream"]))
+LANES: tuple[tuple[str, list[str] | None], ...] = (
+    ("best", None), ("tcp", ["tcp"]), ("stream", ["stream"]))
 
 failures: list[str] = []
 

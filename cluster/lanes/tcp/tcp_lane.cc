@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -134,7 +135,11 @@ bool TcpLane::Ready() {
   if (std::exchange(dialling_, true)) return false;
   // The one before has set dialling_ to false as the last thing that it does under the lock.
   if (dialler_.joinable()) dialler_.join();
-  dialler_ = std::thread([this] { DialAhead(); });
+  try {
+    dialler_ = std::thread([this] { DialAhead(); });
+  } catch (const std::system_error&) {  // no more threads: asked again with the next call
+    dialling_ = false;
+  }
   return false;
 }
 
