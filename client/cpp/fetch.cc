@@ -83,25 +83,29 @@ class Reader {
       tasks.push_back([this, &plan, &statuses, i] { statuses[i] = ReadPiece(plan[i]); });
     }
     core_->executor.RunAll(std::move(tasks));
+    const bool first_time = !asked_again_;
     for (size_t i = 0; i < plan.size(); ++i) {
       if (statuses[i].ok()) continue;
       Note(statuses[i]);
       if (RefusalReason(statuses[i]) == "BLOCK_CORRUPT") ++corrupt_;
       if (kernels::IsGpuFailure(statuses[i])) gpu_failed_ = true;
-      if (TooMuchAtOnce(plan, statuses, i)) continue;
+      if (first_time && TooMuchAtOnce(plan, statuses, i)) {
+        asked_again_ = true;
+        continue;
+      }
       usable_[plan[i].source] = false;
     }
     return true;
   }
 
-  // A shard that refused one piece and served another is asked again, once.
-  bool TooMuchAtOnce(std::span<const FetchPiece> plan, std::span<const absl::Status> statuses,
-                     size_t refused) {
-    if (!absl::IsResourceExhausted(statuses[refused]) || asked_again_) return false;
+  // A shard that refused one piece and served another had too much to do at once.
+  static bool TooMuchAtOnce(std::span<const FetchPiece> plan,
+                            std::span<const absl::Status> statuses, size_t refused) {
+    if (!absl::IsResourceExhausted(statuses[refused])) return false;
     for (size_t i = 0; i < plan.size(); ++i) {
-      if (plan[i].source == plan[refused].source && statuses[i].ok()) asked_again_ = true;
+      if (plan[i].source == plan[refused].source && statuses[i].ok()) return true;
     }
-    return asked_again_;
+    return false;
   }
 
   // In chunks, so that a shard that hangs is told from one that has much to send.
@@ -260,8 +264,8 @@ class Reader {
   std::vector<bool> usable_;
   std::vector<Delivered> delivered_;  // by block of the call
   uint32_t first_rescued_ = ~uint32_t{0};
-  uint32_t at_once_ = 1;  // pieces that are read side by side
-  bool asked_again_ = false;
+  uint32_t at_once_ = 1;      // pieces that are read side by side
+  bool asked_again_ = false;  // a shard that had too much to do
   uint32_t corrupt_ = 0;
   bool gpu_failed_ = false;
   absl::Status status_;

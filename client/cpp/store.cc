@@ -155,7 +155,7 @@ class Writer {
     const uint32_t batch = BatchBlocks();
     std::optional<Committing> before;
     for (size_t at = 0; at < granted_.size(); at += batch) {
-      REPRISE_RETURN_IF_ERROR(Writable(before, result));
+      REPRISE_RETURN_IF_ERROR(StillWanted(before, result));
       Committing now{.blocks = std::span<const uint32_t>(granted_).subspan(
                          at, std::min<size_t>(batch, granted_.size() - at))};
       const Written written = WriteBatch(now.blocks, now.checksums);
@@ -176,8 +176,8 @@ class Writer {
     return Committed(before, context_.deadline, result);
   }
 
-  // What is over counts what was committed before.
-  absl::Status Writable(std::optional<Committing>& before, StoreResult& result) {
+  // OK while the caller has time and wants it; else what is being committed is counted and no more.
+  absl::Status StillWanted(std::optional<Committing>& before, StoreResult& result) {
     absl::Status over = context_.Check();
     if (!over.ok())
       Committed(before, absl::Now() + limits::kTransferStallMax, result).IgnoreError();

@@ -164,8 +164,11 @@ void TcpLane::Note(const absl::Status& status) {
     return;
   }
   reached_ = false;
+  // Calls side by side that fail together are one failure.
+  const absl::Time now = MonotonicClock().Now();
+  if (now < rests_until_) return;
   rest_ = std::clamp(2 * rest_, limits::kTcpRetryMin, limits::kTcpRetryMax);
-  rests_until_ = MonotonicClock().Now() + rest_;
+  rests_until_ = now + rest_;
 }
 
 absl::Status TcpLane::Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) {

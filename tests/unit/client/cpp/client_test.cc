@@ -202,6 +202,35 @@ TEST_F(ClientTest, ALaneOfSeveralConnectionsIsAskedForSeveralThingsAtOnce) {
   EXPECT_EQ(back.bytes, blocks.bytes);
 }
 
+TEST_F(ClientTest, AShardWithTooMuchToDoIsAskedForTheRestOnceMore) {
+  CacheSpec large = SmallSpec(16, 64);
+  large.kv_heads = 8;
+  large.head_dim = 64;
+  FakeCluster cluster(1, 160 << 20);
+  auto client = cluster.MakeClient();
+  const auto spec = *client->OpenSpec(large);
+  const auto flow = static_cast<uint32_t>(limits::kFlowBytesMin / spec->layout.block_bytes);
+  const auto keys = ChainNamed("busy", 4 * flow);
+  const auto count = static_cast<uint32_t>(keys.size());
+  Blocks blocks(*spec, keys, true);
+  auto& shard = cluster.Placed(kSession, 0).trouble;
+  ASSERT_EQ(client->Store({.spec = spec, .keys = keys, .memory = blocks.Memory()})->stored, count);
+  shard.flows = 4;
+  // Two of four pieces at first, and then none; and all of them, which is no shard to ask again.
+  for (const int refused : {2, 100}) {
+    Blocks back(*spec, keys, false);
+    const auto acquired = client->Acquire({.spec = spec, .keys = keys});
+    ASSERT_EQ(acquired->run->blocks(), count);
+    shard.refused_reads = refused;
+    const auto fetched =
+        client->Fetch(acquired->run, {.first = 0, .count = count, .memory = back.Memory()});
+    EXPECT_EQ(fetched->blocks, refused == 2 ? count : 0u) << fetched->status;
+    if (refused == 2) EXPECT_EQ(back.bytes, blocks.bytes);
+    if (refused > 2) EXPECT_TRUE(absl::IsResourceExhausted(fetched->status)) << fetched->status;
+    shard.refused_reads = 0;
+  }
+}
+
 TEST_F(ClientTest, AWriteThatFailsLeavesTheBatchesBeforeItStored) {
   CacheSpec large = SmallSpec(16, 64);
   large.kv_heads = 8;

@@ -34,6 +34,7 @@ struct Trouble {
   std::atomic<int> die_at_block{-1};   // goes down when it is about to deliver this block of a read
   std::atomic<int> corrupt_block{-1};  // flips a byte of this block of every read
   std::atomic<int> fail_at_write{-1};  // fails this one of the lane's writes
+  std::atomic<int> refused_reads{0};   // so many from now on are too much at once
   std::atomic<uint32_t> flows{1};      // as the lane says
   std::atomic<int> reads{0};
   std::atomic<int> writes{0};
@@ -86,6 +87,9 @@ class TroubledLane final : public lanes::Lane {
   absl::Status Read(const lanes::ReadJob& job, lanes::BlockSink& sink,
                     absl::Time deadline) override {
     ++trouble_.reads;
+    if (trouble_.refused_reads > 0 && trouble_.refused_reads-- > 0) {
+      return absl::ResourceExhaustedError("too much at once");
+    }
     REPRISE_RETURN_IF_ERROR(trouble_.Endure(deadline));
     TroubledSink troubled(sink, trouble_);
     return lane_.Read(job, troubled, deadline);
