@@ -16,6 +16,7 @@
 #include "client/cli/child_process.h"
 #include "client/cli/cluster_view.h"
 #include "client/cli/command.h"
+#include "client/cli/tcp_check.h"
 #include "client/cli/terminal.h"
 #include "client/cpp/client.h"
 #include "client/cpp/prefix_hasher.h"
@@ -279,6 +280,26 @@ Finding CheckRoundTrip(const Where& where) {
           "look at the shards with `reprise describe`, and at their logs"};
 }
 
+Finding CheckTcp(const Where& where) {
+  const auto shards = ReachTcp(where);
+  if (!shards.ok() || shards->empty()) {
+    return {"tcp lane", Verdict::kAbsent, "no shard answered", ""};
+  }
+  std::vector<std::string> without;
+  for (const TcpReach& shard : *shards) {
+    if (!shard.status.ok()) {
+      without.push_back(absl::StrCat(shard.shard_id, ": ", shard.status.message()));
+    }
+  }
+  if (without.empty()) {
+    return {"tcp lane", Verdict::kGood,
+            absl::StrCat("reached at ", shards->size(), " of ", shards->size()), ""};
+  }
+  return {"tcp lane", Verdict::kAbsent, absl::StrJoin(without, "; "),
+          "blocks from other machines go over gRPC, more slowly: let workers and shards at the "
+          "shards' --tcp-port"};
+}
+
 ExitCode Doctor(const DoctorOptions& options) {
   const auto dram_bytes = ParseBytes(options.dram, "--dram");
   if (!dram_bytes.ok()) return Complain(dram_bytes.status());
@@ -297,6 +318,10 @@ ExitCode Doctor(const DoctorOptions& options) {
   if (gpus > 1) findings.push_back(CheckPeerAccess(gpus));
   findings.push_back(CheckNccl());
   findings.push_back(CheckClock());
+  if (!options.where.routers.empty() || !options.where.shards.empty()) {
+    Waiting waiting("the shards' ports");
+    findings.push_back(CheckTcp(options.where));
+  }
   {
     Waiting waiting("a block to and fro");
     findings.push_back(CheckRoundTrip(options.where));
