@@ -236,7 +236,7 @@ def test_encrypted_where_grpc_is(
 def test_replicas_take_the_port_too(
     binaries: Path, own_cluster: Start, prompt: Prompt
 ) -> None:
-    cluster, spec = own_cluster(shards=2, arguments=["--no-view"]), make_spec()
+    cluster, spec = own_cluster(shards=2), make_spec()
 
     def written() -> int:
         described = subprocess.run(
