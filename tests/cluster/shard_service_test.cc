@@ -104,6 +104,40 @@ TEST_F(ShardServiceTest, ASecondWriterIsToldToSkip) {
               Each(ReserveOutcome::kPending));
 }
 
+TEST_F(ShardServiceTest, ACommitThatIsNotWaitedForIsAnsweredAllTheSame) {
+  const std::vector<BlockKey> keys = ChainNamed("started", 4);
+  const cluster::OpenedSpec opened = Open();
+  const cluster::ReservedRun reserved =
+      *link_->Reserve({.spec = opened.handle, .keys = keys}, Soon());
+  ContentSource source(keys, opened.block_bytes);
+  const std::vector<uint32_t> all = {0, 1, 2, 3};
+  ASSERT_TRUE(
+      link_->lane().Write({reserved.reservation, all, opened.block_bytes}, source, Soon()).ok());
+  const std::vector<Checksum128> checksums = ChecksumsOf(keys, spec_);
+  const auto start = [&](std::span<const uint32_t> blocks, absl::Time deadline) {
+    return link_->StartCommit(reserved.reservation, blocks,
+                              std::span(checksums).subspan(blocks.front(), blocks.size()),
+                              deadline);
+  };
+  const auto first = start(std::span(all).first(2), Soon());
+  const absl::StatusOr<cluster::CommittedRun> committed = first->Await(Soon());
+  ASSERT_TRUE(committed.ok()) << committed.status();
+  EXPECT_EQ(committed->committed, 2u);
+  EXPECT_EQ(start(std::span(all).subspan(2), absl::Now() - absl::Seconds(1))
+                ->Await(Soon())
+                .status()
+                .code(),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(*link_->Lookup(opened.handle, keys, Soon()), 2u) << "that one was never made";
+  // One that nobody waits for is given up, also with the link that it was made by.
+  start(std::span(all).subspan(2), Soon()).reset();
+  auto last = start(std::span(all).subspan(2), Soon());
+  const absl::StatusOr<cluster::CommittedRun> rest = last->Await(Soon());
+  EXPECT_TRUE(rest.ok() || absl::IsFailedPrecondition(rest.status()) ||
+              absl::IsNotFound(rest.status()))
+      << rest.status();
+}
+
 TEST_F(ShardServiceTest, BytesThatDoNotMatchTheirChecksumAreNeverSeen) {
   const std::vector<BlockKey> keys = ChainNamed("corrupt", 2);
   const std::vector<BlockKey> other = ChainNamed("other content", 2);
