@@ -16,11 +16,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "cluster/lanes/lane_status.h"
 #include "cluster/lanes/tcp/data_socket.h"
 #include "cluster/lanes/tcp/tcp_server.h"
 #include "cluster/lanes/tcp/tcp_sockets.h"
 #include "gtest/gtest.h"
+#include "proto/types/limits.h"
 #include "tests/support/lane_ends.h"
 
 namespace reprise::lanes {
@@ -154,17 +156,63 @@ TEST(TcpLaneTest, AWriteThatIsAnsweredWithNonsenseIsALaneThatIsDown) {
   }
 }
 
+// Waits before it gives one of its blocks.
+class WaitingSource final : public BlockSource {
+ public:
+  WaitingSource(uint32_t wait_at, absl::Notification& go, int64_t fail_at = -1)
+      : wait_at_(wait_at), fail_at_(fail_at), go_(go) {}
+  absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t i) override {
+    if (i == wait_at_) go_.WaitForNotificationWithTimeout(absl::Seconds(30));
+    if (i == fail_at_) return absl::AbortedError("the source has run dry");
+    return std::span<const uint8_t>(Block());
+  }
+  absl::Status Fill(uint32_t, std::span<uint8_t>) override { return absl::UnimplementedError(""); }
+
+ private:
+  const uint32_t wait_at_;
+  const int64_t fail_at_;
+  absl::Notification& go_;
+};
+
 TEST(TcpLaneTest, AWriteWhoseEndComesTooSoonIsNoWrite) {
-  FakeShard shard([](tcp::DataSocket& s) {
+  absl::Notification said;
+  FakeShard shard([&](tcp::DataSocket& s) {
     s.Send(tcp::Outcome{absl::OkStatus()}, kSoon).IgnoreError();
+    said.Notify();
     // Takes what comes until the caller has had enough.
-    while (s.ReceiveHeader(kSoon).ok()) {
+    std::vector<uint8_t> body(kBytes);
+    for (auto header = s.ReceiveHeader(kSoon); header.ok() && header->is_block();
+         header = s.ReceiveHeader(kSoon)) {
+      if (!s.ReceiveBytes(body, kSoon).ok()) break;
     }
   });
   const auto lane = TcpLane::Create(shard.address());
-  PatternSource source(1, Iota(400), kBytes);
-  const absl::Status status = (*lane)->Write({ReservationId(1), Iota(400), kBytes}, source, Soon());
+  WaitingSource source(5, said);
+  const absl::Status status = (*lane)->Write({ReservationId(1), Iota(10), kBytes}, source, Soon());
   EXPECT_TRUE(IsLaneDown(status)) << status;
+}
+
+TEST(TcpLaneTest, WhyASourceGaveNoMoreIsWhatTheWriteEndsWith) {
+  absl::Notification gone;
+  FakeShard shard([&](tcp::DataSocket& s) {
+    s.Shutdown();
+    gone.Notify();
+  });
+  const auto lane = TcpLane::Create(shard.address());
+  WaitingSource source(0, gone, /*fail_at=*/0);
+  const absl::Status status = (*lane)->Write({ReservationId(1), Iota(10), kBytes}, source, Soon());
+  EXPECT_EQ(status.message(), "the source has run dry") << status;
+}
+
+// What comes next on it would be the call's that was given up.
+TEST(TcpLaneTest, AConnectionInTheMiddleOfACallIsNotUsedAgain) {
+  FakeShard shard([&](tcp::DataSocket& s) {
+    s.SendBlock(0, Block(), kSoon).IgnoreError();  // block 1 is still to come
+    EXPECT_TRUE(IsLaneDown(s.ReceiveHeader(kSoon).status())) << "closed, and no next call";
+  });
+  const auto lane = TcpLane::Create(shard.address());
+  CheckingSink sink({.blocks = 2, .block_bytes = kBytes, .fail_at = 0});
+  EXPECT_TRUE(absl::IsAborted((*lane)->Read({LeaseId(1), 0, 2, kBytes}, sink, Soon())));
 }
 
 // A host with a lease, on a port, and how one reaches it.
@@ -208,6 +256,101 @@ TEST(TcpLaneTest, IsReadyOnceItsPortWasReachedAndNotWhileItFails) {
   shard.Stop();
   EXPECT_TRUE(IsLaneDown(shard.Read(**lane)));
   EXPECT_FALSE((*lane)->Ready()) << "it failed a moment ago";
+}
+
+TEST(TcpLaneTest, IsReadyAgainWhenItsPortIsBack) {
+  const uint16_t port = tcp::Listen("127.0.0.1", 0)->port;
+  MemoryLaneHost host(kAttachment);
+  const auto lane = TcpLane::Create(
+      {.host = "127.0.0.1", .port = port, .attachment = kAttachment, .key = std::nullopt});
+  EXPECT_FALSE((*lane)->Ready());
+  // Every call fails and says so, however many did before.
+  for (size_t i = 0; i < limits::kTcpConnectionsPerLaneMax + 2; ++i) {
+    CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
+    EXPECT_TRUE(IsLaneDown((*lane)->Read({LeaseId(1), 0, 1, kBytes}, sink, Soon()))) << i;
+    PatternSource source(1, Iota(1), kBytes);
+    EXPECT_TRUE(IsLaneDown((*lane)->Write({ReservationId(1), Iota(1), kBytes}, source, Soon())));
+  }
+  const auto server = TcpServer::Create({.host = &host, .port = port});
+  ASSERT_TRUE(server.ok() && (*server)->Welcome(kAttachment).ok()) << server.status();
+  EXPECT_TRUE(AwaitReady(**lane));
+}
+
+TEST(TcpLaneTest, ACallThatRunsOutOfItsCallersTimeSaysNothingOfThePort) {
+  FakeShard shard([](tcp::DataSocket& s) { s.ReceiveHeader(kSoon).IgnoreError(); });
+  const auto lane = TcpLane::Create(shard.address());
+  // Blocks that come too slowly for this caller.
+  CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
+  EXPECT_FALSE(
+      (*lane)->Read({LeaseId(1), 0, 1, kBytes}, sink, absl::Now() + absl::Milliseconds(50)).ok());
+  EXPECT_FALSE((*lane)->Ready());
+}
+
+TEST(TcpLaneTest, AConnectionThatTheShardClosedIsNotLentAgain) {
+  MemoryLaneHost host(kAttachment);
+  const auto server = *TcpServer::Create({.host = &host, .connections_max = 1});
+  ASSERT_TRUE(server->Welcome(kAttachment).ok());
+  const auto lane = TcpLane::Create({.host = "127.0.0.1",
+                                     .port = server->port(),
+                                     .attachment = kAttachment,
+                                     .key = std::nullopt});
+  const LeaseId lease = host.Lease({.blocks = 1, .block_bytes = kBytes});
+  for (int round = 0; round < 3; ++round) {
+    CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
+    const absl::Status status = (*lane)->Read({lease, 0, 1, kBytes}, sink, Soon());
+    EXPECT_TRUE(status.ok()) << round << ": " << status;
+    while (server->use().idle < 1) std::this_thread::yield();
+    // Somebody else comes, for whom the lane's connection is closed, and goes.
+    tcp::DataSocket other(*tcp::Dial("127.0.0.1", server->port(), kSoon));
+    EXPECT_TRUE(other.Send(tcp::Hello{kAttachment}, kSoon).ok());
+    EXPECT_TRUE(other.ReceiveOnly<tcp::Outcome>(kSoon).ok());
+    other.Shutdown();
+    while (server->use().connections > 0) std::this_thread::yield();
+  }
+}
+
+TEST(TcpLaneTest, HasNoMoreConnectionsThanItMayAndCallsWaitForOne) {
+  MemoryLaneHost host(kAttachment);
+  const auto server = *TcpServer::Create({.host = &host});
+  ASSERT_TRUE(server->Welcome(kAttachment).ok());
+  const auto lane = TcpLane::Create({.host = "127.0.0.1",
+                                     .port = server->port(),
+                                     .attachment = kAttachment,
+                                     .key = std::nullopt});
+  const LeaseId lease = host.Lease({.blocks = 1, .block_bytes = kBytes});
+  host.Stall();
+  std::vector<std::thread> callers;
+  for (size_t i = 0; i < 2 * limits::kTcpConnectionsPerLaneMax; ++i) {
+    callers.emplace_back([&] {
+      CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
+      const absl::Status status = (*lane)->Read({lease, 0, 1, kBytes}, sink, Soon());
+      EXPECT_TRUE(status.ok()) << status;
+    });
+  }
+  while (server->use().connections < limits::kTcpConnectionsPerLaneMax) std::this_thread::yield();
+  absl::SleepFor(absl::Milliseconds(50));
+  EXPECT_EQ(server->use().connections, limits::kTcpConnectionsPerLaneMax);
+  host.Unstall();
+  for (std::thread& caller : callers) caller.join();
+}
+
+TEST(TcpLaneTest, AnAttachmentThatIsRefusedIsALaneThatIsDown) {
+  std::atomic<bool> over = false;
+  FakeShard shard(
+      [&](tcp::DataSocket& s) {
+        EXPECT_TRUE(s.ReceiveOnly<tcp::Hello>(kSoon).ok());
+        EXPECT_TRUE(s.Send(tcp::Outcome{absl::NotFoundError("who?")}, kSoon).ok());
+        // And stays, as if it were to serve calls.
+        while (!over) absl::SleepFor(absl::Milliseconds(1));
+      },
+      /*welcomes=*/false);
+  const auto lane = TcpLane::Create(shard.address());
+  CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
+  const absl::Status status =
+      (*lane)->Read({LeaseId(1), 0, 1, kBytes}, sink, absl::Now() + absl::Seconds(5));
+  EXPECT_TRUE(IsLaneDown(status)) << status;
+  EXPECT_NE(status.message().find("who?"), std::string::npos) << status;
+  over = true;
 }
 
 TEST(TcpLaneTest, APortThatNobodyListensOnIsNeverReadyAndCallsSayWhy) {

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <atomic>
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -222,12 +223,14 @@ TEST_F(TcpServerTest, OneConnectionMoreClosesOneThatSaysNothing) {
   EXPECT_EQ(server_->use().idle, 2u);
   tcp::DataSocket third = Dial();
   EXPECT_TRUE(IsLaneDown(silent.ReceiveHeader(kSoon).status()));
-  EXPECT_TRUE(Answers(first) && Answers(second) && Answers(third));
-  // All are between calls, and the first one for longest.
-  while (server_->use().idle < 3) std::this_thread::yield();
+  for (tcp::DataSocket* const one : {&second, &first, &third}) {
+    EXPECT_TRUE(Answers(*one));
+    while (server_->use().idle < 3) std::this_thread::yield();
+  }
+  // All are between calls, and the second one for longest, which came after the first.
   tcp::DataSocket fourth = Dial();
-  EXPECT_FALSE(Answers(first));
-  EXPECT_TRUE(Answers(second) && Answers(third) && Answers(fourth));
+  EXPECT_FALSE(Answers(second));
+  EXPECT_TRUE(Answers(first) && Answers(third) && Answers(fourth));
 }
 
 TEST_F(TcpServerTest, AnAttachmentHasNoMoreConnectionsThanItNeeds) {
@@ -341,6 +344,156 @@ TEST_F(TcpServerTest, ABlockThatCannotBeReadEndsTheReadThere) {
   EXPECT_EQ(watched.blocks, 4u);
   watched.fail_at = -1;
   EXPECT_TRUE(Read(*lane, large, 2, large_bytes).ok());
+}
+
+// Refuses what was written, or the copy of it into device memory.
+class RefusingHost final : public ForwardingLaneHost {
+ public:
+  using ForwardingLaneHost::ForwardingLaneHost;
+  absl::Status Written(AttachmentId attachment, ReservationId reservation, uint32_t block,
+                       uint64_t bytes) override {
+    if (block == refused_block) return absl::FailedPreconditionError("not that one");
+    return ForwardingLaneHost::Written(attachment, reservation, block, bytes);
+  }
+  absl::Status CopyToDevice(std::span<const uint8_t> host, std::span<uint8_t> device) override {
+    if (copies++ == fail_at) return absl::InternalError("the device has gone");
+    return ForwardingLaneHost::CopyToDevice(host, device);
+  }
+  std::atomic<uint32_t> refused_block{~0u};
+  std::atomic<int> copies{0}, fail_at{-1};
+};
+
+TEST_F(TcpServerTest, AWriteThatIsOkWasTakenWhole) {
+  DeviceLaneHost device(host_);
+  RefusingHost refusing(device);
+  const absl::Cleanup server_first = [this] { server_.reset(); };
+  Serve({.host = &refusing});
+  const auto lane = Connect();
+  const auto write = [&](ReservationId reservation, uint32_t blocks, uint64_t block_bytes) {
+    PatternSource source(1, Iota(blocks), block_bytes);
+    return lane->Write({reservation, Iota(blocks), block_bytes}, source, Soon()).code();
+  };
+  refusing.refused_block = 2;
+  const ReservationId one = host_.Reserve(5, 512);
+  EXPECT_EQ(write(one, 5, 512), absl::StatusCode::kFailedPrecondition);
+  for (uint32_t i = 0; i < 5; ++i) EXPECT_EQ(host_.BytesWritten(one, i), i < 2 ? 512u : 0u) << i;
+  refusing.refused_block = ~0u;
+  // At the start of a block, and in the middle of one.
+  const uint64_t large = 3 * limits::kStreamChunkBytes;
+  for (const int fail_at : {3, 4}) {
+    refusing.copies = 0;
+    refusing.fail_at = fail_at;
+    const ReservationId two = host_.Reserve(3, large);
+    EXPECT_EQ(write(two, 3, large), absl::StatusCode::kInternal);
+    for (uint32_t i = 0; i < 3; ++i) EXPECT_EQ(host_.BytesWritten(two, i), i < 1 ? large : 0u) << i;
+  }
+  refusing.fail_at = -1;
+  for (const uint64_t bytes : {4095, 4097, 8192}) {
+    const ReservationId three = host_.Reserve(2, 4096);
+    EXPECT_EQ(write(three, 2, bytes), absl::StatusCode::kInvalidArgument) << bytes;
+    EXPECT_EQ(host_.BytesWritten(three, 0), 0u) << bytes;
+  }
+  EXPECT_EQ(write(host_.Reserve(2, 4096), 2, 4096), absl::StatusCode::kOk);
+  EXPECT_EQ(server_->use().connections, 1u);
+}
+
+// One block in memory and one on a disk, whichever comes first.
+class MixedHost final : public ForwardingLaneHost {
+ public:
+  MixedHost(lanes::LaneHost& memory, lanes::LaneHost& disk)
+      : ForwardingLaneHost(memory), disk_(disk) {}
+  absl::StatusOr<std::vector<PinnedBytes>> OpenRead(AttachmentId attachment, LeaseId lease,
+                                                    uint32_t first, uint32_t blocks) override {
+    auto here = ForwardingLaneHost::OpenRead(attachment, lease, first, blocks);
+    auto there = disk_.OpenRead(attachment, lease, first, blocks);
+    if (!here.ok() || !there.ok()) return here.status();
+    for (size_t i = 1; i < here->size(); ++i) (*here)[i] = (*there)[i];
+    return here;
+  }
+  absl::Status CopyToHost(std::span<const uint8_t> from, std::span<uint8_t> host) override {
+    return disk_.CopyToHost(from, host);
+  }
+
+ private:
+  lanes::LaneHost& disk_;
+};
+
+TEST_F(TcpServerTest, TicketsAreHeldForAsLongAsTheirCall) {
+  DeviceLaneHost disk(host_, MemoryKind::kFile);
+  MixedHost mixed(host_, disk);
+  std::atomic<int> held[3] = {0, 0, 0}, asked[3] = {0, 0, 0};
+  const auto admit = [&](int which) -> TcpGuards::Admit {
+    return [&held, &asked, which]() -> absl::StatusOr<std::shared_ptr<const void>> {
+      ++held[which];
+      ++asked[which];
+      return std::shared_ptr<const void>(&held[which],
+                                         [&held, which](const void*) { --held[which]; });
+    };
+  };
+  const absl::Cleanup server_first = [this] { server_.reset(); };
+  Serve({.host = &mixed, .guards = {.read = admit(0), .file = admit(1), .write = admit(2)}});
+  const LeaseId lease = host_.Lease({.blocks = 64, .block_bytes = 4 << 20});
+  {
+    tcp::DataSocket reader = Dial();
+    ASSERT_TRUE(reader.Send(tcp::Read{lease, 0, 64, 4 << 20}, kSoon).ok());
+    ASSERT_TRUE(reader.ReceiveHeader(kSoon).ok());
+    EXPECT_EQ(held[0], 1);
+    EXPECT_EQ(held[1], 1) << "some of it is on the disk, if not the first block";
+    // What went out is let go of while the rest goes.
+    std::vector<uint8_t> block(4 << 20);
+    for (int i = 0; i < 32; ++i) {
+      ASSERT_TRUE(reader.ReceiveBytes(block, kSoon).ok() && reader.ReceiveHeader(kSoon).ok());
+    }
+    EXPECT_LT(host_.PinsHeld(), 2u * 64);
+  }
+  {
+    tcp::DataSocket writer = Dial();
+    ASSERT_TRUE(writer.Send(tcp::Write{host_.Reserve(1, 512), 512}, kSoon).ok());
+    while (asked[2] == 0) std::this_thread::yield();
+    EXPECT_EQ(held[2], 1);
+    ASSERT_TRUE(writer.Send(tcp::WriteEnd{}, kSoon).ok());
+    ASSERT_TRUE(writer.ReceiveOnly<tcp::Outcome>(kSoon).ok());
+  }
+  EXPECT_TRUE(AwaitConnections(0));
+  for (const int which : {0, 1, 2}) EXPECT_EQ(held[which], 0) << which;
+}
+
+TEST_F(TcpServerTest, AHelloThatTricklesInIsLateAllTheSame) {
+  Serve({.host = &host_, .encrypted = true});
+  tcp::DataSocket silent = Knock();  // not even TLS begins
+  EXPECT_TRUE(IsLaneDown(silent.ReceiveHeader(kSoon).status()));
+  Serve();
+  const std::string hello = tcp::Encode(tcp::Hello{kAttachment});
+  tcp::DataSocket slow = Knock();
+  absl::Status sent;
+  for (size_t i = 0; i < hello.size() && sent.ok(); ++i) {
+    const uint8_t byte = static_cast<uint8_t>(hello[i]);
+    sent = slow.SendBlockPart({&byte, 1}, kSoon);
+    absl::SleepFor(2 * limits::kTcpHelloTimeout / hello.size());
+  }
+  EXPECT_FALSE(sent.ok() && slow.ReceiveOnly<tcp::Outcome>(kSoon).ok());
+}
+
+TEST_F(TcpServerTest, ConnectionsThatAreOverLeaveNothing) {
+  Serve();
+  const auto threads = [] {
+    std::ifstream status("/proc/self/status");
+    std::string line;
+    while (std::getline(status, line)) {
+      if (line.rfind("Threads:", 0) == 0) return std::stoi(line.substr(8));
+    }
+    return -1;
+  };
+  const int before = threads();
+  for (int i = 0; i < 100; ++i) {
+    tcp::DataSocket socket = Dial();
+    socket.Shutdown();
+  }
+  EXPECT_TRUE(AwaitConnections(0));
+  // Collected when the next one comes, or after a while.
+  const absl::Time end = Soon();
+  while (threads() > before && absl::Now() < end) absl::SleepFor(absl::Milliseconds(5));
+  EXPECT_LE(threads(), before);
 }
 
 TEST_F(TcpServerTest, ListensWhereItIsTold) {

@@ -151,6 +151,19 @@ TEST_F(TcpTlsTest, WhoHasTheKeyIsKnownByItAndBytesArriveAsTheyWere) {
   EXPECT_EQ(*got, block);
 }
 
+TEST_F(TcpTlsTest, WhatWasDecryptedAndNotReceivedIsPending) {
+  const Wire wire;
+  Sessions sessions = Meet(wire, key_);
+  ASSERT_TRUE(sessions.caller.ok() && sessions.shard.ok());
+  EXPECT_FALSE((*sessions.shard)->Pending());
+  const std::vector<uint8_t> bytes(100, 7);
+  ASSERT_TRUE((*sessions.caller)->Send(wire.caller(), bytes, {Soon()}).ok());
+  ASSERT_TRUE((*sessions.caller)->Flush(wire.caller(), {Soon()}).ok());
+  std::vector<uint8_t> got(1);
+  ASSERT_TRUE((*sessions.shard)->Receive(wire.shard(), got, {Soon()}).ok());
+  EXPECT_TRUE((*sessions.shard)->Pending());
+}
+
 TEST_F(TcpTlsTest, WhatTravelsIsNeitherTheBytesNorTheKeyNorTheAttachment) {
   const Wire wire;
   Sessions sessions = Meet(wire, key_);
@@ -190,6 +203,8 @@ TEST_F(TcpTlsTest, AKeyIsFoundByItsWholeNameAlone) {
   EXPECT_EQ(keys_.Find(name)->attachment, kAttachment);
   EXPECT_FALSE(keys_.Find(std::span(name).first(15)).has_value());
   EXPECT_FALSE(keys_.Find({}).has_value());
+  keys_.Remove(kAttachment);
+  EXPECT_FALSE(keys_.Find(name).has_value() || keys_.Knows(kAttachment));
   EXPECT_NE(**keys_.Add(AttachmentId(32)), key_);
 }
 
@@ -267,11 +282,16 @@ TEST_F(TcpTlsTest, ADirectionGoesOnUnderItsNextKey) {
   Sessions sessions = Meet(wire, key_);
   ASSERT_TRUE(sessions.caller.ok() && sessions.shard.ok());
   (*sessions.caller)->RekeyEvery(300'000);
+  const size_t handshake = wire.seen().size();
   const std::vector<uint8_t> block = testing::PatternBlock(5, 0, 2'000'000);
   const auto got = Carry(wire, sessions, block);
   ASSERT_TRUE(got.ok()) << got.status();
   EXPECT_EQ(*got, block);
   EXPECT_FALSE((*sessions.shard)->Pending());
+  // One small record for each of six changes of key, beside those of the block.
+  const size_t records = (block.size() + 16'383) / 16'384;
+  const size_t overhead = 5 + 16 + 1;
+  EXPECT_GE(wire.seen().size() - handshake, block.size() + (records + 6) * overhead);
 }
 
 TEST_F(TcpTlsTest, AWaitEndsAtItsDeadline) {
