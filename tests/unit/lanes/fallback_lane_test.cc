@@ -315,6 +315,42 @@ TEST_F(FallbackLaneTest, ARefusalOfTheSinkIsNotTriedAgain) {
   EXPECT_EQ(sink.calls, 1);
 }
 
+TEST_F(FallbackLaneTest, ARefusalOfTheSourceIsNotTriedAgain) {
+  class DownSource final : public BlockSource {
+   public:
+    absl::StatusOr<std::span<const uint8_t>> Bytes(uint32_t) override {
+      ++asked;
+      return LaneDown("the source's own, which looks like a lane's");
+    }
+    absl::Status Fill(uint32_t, std::span<uint8_t>) override {
+      ++asked;
+      return LaneDown("the source's own, which looks like a lane's");
+    }
+    int asked = 0;
+  };
+  const auto lane = Make(10, LaneDown("gone"));
+  DownSource source;
+  const ReservationId reservation = host_.Reserve(2, 512);
+  EXPECT_TRUE(IsLaneDown(lane->Write({reservation, Iota(2), 512}, source, Soon())));
+  EXPECT_EQ(source.asked, 1);
+}
+
+TEST_F(FallbackLaneTest, CallsOneAfterTheOtherShowWhatEachOfThemCarries) {
+  constexpr uint64_t kBytes = 4 << 20;
+  std::vector<std::unique_ptr<Lane>> lanes;
+  lanes.push_back(std::make_unique<SharedLane>(&host_, 1));
+  FallbackLane lane(std::move(lanes));
+  double first = 0;
+  for (int i = 0; i < 4; ++i) {
+    CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
+    const LeaseId lease = host_.Lease({.blocks = 1, .block_bytes = kBytes});
+    ASSERT_TRUE(lane.Read({lease, 0, 1, kBytes}, sink, Soon()).ok());
+    if (i == 0) first = lane.rates(MemoryKind::kHost).tcp;
+  }
+  // Each takes at least as long: counted as side by side they would seem ever faster.
+  EXPECT_LT(lane.rates(MemoryKind::kHost).tcp, 1.4 * first);
+}
+
 TEST_F(FallbackLaneTest, AnUnavailableShardIsNotAskedThroughAnotherLane) {
   const auto lane = Make(0, absl::UnavailableError("the shard is gone"));
   const LeaseId lease = host_.Lease({.blocks = 2, .block_bytes = 999});

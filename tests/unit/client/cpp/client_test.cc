@@ -255,6 +255,51 @@ TEST_F(ClientTest, AWriteThatFailsLeavesTheBatchesBeforeItStored) {
   }
 }
 
+TEST_F(ClientTest, WhatIsNotCommittedIsNotStored) {
+  CacheSpec large = SmallSpec(16, 64);
+  large.kv_heads = 8;
+  large.head_dim = 64;
+  for (const int failing : {0, 1, 2}) {
+    FakeCluster cluster(1, 160 << 20);
+    auto client = cluster.MakeClient();
+    const auto spec = *client->OpenSpec(large);
+    const auto batch = static_cast<uint32_t>(limits::kStoreBatchBytes / spec->layout.block_bytes);
+    const auto keys = ChainNamed("commits", 3 * batch);
+    Blocks blocks(*spec, keys, true);
+    auto& shard = cluster.Placed(kSession, 0).trouble;
+    shard.fail_at_commit = failing;
+    const auto stored = client->Store({.spec = spec, .keys = keys, .memory = blocks.Memory()});
+    EXPECT_EQ(stored->status.code(), absl::StatusCode::kInternal) << failing;
+    EXPECT_EQ(stored->stored, failing * batch);
+    EXPECT_EQ(stored->refused, (3 - failing) * batch);
+    // A commit is looked at when the batch after it was written, and then no other is.
+    EXPECT_EQ(shard.writes, std::min(failing + 2, 3));
+    EXPECT_EQ(shard.commits_open_max, 1) << "a block is committed after its parent";
+    EXPECT_EQ(client->Acquire({.spec = spec, .keys = keys})->run->blocks(), failing * batch);
+  }
+}
+
+TEST_F(ClientTest, OneConnectionThatFailsIsABatchThatIsNotStored) {
+  CacheSpec large = SmallSpec(16, 64);
+  large.kv_heads = 8;
+  large.head_dim = 64;
+  for (const uint32_t part : {0u, 1u, 3u}) {
+    FakeCluster cluster(1, 160 << 20);
+    auto client = cluster.MakeClient();
+    const auto spec = *client->OpenSpec(large);
+    const auto flow = static_cast<uint32_t>(limits::kFlowBytesMin / spec->layout.block_bytes);
+    const auto keys = ChainNamed("one of four", 8 * flow);
+    Blocks blocks(*spec, keys, true);
+    auto& shard = cluster.Placed(kSession, 0).trouble;
+    shard.flows = 4;
+    shard.fail_at_block = static_cast<int>((4 + part) * flow);
+    const auto stored = client->Store({.spec = spec, .keys = keys, .memory = blocks.Memory()});
+    EXPECT_FALSE(stored->status.ok());
+    EXPECT_EQ(stored->stored, 4 * flow) << "of the second batch part " << part << " failed";
+    EXPECT_EQ(stored->refused, 4 * flow);
+  }
+}
+
 TEST_F(ClientTest, AFullShardRefusesAndSaysSo) {
   FakeCluster small(1, 1 << 20);
   auto client = small.MakeClient();

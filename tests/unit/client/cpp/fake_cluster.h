@@ -8,6 +8,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,8 +35,13 @@ struct Trouble {
   std::atomic<int> die_at_block{-1};   // goes down when it is about to deliver this block of a read
   std::atomic<int> corrupt_block{-1};  // flips a byte of this block of every read
   std::atomic<int> fail_at_write{-1};  // fails this one of the lane's writes
+  std::atomic<int> fail_at_block{-1};  // fails the write that begins with this block
   std::atomic<int> refused_reads{0};   // so many from now on are too much at once
-  std::atomic<uint32_t> flows{1};      // as the lane says
+  std::atomic<int> fail_at_commit{-1};  // fails this one of the started commits
+  std::atomic<int> commits{0};
+  std::atomic<int> commits_open{0};  // started, and not awaited
+  std::atomic<int> commits_open_max{0};
+  std::atomic<uint32_t> flows{1};  // as the lane says
   std::atomic<int> reads{0};
   std::atomic<int> writes{0};
   std::atomic<int> acquires{0};
@@ -96,7 +102,10 @@ class TroubledLane final : public lanes::Lane {
   }
   absl::Status Write(const lanes::WriteJob& job, lanes::BlockSource& source,
                      absl::Time deadline) override {
-    if (trouble_.writes++ == trouble_.fail_at_write) return absl::UnavailableError("reset");
+    if (trouble_.writes++ == trouble_.fail_at_write ||
+        static_cast<int>(job.blocks.front()) == trouble_.fail_at_block) {
+      return absl::UnavailableError("reset");
+    }
     REPRISE_RETURN_IF_ERROR(trouble_.Endure(deadline));
     return lane_.Write(job, source, deadline);
   }
@@ -263,13 +272,30 @@ class FakeLink final : public cluster::ShardLink {
           reservation_(reservation),
           blocks_(blocks.begin(), blocks.end()),
           checksums_(checksums.begin(), checksums.end()),
-          deadline_(deadline) {}
+          deadline_(deadline) {
+      Trouble& trouble = link.shard_.trouble;
+      const int open = ++trouble.commits_open;
+      trouble.commits_open_max = std::max(trouble.commits_open_max.load(), open);
+    }
+    ~LateCommit() override {
+      if (!answer_.has_value()) --link_.shard_.trouble.commits_open;
+    }
     absl::StatusOr<cluster::CommittedRun> Await(absl::Time deadline) override {
-      return link_.Commit(reservation_, blocks_, checksums_, std::min(deadline, deadline_));
+      if (answer_.has_value()) return *answer_;
+      --link_.shard_.trouble.commits_open;
+      answer_ = Answer(std::min(deadline, deadline_));
+      return *answer_;
     }
 
    private:
+    absl::StatusOr<cluster::CommittedRun> Answer(absl::Time deadline) {
+      Trouble& trouble = link_.shard_.trouble;
+      if (trouble.commits++ == trouble.fail_at_commit) return absl::InternalError("no commit");
+      return link_.Commit(reservation_, blocks_, checksums_, deadline);
+    }
+
     FakeLink& link_;
+    std::optional<absl::StatusOr<cluster::CommittedRun>> answer_;
     const ReservationId reservation_;
     const std::vector<uint32_t> blocks_;
     const std::vector<Checksum128> checksums_;

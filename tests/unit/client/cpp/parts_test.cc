@@ -1,6 +1,7 @@
 // The client's small parts: fetch plan, order of stores, threads, staging, caller's memory.
 #include <algorithm>
 #include <atomic>
+#include <barrier>
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
@@ -138,6 +139,42 @@ TEST(ExecutorTest, RunAllEndsEvenWhenEveryThreadIsBusy) {
   std::atomic<int> ran{0};
   executor.RunAll({[&] { ++ran; }, [&] { ++ran; }, [&] { ++ran; }});
   EXPECT_EQ(ran, 3);
+  release.Notify();
+}
+
+TEST(ExecutorTest, RunAllRunsSideBySideWhereThreadsAreFree) {
+  Executor executor(2, 10);
+  for (int round = 0; round < 3; ++round) {
+    absl::SleepFor(absl::Milliseconds(20));  // threads that are done wait for the next job
+    // The caller and both threads meet, or nobody gets any further.
+    std::barrier<> meeting(3);
+    std::atomic<int> met{0};
+    const auto meet = [&] {
+      meeting.arrive_and_wait();
+      ++met;
+    };
+    executor.RunAll({meet, meet, meet});
+    EXPECT_EQ(met, 3);
+  }
+}
+
+TEST(ExecutorTest, RunAllLeavesNothingInAQueueThatNobodyIsFreeFor) {
+  Executor executor(1, 1);
+  absl::Notification release, blocked;
+  ASSERT_TRUE(executor
+                  .Submit({absl::InfiniteFuture(),
+                           [&] {
+                             blocked.Notify();
+                             release.WaitForNotification();
+                           },
+                           [](const absl::Status&) {}})
+                  .ok());
+  blocked.WaitForNotification();
+  std::atomic<int> ran{0};
+  executor.RunAll({[&] { ++ran; }, [&] { ++ran; }, [&] { ++ran; }});
+  EXPECT_EQ(ran, 3);
+  EXPECT_TRUE(executor.Submit({absl::InfiniteFuture(), [] {}, [](const absl::Status&) {}}).ok())
+      << "the queue of one is full of helpers";
   release.Notify();
 }
 

@@ -277,13 +277,21 @@ TEST(TcpLaneTest, IsReadyAgainWhenItsPortIsBack) {
 }
 
 TEST(TcpLaneTest, ACallThatRunsOutOfItsCallersTimeSaysNothingOfThePort) {
-  FakeShard shard([](tcp::DataSocket& s) { s.ReceiveHeader(kSoon).IgnoreError(); });
+  FakeShard shard([](tcp::DataSocket& s) {
+    // A block that never ends, and never stands still.
+    absl::Status sent = s.BeginBlock(0, kBytes, kSoon);
+    for (const uint8_t& byte : Block()) {
+      if (sent.ok()) sent = s.SendBlockPart({&byte, 1}, kSoon);
+      absl::SleepFor(absl::Milliseconds(5));
+      if (!sent.ok()) return;
+    }
+  });
   const auto lane = TcpLane::Create(shard.address());
-  // Blocks that come too slowly for this caller.
   CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
-  EXPECT_FALSE(
-      (*lane)->Read({LeaseId(1), 0, 1, kBytes}, sink, absl::Now() + absl::Milliseconds(50)).ok());
-  EXPECT_FALSE((*lane)->Ready());
+  const absl::Status status =
+      (*lane)->Read({LeaseId(1), 0, 1, kBytes}, sink, absl::Now() + absl::Milliseconds(500));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_FALSE((*lane)->Ready()) << "that it was reached is not known";
 }
 
 TEST(TcpLaneTest, AConnectionThatTheShardClosedIsNotLentAgain) {

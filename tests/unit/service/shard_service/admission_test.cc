@@ -6,6 +6,8 @@
 #include <thread>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "proto/types/refusal.h"
 
 namespace reprise::shard {
@@ -43,6 +45,10 @@ TEST(AdmissionTest, WritesAreRefusedWhileReadsAreStillAdmitted) {
     for (size_t i = 0; i < writes_max; ++i) tickets.push_back(*admission->Admit(read));
     EXPECT_FALSE(admission->Admit(write).ok());
     EXPECT_TRUE(admission->Admit(read).ok());
+    // As little when writes take it all.
+    tickets.clear();
+    for (size_t i = 0; i < writes_max; ++i) tickets.push_back(*admission->Admit(write));
+    EXPECT_FALSE(admission->Admit(write).ok());
   }
 }
 
@@ -63,8 +69,13 @@ TEST(AdmissionTest, WhoIsPatientGetsTheNextTicketThatComesBack) {
   const std::shared_ptr<Admission> admission = Admission::Create(one);
   std::optional<Admission::Ticket> ticket = *admission->Admit(WorkKind::kDiskRead);
   EXPECT_FALSE(admission->Admit(WorkKind::kDiskRead, absl::Milliseconds(5)).ok());
-  std::thread patient(
-      [&] { EXPECT_TRUE(admission->Admit(WorkKind::kDiskRead, absl::InfiniteDuration()).ok()); });
+  absl::Notification begun;
+  std::thread patient([&] {
+    begun.Notify();
+    EXPECT_TRUE(admission->Admit(WorkKind::kDiskRead, absl::InfiniteDuration()).ok());
+  });
+  begun.WaitForNotification();
+  absl::SleepFor(absl::Milliseconds(20));  // so that it waits, as it does without patience not
   ticket.reset();
   patient.join();
   EXPECT_EQ(admission->refused(), 1u);
