@@ -119,10 +119,10 @@ void ShardLanes::AddTo(ShardServerOptions& options) {
     if (nccl_end_ != nullptr) nccl_end_->EndAttachment(attachment);
     if (others) others(attachment);
   };
-  options.lanes_use = [this] { return Use(); };
+  options.lanes_use = [this] { return use(); };
 }
 
-LanesUse ShardLanes::Use() const {
+LanesUse ShardLanes::use() const {
   LanesUse use{.view = view_host_.use(), .tcp = tcp_host_.use()};
   if (tcp_ != nullptr) use.tcp_connections = tcp_->use().connections;
   if (nccl_end_ != nullptr) {

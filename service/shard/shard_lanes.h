@@ -54,6 +54,7 @@ class ShardLanes {
   // The caller's end of NCCL, for links to other shards; nullptr: there is none.
   const std::shared_ptr<const cluster::NcclContext>& nccl() const { return nccl_; }
   const std::vector<AbsentLane>& absent() const { return absent_; }
+  LanesUse use() const;
   // 0: no tcp lane.
   uint16_t tcp_port() const { return tcp_ != nullptr ? tcp_->port() : 0; }
   // "view, nccl, stream (no nccl: why)": one line for the log.
@@ -66,7 +67,6 @@ class ShardLanes {
   absl::Status OpenTcp(const ShardLanesOptions& options);
   absl::Status OpenNccl(const ShardLanesOptions& options);
   std::vector<LaneKind> Offered() const;
-  LanesUse Use() const;
 
   EngineExporter exporter_;
   CountedHost view_host_;
