@@ -206,13 +206,15 @@ TEST(TcpLaneTest, WhyASourceGaveNoMoreIsWhatTheWriteEndsWith) {
 
 // What comes next on it would be the call's that was given up.
 TEST(TcpLaneTest, AConnectionInTheMiddleOfACallIsNotUsedAgain) {
+  absl::Notification closed;
   FakeShard shard([&](tcp::DataSocket& s) {
     s.SendBlock(0, Block(), kSoon).IgnoreError();  // block 1 is still to come
-    EXPECT_TRUE(IsLaneDown(s.ReceiveHeader(kSoon).status())) << "closed, and no next call";
+    if (IsLaneDown(s.ReceiveHeader(kSoon).status())) closed.Notify();
   });
   const auto lane = TcpLane::Create(shard.address());
   CheckingSink sink({.blocks = 2, .block_bytes = kBytes, .fail_at = 0});
   EXPECT_TRUE(absl::IsAborted((*lane)->Read({LeaseId(1), 0, 2, kBytes}, sink, Soon())));
+  EXPECT_TRUE(closed.WaitForNotificationWithTimeout(absl::Seconds(10))) << "kept for a next call";
 }
 
 // A host with a lease, on a port, and how one reaches it.
