@@ -145,10 +145,12 @@ bool TcpLane::Ready() {
 
 void TcpLane::DialAhead() {
   absl::StatusOr<tcp::DataSocket> socket = Dial(MonotonicDeadline::After(limits::kTcpDialTimeout));
-  const absl::Status status = socket.status();
-  if (socket.ok()) connections_.Add(*std::move(socket));
-  Note(status);
+  if (!socket.ok()) Note(socket.status());
+  const bool reached = socket.ok();
+  if (reached) connections_.Add(*std::move(socket));
   absl::MutexLock lock(&mu_);
+  // Worth a call. Whether one goes well is another matter: only that ends the doubling.
+  reached_ = reached_ || reached;
   dialling_ = false;
 }
 

@@ -57,7 +57,7 @@ class TcpLane final : public Lane {
   TcpLane(Options options, std::unique_ptr<const tcp::TlsContext> tls);
   absl::StatusOr<tcp::DataSocket> Dial(MonotonicDeadline deadline) const;
   void DialAhead();
-  // How a call or a dial ended.
+  // How a call ended, or why a dial failed.
   void Note(const absl::Status& status);
 
   const Options options_;

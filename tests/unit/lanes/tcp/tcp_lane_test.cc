@@ -266,6 +266,7 @@ TEST(TcpLaneTest, IsReadyAgainWhenItsPortIsBack) {
   const auto lane = TcpLane::Create(
       {.host = "127.0.0.1", .port = port, .attachment = kAttachment, .key = std::nullopt});
   EXPECT_FALSE((*lane)->Ready());
+  absl::SleepFor(absl::Milliseconds(50));  // it is dialled in the background, and refused
   // Every call fails and says so, however many did before.
   for (size_t i = 0; i < limits::kTcpConnectionsPerLaneMax + 2; ++i) {
     CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
