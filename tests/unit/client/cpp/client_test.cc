@@ -21,6 +21,14 @@ using testing::FakeShard;
 using testing::kSession;
 using testing::Prefix;
 
+// Of blocks that it takes few of to fill a batch.
+CacheSpec LargeSpec() {
+  CacheSpec spec = SmallSpec(16, 64);
+  spec.kv_heads = 8;
+  spec.head_dim = 64;
+  return spec;
+}
+
 TEST_F(ClientTest, WhatIsStoredIsFoundAndComesBackByteForByte) {
   const auto keys = ChainNamed("chain", 20);
   const StoreResult stored = Store(keys);
@@ -150,12 +158,9 @@ TEST_F(ClientTest, AWrongHintOfTheRouterCostsOneCallAndNoBlock) {
 }
 
 TEST_F(ClientTest, ALongRunIsReadFromTwoShardsAtOnceAndFromOneWhenTheOtherDies) {
-  CacheSpec large = SmallSpec(16, 64);
-  large.kv_heads = 8;
-  large.head_dim = 64;
   FakeCluster cluster(3, 160 << 20);
   auto client = cluster.MakeClient();
-  const auto spec = *client->OpenSpec(large);
+  const auto spec = *client->OpenSpec(LargeSpec());
   const auto keys = ChainNamed("long", limits::kParallelFetchBytesMin / spec->layout.block_bytes);
   Blocks blocks(*spec, keys, true), back(*spec, keys, false);
   for (size_t rank : {0, 1}) {
@@ -177,12 +182,9 @@ TEST_F(ClientTest, ALongRunIsReadFromTwoShardsAtOnceAndFromOneWhenTheOtherDies) 
 }
 
 TEST_F(ClientTest, ALaneOfSeveralConnectionsIsAskedForSeveralThingsAtOnce) {
-  CacheSpec large = SmallSpec(16, 64);
-  large.kv_heads = 8;
-  large.head_dim = 64;
   FakeCluster cluster(1, 160 << 20);
   auto client = cluster.MakeClient();
-  const auto spec = *client->OpenSpec(large);
+  const auto spec = *client->OpenSpec(LargeSpec());
   // Two batches, the second of which is worth three connections.
   const auto flow = static_cast<uint32_t>(limits::kFlowBytesMin / spec->layout.block_bytes);
   const auto keys = ChainNamed("long", 7 * flow);
@@ -203,12 +205,9 @@ TEST_F(ClientTest, ALaneOfSeveralConnectionsIsAskedForSeveralThingsAtOnce) {
 }
 
 TEST_F(ClientTest, AShardWithTooMuchToDoIsAskedForTheRestOnceMore) {
-  CacheSpec large = SmallSpec(16, 64);
-  large.kv_heads = 8;
-  large.head_dim = 64;
   FakeCluster cluster(1, 160 << 20);
   auto client = cluster.MakeClient();
-  const auto spec = *client->OpenSpec(large);
+  const auto spec = *client->OpenSpec(LargeSpec());
   const auto flow = static_cast<uint32_t>(limits::kFlowBytesMin / spec->layout.block_bytes);
   const auto keys = ChainNamed("busy", 4 * flow);
   const auto count = static_cast<uint32_t>(keys.size());
@@ -232,13 +231,10 @@ TEST_F(ClientTest, AShardWithTooMuchToDoIsAskedForTheRestOnceMore) {
 }
 
 TEST_F(ClientTest, AWriteThatFailsLeavesTheBatchesBeforeItStored) {
-  CacheSpec large = SmallSpec(16, 64);
-  large.kv_heads = 8;
-  large.head_dim = 64;
   for (const uint32_t flows : {1u, 4u}) {
     FakeCluster cluster(1, 160 << 20);
     auto client = cluster.MakeClient();
-    const auto spec = *client->OpenSpec(large);
+    const auto spec = *client->OpenSpec(LargeSpec());
     const uint32_t batch =
         static_cast<uint32_t>(std::max(limits::kStoreBatchBytes, limits::kFlowBytesMin * flows) /
                               spec->layout.block_bytes);
@@ -256,13 +252,10 @@ TEST_F(ClientTest, AWriteThatFailsLeavesTheBatchesBeforeItStored) {
 }
 
 TEST_F(ClientTest, WhatIsNotCommittedIsNotStored) {
-  CacheSpec large = SmallSpec(16, 64);
-  large.kv_heads = 8;
-  large.head_dim = 64;
   for (const int failing : {0, 1, 2}) {
     FakeCluster cluster(1, 160 << 20);
     auto client = cluster.MakeClient();
-    const auto spec = *client->OpenSpec(large);
+    const auto spec = *client->OpenSpec(LargeSpec());
     const auto batch = static_cast<uint32_t>(limits::kStoreBatchBytes / spec->layout.block_bytes);
     const auto keys = ChainNamed("commits", 3 * batch);
     Blocks blocks(*spec, keys, true);
@@ -280,13 +273,10 @@ TEST_F(ClientTest, WhatIsNotCommittedIsNotStored) {
 }
 
 TEST_F(ClientTest, OneConnectionThatFailsIsABatchThatIsNotStored) {
-  CacheSpec large = SmallSpec(16, 64);
-  large.kv_heads = 8;
-  large.head_dim = 64;
   for (const uint32_t part : {0u, 1u, 3u}) {
     FakeCluster cluster(1, 160 << 20);
     auto client = cluster.MakeClient();
-    const auto spec = *client->OpenSpec(large);
+    const auto spec = *client->OpenSpec(LargeSpec());
     const auto flow = static_cast<uint32_t>(limits::kFlowBytesMin / spec->layout.block_bytes);
     const auto keys = ChainNamed("one of four", 8 * flow);
     Blocks blocks(*spec, keys, true);
