@@ -123,9 +123,10 @@ class FallbackLane::Timed {
 
   void Moved(uint64_t bytes, MemoryKind caller) {
     const absl::Time now = MonotonicClock().Now();
-    const double beside = (before_ + under_way_.load(std::memory_order_relaxed)) / 2.0;
+    const absl::Duration part =
+        OwnPart(now - started_, before_, under_way_.load(std::memory_order_relaxed));
     absl::MutexLock lock(&lane_.mu_);
-    lane_.meters_[static_cast<size_t>(caller)].Add(kind_, bytes, (now - started_) / beside, now);
+    lane_.meters_[static_cast<size_t>(caller)].Add(kind_, bytes, part, now);
   }
 
  private:

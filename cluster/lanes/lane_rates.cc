@@ -6,6 +6,10 @@
 
 namespace reprise::lanes {
 
+absl::Duration OwnPart(absl::Duration took, int calls_at_begin, int calls_at_end) {
+  return 2 * took / (calls_at_begin + calls_at_end);
+}
+
 void RateMeter::Add(LaneKind kind, uint64_t bytes, absl::Duration time, absl::Time now) {
   if (bytes < limits::kRateJobBytesMin || time <= absl::ZeroDuration()) return;
   Seen& seen = seen_[static_cast<size_t>(kind)];

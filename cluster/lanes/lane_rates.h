@@ -25,6 +25,11 @@ struct LaneRates {
   double tcp = 0;
 };
 
+// The part of `took` that a call counts for when others of its lane ran beside it: together they
+// show what the lane carries, each by itself only its share. The numbers of calls, this one
+// included, when it began and when it ended.
+absl::Duration OwnPart(absl::Duration took, int calls_at_begin, int calls_at_end);
+
 class RateMeter {
  public:
   // `bytes` went by `kind` in `time`, which ended at `now`.

@@ -1,11 +1,9 @@
 #include "cluster/lanes/fallback_lane.h"
 
 #include <algorithm>
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -243,52 +241,6 @@ TEST_F(FallbackLaneTest, HasTheFlowsOfTheLaneThatCarries) {
   EXPECT_EQ(lane.flows(), 1u);
 }
 
-// Every call takes as long as all of them together: a network that they share.
-class SharedLane final : public Lane {
- public:
-  SharedLane(LaneHost* host, int calls) : lane_(host, AttachmentId(5)), calls_(calls) {}
-  LaneKind kind() const override { return LaneKind::kTcp; }
-  absl::Status Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) override {
-    ++begun_;
-    while (begun_ < calls_) absl::SleepFor(absl::Milliseconds(1));
-    absl::SleepFor(absl::Milliseconds(100));
-    const absl::Status status = lane_.Read(job, sink, deadline);
-    ++ended_;
-    while (ended_ < calls_) absl::SleepFor(absl::Milliseconds(1));
-    return status;
-  }
-  absl::Status Write(const WriteJob&, BlockSource&, absl::Time) override {
-    return absl::UnimplementedError("");
-  }
-
- private:
-  InProcessLane lane_;
-  const int calls_;
-  std::atomic<int> begun_{0}, ended_{0};
-};
-
-TEST_F(FallbackLaneTest, CallsSideBySideShowTogetherWhatALaneCarries) {
-  constexpr uint64_t kBytes = 4 << 20;
-  std::vector<double> rates;
-  for (const int calls : {1, 4}) {
-    std::vector<std::unique_ptr<Lane>> lanes;
-    lanes.push_back(std::make_unique<SharedLane>(&host_, calls));
-    FallbackLane lane(std::move(lanes));
-    std::vector<std::thread> threads;
-    for (int i = 0; i < calls; ++i) {
-      threads.emplace_back([&] {
-        CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
-        const LeaseId lease = host_.Lease({.blocks = 1, .block_bytes = kBytes});
-        EXPECT_TRUE(lane.Read({lease, 0, 1, kBytes}, sink, Soon()).ok());
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
-    rates.push_back(lane.rates(MemoryKind::kHost).tcp);
-  }
-  // Four times the bytes in about the same time. Each of them by itself shows no more than one.
-  EXPECT_GT(rates[1], 1.5 * rates[0]);
-}
-
 TEST_F(FallbackLaneTest, ARefusalOfTheShardIsNotTriedAgain) {
   const auto lane = Make(1, absl::NotFoundError("the lease is over"));
   const LeaseId lease = host_.Lease({.seed = 3, .blocks = 6, .block_bytes = 999});
@@ -333,22 +285,6 @@ TEST_F(FallbackLaneTest, ARefusalOfTheSourceIsNotTriedAgain) {
   const ReservationId reservation = host_.Reserve(2, 512);
   EXPECT_TRUE(IsLaneDown(lane->Write({reservation, Iota(2), 512}, source, Soon())));
   EXPECT_EQ(source.asked, 1);
-}
-
-TEST_F(FallbackLaneTest, CallsOneAfterTheOtherShowWhatEachOfThemCarries) {
-  constexpr uint64_t kBytes = 4 << 20;
-  std::vector<std::unique_ptr<Lane>> lanes;
-  lanes.push_back(std::make_unique<SharedLane>(&host_, 1));
-  FallbackLane lane(std::move(lanes));
-  double first = 0;
-  for (int i = 0; i < 4; ++i) {
-    CheckingSink sink({.blocks = 1, .block_bytes = kBytes});
-    const LeaseId lease = host_.Lease({.blocks = 1, .block_bytes = kBytes});
-    ASSERT_TRUE(lane.Read({lease, 0, 1, kBytes}, sink, Soon()).ok());
-    if (i == 0) first = lane.rates(MemoryKind::kHost).tcp;
-  }
-  // Each takes at least as long: counted as side by side they would seem ever faster.
-  EXPECT_LT(lane.rates(MemoryKind::kHost).tcp, 1.4 * first);
 }
 
 TEST_F(FallbackLaneTest, AnUnavailableShardIsNotAskedThroughAnotherLane) {

@@ -48,5 +48,17 @@ TEST(RateMeterTest, ALaneThatWasNotUsedForLongIsAsNeverMeasured) {
   EXPECT_DOUBLE_EQ(meter.At(later).nccl, 64.0 * kMiB);
 }
 
+TEST(LaneRatesTest, CallsSideBySideShowTogetherWhatALaneCarries) {
+  EXPECT_EQ(OwnPart(absl::Seconds(8), 1, 1), absl::Seconds(8));
+  EXPECT_EQ(OwnPart(absl::Seconds(8), 4, 4), absl::Seconds(2));
+  EXPECT_EQ(OwnPart(absl::Seconds(8), 3, 1), absl::Seconds(4));
+  RateMeter meter;
+  const absl::Time now = absl::FromUnixSeconds(1000);
+  for (int call = 0; call < 4; ++call) {
+    meter.Add(LaneKind::kTcp, 100 << 20, OwnPart(absl::Seconds(1), 4, 4), now);
+  }
+  EXPECT_NEAR(meter.At(now).tcp, 400 << 20, 1 << 20);
+}
+
 }  // namespace
 }  // namespace reprise::lanes
