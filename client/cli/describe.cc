@@ -56,6 +56,13 @@ Json ShardJson(const ShardReport& shard) {
                              {"capacity_bytes", tier.capacity_bytes()},
                              {"lost", tier.lost()}});
   }
+  if (d.has_kept_disk()) {
+    json["kept_disk"] = {{"restored_blocks", d.kept_disk().restored_blocks()},
+                         {"waiting_blocks", d.kept_disk().waiting_blocks()},
+                         {"to_scrub_blocks", d.kept_disk().to_scrub_blocks()},
+                         {"why_empty", d.kept_disk().why_empty()},
+                         {"why_not_kept", d.kept_disk().why_not_kept()}};
+  }
   json["blocks"] = d.blocks();
   json["leases"] = d.leases();
   json["reservations"] = d.reservations();
@@ -140,6 +147,29 @@ void PrintClaims(const ClusterReport& report) {
   }
 }
 
+// What came back from a disk that is kept over restarts, and what is to become of it.
+void PrintKeptDisks(const ClusterReport& report) {
+  for (const ShardReport& shard : report.shards) {
+    if (!shard.status.ok() || !shard.description.has_kept_disk()) continue;
+    const auto& disk = shard.description.kept_disk();
+    std::string line =
+        absl::StrCat(shard.shard_id, " keeps its disk: ", disk.restored_blocks(),
+                     disk.restored_blocks() == 1 ? " block" : " blocks", " of its last process");
+    if (disk.waiting_blocks() > 0) {
+      absl::StrAppend(&line, ", ", disk.waiting_blocks(),
+                      " of them not before the block that they hang from is stored again");
+    }
+    if (disk.to_scrub_blocks() > 0) {
+      absl::StrAppend(&line, ", ", disk.to_scrub_blocks(), " still to be read and checked");
+    }
+    if (!disk.why_empty().empty()) absl::StrAppend(&line, "; it started empty: ", disk.why_empty());
+    if (!disk.why_not_kept().empty()) {
+      absl::StrAppend(&line, "; its next process will find nothing: ", disk.why_not_kept());
+    }
+    std::printf("%s\n", line.c_str());
+  }
+}
+
 // Who cannot read all of who belongs to the cluster, and goes by what was last known.
 void PrintMembershipTrouble(const std::string& who, const v1::MembershipState& membership) {
   if (membership.trouble().empty()) return;
@@ -187,6 +217,7 @@ void PrintText(const ClusterReport& report) {
       "%s", Table({"SHARD", "ADDRESS", "STATE", "TIER", "USED", "BYTES", "BLOCKS", "LEASES"}, rows)
                 .c_str());
   PrintLanes(report);
+  PrintKeptDisks(report);
   PrintClaims(report);
   PrintMembershipTrouble("the router", report.router_description.membership());
   for (const ShardReport& shard : report.shards) {

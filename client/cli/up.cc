@@ -39,6 +39,8 @@ struct UpOptions {
   std::string nvme;
   std::string nvme_dir;
   std::string nvme_cipher = "aes-256";
+  std::string nvme_key;
+  bool nvme_keep = false;
   int gpu = -1;
   uint32_t replication = 2;
   std::vector<std::string> tenant_quotas;
@@ -187,6 +189,9 @@ class Up {
       child.arguments.insert(child.arguments.end(),
                              {"--nvme", options_.nvme, "--nvme-dir", options_.nvme_dir,
                               "--nvme-cipher", options_.nvme_cipher});
+      if (options_.nvme_keep) child.arguments.push_back("--nvme-keep");
+      if (!options_.nvme_key.empty())
+        child.arguments.insert(child.arguments.end(), {"--nvme-key", options_.nvme_key});
     }
     for (const std::string& quota : options_.tenant_quotas)
       child.arguments.insert(child.arguments.end(), {"--tenant-quota", quota});
@@ -342,7 +347,9 @@ class Up {
     for (const ChildProcess& child : children_) child.Signal(SIGINT);
     // Continued, so that a server that was stopped by hand can end too.
     for (const ChildProcess& child : children_) child.Signal(SIGCONT);
-    const absl::Time deadline = absl::Now() + kStopDeadline;
+    // With a disk that is kept, what is in memory goes there first.
+    const absl::Duration saving = options_.nvme_keep ? limits::kStopGrace : absl::ZeroDuration();
+    const absl::Time deadline = absl::Now() + saving + kStopDeadline;
     for (ChildProcess& child : children_) {
       if (!child.Join(deadline)) {
         std::fprintf(stderr, "reprise: %s did not end in time and is killed\n",
@@ -378,16 +385,26 @@ Registered AddUp(CLI::App& app) {
   command->add_option("--gpu", options->gpu, "GPU that --hbm is on");
   CLI::Option* const nvme_dir =
       command->add_option("--nvme-dir", options->nvme_dir, "folder of the disk that --nvme is on");
-  command
-      ->add_option("--nvme", options->nvme,
-                   "room on a local disk per shard for the coldest blocks, e.g. 10GiB")
-      ->needs(nvme_dir);
+  CLI::Option* const nvme =
+      command
+          ->add_option("--nvme", options->nvme,
+                       "room on a local disk per shard for the coldest blocks, e.g. 10GiB")
+          ->needs(nvme_dir);
   command
       ->add_option("--nvme-cipher", options->nvme_cipher,
-                   "what the shards write there: aes-256 (ciphertext, its key ends with the shard) "
-                   "or none (for a volume that is encrypted already)")
+                   "what the shards write there: aes-256 (ciphertext, its key ends with the shard "
+                   "or is --nvme-key's) or none (for a volume that is encrypted already)")
       ->check(CLI::IsMember({"aes-256", "none"}))
       ->capture_default_str();
+  command
+      ->add_flag("--nvme-keep", options->nvme_keep,
+                 "keep what the shards have, in memory too, for the next `up` with this folder")
+      ->needs(nvme);
+  command
+      ->add_option("--nvme-key", options->nvme_key,
+                   "file with the secret that --nvme-keep encrypts under, e.g. of head -c 32 "
+                   "/dev/urandom")
+      ->needs(nvme);
   command->add_option("--replication", options->replication, "copies of every block")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -1,9 +1,7 @@
 #include "service/pool/file_cipher.h"
 
-#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <bitset>
@@ -101,32 +99,6 @@ struct FileCipher::Algorithm {
   EVP_CIPHER* const cipher;  // looking it up costs more than a call
 };
 
-class FileCipher::SecretPage {
- public:
-  // nullptr, and errno, when there is no memory.
-  static std::unique_ptr<SecretPage> Create() {
-    void* const page =
-        ::mmap(nullptr, sizeof(Key), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED) return nullptr;
-    ::madvise(page, sizeof(Key), MADV_DONTDUMP);
-    // Refused beyond RLIMIT_MEMLOCK: then encrypted swap is what is left.
-    (void)::mlock(page, sizeof(Key));
-    return std::unique_ptr<SecretPage>(new SecretPage(static_cast<Key*>(page)));
-  }
-  ~SecretPage() {
-    OPENSSL_cleanse(key_, sizeof(Key));
-    ::munmap(key_, sizeof(Key));
-  }
-  SecretPage(const SecretPage&) = delete;
-  SecretPage& operator=(const SecretPage&) = delete;
-
-  Key& key() { return *key_; }
-
- private:
-  explicit SecretPage(Key* key) : key_(key) {}
-  Key* const key_;
-};
-
 FileCipher::FileCipher(std::unique_ptr<Algorithm> algorithm, std::unique_ptr<SecretPage> key)
     : algorithm_(std::move(algorithm)), key_(std::move(key)) {}
 
@@ -143,15 +115,15 @@ absl::StatusOr<std::unique_ptr<FileCipher>> FileCipher::WithKey(const Key& key) 
 absl::StatusOr<std::unique_ptr<FileCipher>> FileCipher::Open(const Key* known) {
   auto algorithm = std::make_unique<Algorithm>(EVP_CIPHER_fetch(nullptr, "AES-256-XTS", nullptr));
   if (algorithm->cipher == nullptr) return NoCipher("AES-256-XTS");
-  std::unique_ptr<SecretPage> secret = SecretPage::Create();
+  std::unique_ptr<SecretPage> secret = SecretPage::Create(kKeyBytes);
   if (secret == nullptr) {
     return Refusal(absl::StatusCode::kResourceExhausted, "NO_MEMORY",
                    absl::StrCat("a page for the disk's key failed (", std::strerror(errno),
                                 "): start with a smaller --dram"));
   }
   if (known != nullptr) {
-    secret->key() = *known;
-  } else if (RAND_priv_bytes(secret->key().data(), kKeyBytes) != 1) {
+    std::copy(known->begin(), known->end(), secret->bytes().begin());
+  } else if (RAND_priv_bytes(secret->bytes().data(), kKeyBytes) != 1) {
     return NoCipher("randomness for a key");
   }
   return std::unique_ptr<FileCipher>(new FileCipher(std::move(algorithm), std::move(secret)));
@@ -160,7 +132,7 @@ absl::StatusOr<std::unique_ptr<FileCipher>> FileCipher::Open(const Key* known) {
 void FileCipher::Encrypt(uint64_t offset, std::span<const uint8_t> from,
                          std::span<uint8_t> to) const {
   REPRISE_CHECK(from.size() == to.size());
-  Run run(algorithm_->cipher, key_->key().data(), Direction::kEncrypt);
+  Run run(algorithm_->cipher, key_->bytes().data(), Direction::kEncrypt);
   ForEachUnit(offset, from.size(), [&](uint64_t number, size_t before, size_t at, size_t bytes) {
     if (before == 0) {
       run.Unit(number, &from[at], &to[at], bytes);
@@ -176,7 +148,7 @@ void FileCipher::Encrypt(uint64_t offset, std::span<const uint8_t> from,
 }
 
 void FileCipher::Decrypt(uint64_t offset, std::span<uint8_t> bytes) const {
-  Run run(algorithm_->cipher, key_->key().data(), Direction::kDecrypt);
+  Run run(algorithm_->cipher, key_->bytes().data(), Direction::kDecrypt);
   ForEachUnit(offset, bytes.size(), [&](uint64_t number, size_t before, size_t at, size_t size) {
     if (before == 0) {
       DecryptUnit(run, number, &bytes[at], size);

@@ -1,5 +1,6 @@
 // Ciphertext for a file that lies on a disk, under a random key that only this process has: with
-// the process ends what anybody can read of the file. Whoever gets the disk, an image of it, or
+// the process ends what anybody can read of the file. Or under a key that it is given, for a file
+// that is kept: then whoever has that key can read it. Whoever gets the disk, an image of it, or
 // several over time, gets noise; which pieces of a place changed between two images it does see.
 //
 // AES-256 in XTS mode (IEEE 1619, NIST SP 800-38E), what disks are encrypted with: the tweak is a
@@ -16,9 +17,8 @@
 // piece which was written is all zeroes there has a probability of 2^-128, and is then a checksum
 // that does not match, a miss.
 //
-// Invariants: the key lies in a page of its own that no core dump has, and that is not swapped out
-// where the process may lock memory; working copies of it live for the length of one call and are
-// overwritten at its end, and so is the key at the end of the object.
+// Invariants: the key lies in a SecretPage; working copies of it live for the length of one call
+// and are overwritten at its end.
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
@@ -29,6 +29,7 @@
 #include <span>
 
 #include "absl/status/statusor.h"
+#include "service/pool/secret_page.h"
 
 namespace reprise::shard {
 
@@ -49,7 +50,7 @@ class FileCipher {
   // Under a new random key. FAILED_PRECONDITION when OpenSSL has no AES-256-XTS or no randomness,
   // RESOURCE_EXHAUSTED when there is no memory for the key.
   static absl::StatusOr<std::unique_ptr<FileCipher>> Create();
-  // Under a known key: for known answers. Statuses as above.
+  // Under a given key, of which it makes a copy. Statuses as above.
   static absl::StatusOr<std::unique_ptr<FileCipher>> WithKey(const Key& key);
   ~FileCipher();
   FileCipher(const FileCipher&) = delete;
@@ -64,7 +65,6 @@ class FileCipher {
 
  private:
   struct Algorithm;  // OpenSSL's
-  class SecretPage;
 
   FileCipher(std::unique_ptr<Algorithm> algorithm, std::unique_ptr<SecretPage> key);
   static absl::StatusOr<std::unique_ptr<FileCipher>> Open(const Key* known);

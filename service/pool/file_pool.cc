@@ -1,7 +1,9 @@
 #include "service/pool/file_pool.h"
 
 #include <fcntl.h>
+#include <openssl/crypto.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/checksum/checksum.h"
 #include "proto/types/limits.h"
@@ -54,6 +57,51 @@ absl::Status ReserveRoom(int fd, const std::string& folder, uint64_t bytes) {
                               std::strerror(error), "): start with a smaller --nvme"));
 }
 
+// The pool's own descriptor of a file that it is given: the same open file, so that closing it
+// leaves the owner's lock (flock).
+absl::StatusOr<int> OpenKept(const KeptFile& kept, const std::string& folder) {
+  const int fd = ::fcntl(kept.fd, F_DUPFD_CLOEXEC, 0);
+  if (fd < 0) return NoFile(folder, errno);
+  return fd;
+}
+
+absl::StatusOr<uint64_t> FileBytes(int fd, const std::string& folder) {
+  struct stat file {};
+  if (::fstat(fd, &file) != 0) return NoFile(folder, errno);
+  return static_cast<uint64_t>(file.st_size);
+}
+
+// From `earlier_bytes` to the pool's: room first, so that a file that gets none loses nothing.
+absl::Status Resize(int fd, const FilePoolOptions& options, uint64_t earlier_bytes) {
+  const uint64_t bytes = FilePool::GeometryFor(options.capacity_bytes).bytes();
+  if (absl::Status reserved = ReserveRoom(fd, options.folder, bytes); !reserved.ok()) {
+    // A part of the room may have been taken.
+    (void)!::ftruncate(fd, static_cast<off_t>(earlier_bytes));
+    return reserved;
+  }
+  if (earlier_bytes > bytes && ::ftruncate(fd, static_cast<off_t>(bytes)) != 0) {
+    return NoFile(options.folder, errno);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint8_t*> ReserveAddresses(uint64_t bytes) {
+  void* const addresses =
+      ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (addresses != MAP_FAILED) return static_cast<uint8_t*>(addresses);
+  return Refusal(absl::StatusCode::kResourceExhausted, "NVME_SIZE",
+                 absl::StrCat("no ", bytes, " addresses are free (", std::strerror(errno),
+                              "): start with a smaller --nvme"));
+}
+
+absl::StatusOr<std::unique_ptr<FileCipher>> MakeCipher(const FilePoolOptions& options) {
+  if (options.kept.has_value()) {
+    REPRISE_CHECK(options.kept->key.has_value() == (options.cipher != DiskCipher::kNone));
+  }
+  if (options.cipher == DiskCipher::kNone) return nullptr;
+  return options.kept.has_value() ? FileCipher::WithKey(*options.kept->key) : FileCipher::Create();
+}
+
 // Of `bytes` at `at` what is enciphered at once: whole pieces, or a part of one.
 size_t PartBytes(uint64_t at, size_t bytes) {
   constexpr size_t kPiece = FileCipher::kPieceBytes;
@@ -76,42 +124,44 @@ std::span<uint8_t> CipherBuffer(size_t bytes) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<FilePool>> FilePool::Create(const std::string& folder,
-                                                           uint64_t capacity_bytes,
-                                                           DiskCipher cipher) {
-  if (capacity_bytes == 0) {
+KeptFile::~KeptFile() {
+  if (key.has_value()) OPENSSL_cleanse(key->data(), key->size());
+}
+
+FilePoolGeometry FilePool::GeometryFor(uint64_t capacity_bytes) {
+  const uint64_t extent_bytes =
+      std::min(ExtentBytesFor(capacity_bytes), limits::kFileExtentBytesMax);
+  return {.extents = static_cast<uint32_t>(std::max<uint64_t>(2, capacity_bytes / extent_bytes)),
+          .extent_bytes = extent_bytes};
+}
+
+absl::StatusOr<std::unique_ptr<FilePool>> FilePool::Create(const FilePoolOptions& options) {
+  if (options.capacity_bytes == 0) {
     return Refusal(absl::StatusCode::kInvalidArgument, "NVME_SIZE",
                    "nvme_bytes = 0: give the shard room on a disk, e.g. --nvme 100GiB, or leave "
                    "--nvme out");
   }
-  const uint64_t extent_bytes =
-      std::min(ExtentBytesFor(capacity_bytes), limits::kFileExtentBytesMax);
-  const auto extents = static_cast<uint32_t>(std::max<uint64_t>(2, capacity_bytes / extent_bytes));
-  std::unique_ptr<FileCipher> file_cipher;
-  if (cipher == DiskCipher::kAes256) {
-    REPRISE_ASSIGN_OR_RETURN(file_cipher, FileCipher::Create());
-  }
-  REPRISE_ASSIGN_OR_RETURN(const int fd, OpenNameless(folder));
-  if (absl::Status reserved = ReserveRoom(fd, folder, extents * extent_bytes); !reserved.ok()) {
-    ::close(fd);
-    return reserved;
-  }
-  void* const addresses = ::mmap(nullptr, extents * extent_bytes, PROT_NONE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (addresses == MAP_FAILED) {
-    const int error = errno;
-    ::close(fd);
-    return Refusal(absl::StatusCode::kResourceExhausted, "NVME_SIZE",
-                   absl::StrCat("no ", extents * extent_bytes, " addresses are free (",
-                                std::strerror(error), "): start with a smaller --nvme"));
-  }
-  return std::unique_ptr<FilePool>(new FilePool(fd, static_cast<uint8_t*>(addresses), extents,
-                                                extent_bytes, std::move(file_cipher)));
+  const FilePoolGeometry geometry = GeometryFor(options.capacity_bytes);
+  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<FileCipher> cipher, MakeCipher(options));
+  REPRISE_ASSIGN_OR_RETURN(const int fd, options.kept.has_value()
+                                             ? OpenKept(*options.kept, options.folder)
+                                             : OpenNameless(options.folder));
+  absl::Cleanup close = [fd] { ::close(fd); };
+  REPRISE_ASSIGN_OR_RETURN(const uint64_t earlier_bytes, FileBytes(fd, options.folder));
+  REPRISE_RETURN_IF_ERROR(Resize(fd, options, earlier_bytes));
+  REPRISE_ASSIGN_OR_RETURN(uint8_t* const addresses, ReserveAddresses(geometry.bytes()));
+  std::move(close).Cancel();
+  return std::unique_ptr<FilePool>(new FilePool(fd, addresses, geometry,
+                                                earlier_bytes > 0 ? kEarlierProcess : KeySpaceId(),
+                                                std::move(cipher)));
 }
 
-FilePool::FilePool(int fd, uint8_t* addresses, uint32_t extents, uint64_t extent_bytes,
-                   std::unique_ptr<FileCipher> cipher)
-    : Pool(extents, extent_bytes), fd_(fd), addresses_(addresses), cipher_(std::move(cipher)) {}
+FilePool::FilePool(int fd, uint8_t* addresses, const FilePoolGeometry& geometry,
+                   KeySpaceId previous_owner, std::unique_ptr<FileCipher> cipher)
+    : Pool(geometry.extents, geometry.extent_bytes, previous_owner),
+      fd_(fd),
+      addresses_(addresses),
+      cipher_(std::move(cipher)) {}
 
 FilePool::~FilePool() {
   ::munmap(addresses_, capacity_bytes());
@@ -139,6 +189,13 @@ absl::Status FilePool::Wipe(uint32_t extent) {
   for (uint64_t done = 0; done < extent_bytes(); done += zeroes.size()) {
     const uint64_t rest = std::min<uint64_t>(zeroes.size(), extent_bytes() - done);
     REPRISE_RETURN_IF_ERROR(WriteFile(std::span(zeroes).first(rest), at + done));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FilePool::Sync() {
+  while (::fdatasync(fd_) != 0) {
+    if (errno != EINTR) return Failed("writing back", errno);
   }
   return absl::OkStatus();
 }

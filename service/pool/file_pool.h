@@ -7,11 +7,15 @@
 // and CopyFromHost. Reads and writes go through the page cache, which the kernel takes back when it
 // is short; writing back begins at once.
 //
+// A kept file is somebody else's, and so is its key: the pool leaves both behind as they are, and
+// the next process's pool reads what this one wrote. Who had what there is not in the file: what a
+// new pool is not told with Take is nobody's, and is wiped before anybody gets it.
+//
 // Invariants: all of the room is reserved at the start, so that a disk that fills up later takes
 // nothing away; after one read or write that was refused the pool is lost for good, since which
 // blocks are still right is not known. What the disk refuses later, when the kernel writes it back,
-// nobody is told: it is found as bytes that do not match their checksum, a miss. A slot shares no
-// piece of the cipher with another one, so that no write reads or rewrites another slot's bytes.
+// Sync alone is told: it is found as bytes that do not match their checksum, a miss. A slot shares
+// no piece of the cipher with another one, so that no write reads or rewrites another slot's bytes.
 //
 // Thread safety: as Pool. A range that ends within a piece of the cipher takes a lock for that
 // piece.
@@ -20,6 +24,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -31,23 +36,50 @@
 
 namespace reprise::shard {
 
+// A file that outlives the process. Every copy overwrites its key at its end.
+struct KeptFile {
+  ~KeptFile();
+
+  // Somebody else's, who alone has the file (flock); the pool makes its own of it. An empty file
+  // has nothing of an earlier process.
+  int fd = -1;
+  // REQUIRES: there is one exactly when the cipher is not kNone.
+  std::optional<FileCipher::Key> key;
+};
+
+struct FilePoolOptions {
+  std::string folder;
+  uint64_t capacity_bytes = 0;
+  DiskCipher cipher = DiskCipher::kAes256;
+  std::optional<KeptFile> kept;  // nullopt: a file of the pool's own, without a name, in `folder`
+};
+
+struct FilePoolGeometry {
+  uint32_t extents = 0;
+  uint64_t extent_bytes = 0;
+  uint64_t bytes() const { return extents * extent_bytes; }
+};
+
 class FilePool final : public Pool {
  public:
-  // Reserves about `capacity_bytes` (whole extents, at least two) on the filesystem of `folder`.
+  // Reserves about `capacity_bytes` (whole extents, at least two) on the filesystem of `folder`. A
+  // kept file becomes as long as that; what was within it stays.
   // INVALID_ARGUMENT for no capacity or no such folder, RESOURCE_EXHAUSTED when there is no room,
-  // FAILED_PRECONDITION on a filesystem that cannot reserve any, or without the cipher.
-  static absl::StatusOr<std::unique_ptr<FilePool>> Create(const std::string& folder,
-                                                          uint64_t capacity_bytes,
-                                                          DiskCipher cipher = DiskCipher::kAes256);
+  // FAILED_PRECONDITION on a filesystem that cannot reserve any, or without the cipher. A kept file
+  // is then no longer than it was.
+  static absl::StatusOr<std::unique_ptr<FilePool>> Create(const FilePoolOptions& options);
+  // What Create cuts a file into.
+  static FilePoolGeometry GeometryFor(uint64_t capacity_bytes);
   ~FilePool() override;
 
   Tier tier() const override { return Tier::kNvme; }
   bool cpu_reaches() const override { return false; }
   bool shareable() const override { return false; }
   bool lost() const override { return lost_.load(std::memory_order_relaxed); }
+  absl::Status Sync() override;
 
  private:
-  FilePool(int fd, uint8_t* addresses, uint32_t extents, uint64_t extent_bytes,
+  FilePool(int fd, uint8_t* addresses, const FilePoolGeometry& geometry, KeySpaceId previous_owner,
            std::unique_ptr<FileCipher> cipher);
 
   uint8_t* ExtentAddress(uint32_t extent) const override;

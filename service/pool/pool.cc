@@ -7,10 +7,10 @@
 
 namespace reprise::shard {
 
-Pool::Pool(uint32_t extents, uint64_t extent_bytes)
+Pool::Pool(uint32_t extents, uint64_t extent_bytes, KeySpaceId previous_owner)
     : extents_(extents),
       extent_bytes_(extent_bytes),
-      slots_(extents, extent_bytes),
+      slots_(extents, extent_bytes, previous_owner),
       exported_(extents, 0) {
   for (uint32_t i = 0; i < extents; ++i) extent_ids_.push_back(next_extent_id_++);
 }
@@ -37,6 +37,12 @@ absl::Status Pool::Prepare(uint32_t extent) {
   exported_[extent] = 0;
   extent_ids_[extent] = next_extent_id_++;
   return absl::OkStatus();
+}
+
+bool Pool::Take(KeySpaceId space, uint64_t block_bytes, SlotRef slot) {
+  if (!Fits(block_bytes)) return false;
+  absl::MutexLock lock(&mu_);
+  return slots_.Take(space, block_bytes, slot);
 }
 
 void Pool::Free(SlotRef slot) {

@@ -60,6 +60,12 @@ class Pool {
   // A slot for a block of `space`; nullopt when its extents are full and no other one is unowned.
   // REQUIRES: Fits(block_bytes), one block size per key space.
   std::optional<SlotRef> Allocate(KeySpaceId space, uint64_t block_bytes);
+  // Takes one given slot for a block of `space`, as if Allocate had given it, with the bytes that
+  // are there: those that an earlier process left of `space`. False, and nothing taken, when it
+  // cannot be had: no such slot, in use, in an extent that is or was another key space's, of
+  // another size than the blocks of `space` have, or the memory is lost.
+  // REQUIRES: `space` is not kEarlierProcess.
+  bool Take(KeySpaceId space, uint64_t block_bytes, SlotRef slot);
   // REQUIRES: `slot` is in use.
   void Free(SlotRef slot);
   // A draining extent gives out no more slots, until it is empty or told to stop.
@@ -79,6 +85,10 @@ class Pool {
   // device refuses.
   absl::StatusOr<std::vector<Checksum128>> Checksums(std::span<const SlotRef> slots,
                                                      const BlockShape& shape) const;
+
+  // Until all bytes that were written are where they outlive the machine's next failure, where this
+  // memory has such a place. INTERNAL when that was refused, and the memory is lost.
+  virtual absl::Status Sync() { return absl::OkStatus(); }
 
   // Where `address` lies, and from now on its extent counts as exported to its owner; nullopt when
   // it is not in a slot's extent of this pool, or the pool is not shareable. REQUIRES: the slot at
@@ -109,7 +119,8 @@ class Pool {
   absl::Status CheckInvariants(const absl::flat_hash_set<SlotRef>& in_use) const;
 
  protected:
-  Pool(uint32_t extents, uint64_t extent_bytes);
+  // `previous_owner`: of all extents, whose bytes are still there; none: they are all zeroes.
+  Pool(uint32_t extents, uint64_t extent_bytes, KeySpaceId previous_owner = KeySpaceId());
 
   // ---- What an implementation says of its memory
   // The same address for as long as the pool lives.

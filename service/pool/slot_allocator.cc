@@ -9,7 +9,7 @@
 namespace reprise::shard {
 namespace {
 
-// Takes `list[at]` out by putting the last one in its place; returns the extent that moved.
+// Takes `list[at]` out by putting the last one in its place; returns the one that moved.
 uint32_t SwapOut(std::vector<uint32_t>& list, uint32_t at) {
   list[at] = list.back();
   list.pop_back();
@@ -18,11 +18,15 @@ uint32_t SwapOut(std::vector<uint32_t>& list, uint32_t at) {
 
 }  // namespace
 
-SlotAllocator::SlotAllocator(uint32_t extents, uint64_t extent_bytes)
+SlotAllocator::SlotAllocator(uint32_t extents, uint64_t extent_bytes, KeySpaceId previous_owner)
     : extent_bytes_(extent_bytes), extents_(extents) {
   REPRISE_CHECK(extents > 0 && extent_bytes > 0);
   unowned_.reserve(extents);
-  for (uint32_t i = extents; i > 0; --i) unowned_.push_back(i - 1);
+  for (uint32_t i = extents; i > 0; --i) {
+    extents_[i - 1].previous_owner = previous_owner;
+    extents_[i - 1].unowned_at = static_cast<uint32_t>(unowned_.size());
+    unowned_.push_back(i - 1);
+  }
 }
 
 uint64_t SlotAllocator::SlotBytes(uint64_t block_bytes) {
@@ -45,17 +49,31 @@ std::optional<SlotAllocator::Grant> SlotAllocator::Allocate(KeySpaceId space,
     it = spaces_.find(space);
   }
   const uint32_t at = it->second.roomy.back();
-  Extent& extent = extents_[at];
-  REPRISE_CHECK(extent.slot_bytes == slot_bytes);
-  grant.slot = SlotRef{at, extent.free.back()};
-  extent.free.pop_back();
-  extent.taken[grant.slot.index] = 1;
-  ++extent.used;
-  ++it->second.used_slots;
-  used_bytes_ += slot_bytes;
-  charged_bytes_ += Charge(extent);
-  if (extent.free.empty()) RemoveRoomy(at);
+  REPRISE_CHECK(extents_[at].slot_bytes == slot_bytes);
+  grant.slot = SlotRef{at, extents_[at].free.back()};
+  MarkUsed(grant.slot);
   return grant;
+}
+
+bool SlotAllocator::MayTake(KeySpaceId space, uint64_t slot_bytes, SlotRef slot) const {
+  if (slot_bytes == 0 || slot_bytes > extent_bytes_ || slot.extent >= extents_.size()) return false;
+  if (slot.index >= extent_bytes_ / slot_bytes) return false;
+  const auto it = spaces_.find(space);
+  if (it != spaces_.end() && extents_[it->second.owned.front()].slot_bytes != slot_bytes) {
+    return false;
+  }
+  const Extent& extent = extents_[slot.extent];
+  if (extent.owner) return extent.owner == space && extent.free_at[slot.index] != kNowhere;
+  return !extent.previous_owner || extent.previous_owner == space ||
+         extent.previous_owner == kEarlierProcess;
+}
+
+bool SlotAllocator::Take(KeySpaceId space, uint64_t block_bytes, SlotRef slot) {
+  const uint64_t slot_bytes = SlotBytes(block_bytes);
+  if (!MayTake(space, slot_bytes, slot)) return false;
+  if (!extents_[slot.extent].owner) Open(slot.extent, space, slot_bytes);
+  MarkUsed(slot);
+  return true;
 }
 
 void SlotAllocator::Undo(const Grant& grant) {
@@ -64,13 +82,14 @@ void SlotAllocator::Undo(const Grant& grant) {
   REPRISE_CHECK(!unowned_.empty() && unowned_.back() == grant.slot.extent);
   extents_[grant.slot.extent].previous_owner = grant.previous_owner;
   std::rotate(unowned_.begin(), unowned_.end() - 1, unowned_.end());
+  for (uint32_t i = 0; i < unowned_.size(); ++i) extents_[unowned_[i]].unowned_at = i;
 }
 
 void SlotAllocator::Free(SlotRef slot) {
   REPRISE_CHECK(in_use(slot));
   Extent& extent = extents_[slot.extent];
   Space& space = spaces_[extent.owner];
-  extent.taken[slot.index] = 0;
+  extent.free_at[slot.index] = static_cast<uint32_t>(extent.free.size());
   extent.free.push_back(slot.index);
   --extent.used;
   --space.used_slots;
@@ -94,7 +113,7 @@ void SlotAllocator::SetDraining(uint32_t at, bool draining) {
 bool SlotAllocator::in_use(SlotRef slot) const {
   if (slot.extent >= extents_.size()) return false;
   const Extent& extent = extents_[slot.extent];
-  return slot.index < extent.slots && extent.taken[slot.index] != 0;
+  return slot.index < extent.slots && extent.free_at[slot.index] == kNowhere;
 }
 
 SpaceUse SlotAllocator::Use(KeySpaceId space) const {
@@ -114,15 +133,20 @@ std::vector<uint32_t> SlotAllocator::ExtentsOf(KeySpaceId space) const {
 }
 
 void SlotAllocator::Open(uint32_t at, KeySpaceId owner, uint64_t slot_bytes) {
-  unowned_.pop_back();
+  REPRISE_CHECK(owner && owner != kEarlierProcess);
   Extent& extent = extents_[at];
   Space& space = spaces_[owner];
+  const uint32_t moved = SwapOut(unowned_, extent.unowned_at);
+  if (moved != kNowhere) extents_[moved].unowned_at = extent.unowned_at;
+  extent.unowned_at = kNowhere;
   extent.owner = owner;
   extent.slot_bytes = slot_bytes;
   extent.slots = static_cast<uint32_t>(extent_bytes_ / slot_bytes);
   extent.free.resize(extent.slots);
-  for (uint32_t i = 0; i < extent.slots; ++i) extent.free[i] = extent.slots - 1 - i;
-  extent.taken.assign(extent.slots, 0);
+  extent.free_at.resize(extent.slots);
+  for (uint32_t i = 0; i < extent.slots; ++i) {
+    extent.free[i] = extent.free_at[i] = extent.slots - 1 - i;
+  }
   extent.owned_at = static_cast<uint32_t>(space.owned.size());
   space.owned.push_back(at);
   AddRoomy(at);
@@ -141,7 +165,20 @@ void SlotAllocator::Close(uint32_t at) {
   extent.owned_at = kNowhere;
   extent.slots = 0;
   extent.free.clear();
+  extent.unowned_at = static_cast<uint32_t>(unowned_.size());
   unowned_.push_back(at);
+}
+
+void SlotAllocator::MarkUsed(SlotRef slot) {
+  Extent& extent = extents_[slot.extent];
+  const uint32_t moved = SwapOut(extent.free, extent.free_at[slot.index]);
+  if (moved != kNowhere) extent.free_at[moved] = extent.free_at[slot.index];
+  extent.free_at[slot.index] = kNowhere;
+  ++extent.used;
+  ++spaces_[extent.owner].used_slots;
+  used_bytes_ += extent.slot_bytes;
+  charged_bytes_ += Charge(extent);
+  if (extent.free.empty() && extent.roomy_at != kNowhere) RemoveRoomy(slot.extent);
 }
 
 void SlotAllocator::AddRoomy(uint32_t at) {
@@ -163,18 +200,23 @@ absl::Status SlotAllocator::CheckExtent(uint32_t at) const {
     return absl::InternalError(absl::StrCat("extent ", at, ": ", what));
   };
   if (!extent.owner) {
-    return extent.used == 0 && extent.owned_at == kNowhere && extent.roomy_at == kNowhere
-               ? absl::OkStatus()
-               : wrong("is unowned but in use or listed");
+    if (extent.used != 0 || extent.owned_at != kNowhere || extent.roomy_at != kNowhere) {
+      return wrong("is unowned but in use or listed");
+    }
+    return unowned_.at(extent.unowned_at) == at ? absl::OkStatus()
+                                                : wrong("is not in the list of the unowned");
   }
+  if (extent.unowned_at != kNowhere) return wrong("has an owner but is listed as unowned");
   const auto space = spaces_.find(extent.owner);
   if (space == spaces_.end()) return wrong("has an owner that is not known");
   if (space->second.owned.at(extent.owned_at) != at) return wrong("is not in its owner's list");
-  const auto taken = static_cast<uint32_t>(std::count(extent.taken.begin(), extent.taken.end(), 1));
+  const auto taken =
+      static_cast<uint32_t>(std::count(extent.free_at.begin(), extent.free_at.end(), kNowhere));
   if (taken != extent.used || taken == 0) return wrong("counts its slots in use wrongly");
   if (extent.free.size() + taken != extent.slots) return wrong("lost or doubled a slot");
-  for (uint32_t index : extent.free) {
-    if (extent.taken[index] != 0) return wrong("has a slot both free and in use");
+  for (uint32_t i = 0; i < extent.free.size(); ++i) {
+    if (extent.free_at[extent.free[i]] == kNowhere) return wrong("has a slot both free and in use");
+    if (extent.free_at[extent.free[i]] != i) return wrong("has a free slot at a wrong position");
   }
   const bool roomy = !extent.free.empty() && !extent.draining;
   if (roomy != (extent.roomy_at != kNowhere)) return wrong("is listed as roomy wrongly");

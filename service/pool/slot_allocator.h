@@ -1,7 +1,7 @@
 // Which slot is whose: the accounting of a pool, without its memory. A pool is cut into extents of
 // one size. An extent with any slot in use belongs to one key space and is cut into slots of that
 // key space's size; an empty one belongs to nobody. Finding, taking and giving back a slot is O(1)
-// and allocates nothing, except when an extent changes hands.
+// and allocates nothing, except when an extent changes hands. So is taking a given one.
 //
 // Invariants: a slot is free or in use, never both; an extent with no slot in use is unowned; no
 // two key spaces share an extent. Thread safety: none; the pool holds the lock.
@@ -29,6 +29,10 @@ struct SlotRef {
   }
 };
 
+// Nobody's key space: the previous owner of extents whose bytes are of a time that these books do
+// not know.
+inline constexpr KeySpaceId kEarlierProcess(UINT32_MAX);
+
 // What a key space has of a pool. Draining extents count in `extents` and `used_slots` alone.
 struct SpaceUse {
   uint32_t extents = 0;
@@ -45,8 +49,8 @@ class SlotAllocator {
     KeySpaceId previous_owner;   // of an extent just opened; none: never used
   };
 
-  // REQUIRES: extents > 0, extent_bytes > 0.
-  SlotAllocator(uint32_t extents, uint64_t extent_bytes);
+  // `previous_owner`: of all extents; none: never used. REQUIRES: extents > 0, extent_bytes > 0.
+  SlotAllocator(uint32_t extents, uint64_t extent_bytes, KeySpaceId previous_owner = KeySpaceId());
 
   // Bytes of the slot that holds a block of `block_bytes`.
   static uint64_t SlotBytes(uint64_t block_bytes);
@@ -54,6 +58,12 @@ class SlotAllocator {
   // A slot for a block of `space`; nullopt when its extents are full and no extent is unowned.
   // REQUIRES: one block size per key space, and SlotBytes(block_bytes) <= extent_bytes.
   std::optional<Grant> Allocate(KeySpaceId space, uint64_t block_bytes);
+
+  // Takes one given slot for a block of `space`, as if Allocate had given it, and opens its extent
+  // if that is unowned. False, and nothing taken, when there is no such slot or extent, it is in
+  // use, its extent belongs or last belonged to another key space than `space` or kEarlierProcess,
+  // or blocks of `space` have another size. REQUIRES: `space` is not kEarlierProcess.
+  bool Take(KeySpaceId space, uint64_t block_bytes, SlotRef slot);
 
   // REQUIRES: `slot` is in use.
   void Free(SlotRef slot);
@@ -100,10 +110,11 @@ class SlotAllocator {
     uint32_t slots = 0;
     uint32_t used = 0;
     bool draining = false;
-    uint32_t owned_at = kNowhere;  // position in its owner's `owned`
-    uint32_t roomy_at = kNowhere;  // position in its owner's `roomy`
-    std::vector<uint32_t> free;    // a stack
-    std::vector<uint8_t> taken;    // per slot
+    uint32_t unowned_at = kNowhere;  // position in `unowned_`
+    uint32_t owned_at = kNowhere;    // position in its owner's `owned`
+    uint32_t roomy_at = kNowhere;    // position in its owner's `roomy`
+    std::vector<uint32_t> free;      // a stack
+    std::vector<uint32_t> free_at;   // per slot: position in `free`; kNowhere: in use
   };
   struct Space {
     std::vector<uint32_t> owned;
@@ -111,8 +122,11 @@ class SlotAllocator {
     uint64_t used_slots = 0;
   };
 
+  bool MayTake(KeySpaceId space, uint64_t slot_bytes, SlotRef slot) const;
   void Open(uint32_t extent, KeySpaceId space, uint64_t slot_bytes);
   void Close(uint32_t extent);
+  // Of an open extent; `slot` is free.
+  void MarkUsed(SlotRef slot);
   void AddRoomy(uint32_t extent);
   void RemoveRoomy(uint32_t extent);
   uint64_t Charge(const Extent& extent) const { return extent_bytes_ / extent.slots; }

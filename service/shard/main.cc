@@ -21,11 +21,11 @@
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 #include "proto/wire/serving.h"
-#include "service/pool/file_cipher.h"
 #include "service/pool/hbm_device.h"
 #include "service/process/membership_flags.h"
 #include "service/process/server_process.h"
 #include "service/process/tls_flags.h"
+#include "service/shard/disk_flags.h"
 #include "service/shard/shard_engine.h"
 #include "service/shard/shard_lanes.h"
 #include "service/shard/shard_peers.h"
@@ -43,9 +43,7 @@ struct Flags {
   uint64_t dram_bytes = 256ull << 20;
   uint64_t hbm_bytes = 0;
   int gpu = 0;
-  uint64_t nvme_bytes = 0;
-  std::string nvme_folder;
-  DiskCipher nvme_cipher = DiskCipher::kAes256;
+  DiskFlags disk;
   uint32_t replication = 2;
   std::vector<std::string> tenant_quotas;
   uint64_t tenant_quota_default = TenantQuotas::kNone;
@@ -72,6 +70,7 @@ constexpr char kFooter[] =
     "--grace,\n"
     "the hottest first, finish what is in flight, exit 0. SIGINT: the same, and hand over "
     "nothing.\n"
+    "With --nvme-keep either one saves what is in memory to the disk and hands over nothing.\n"
     "NCCL reads its own environment: NCCL_SOCKET_IFNAME names its network interface. Its traffic\n"
     "is plaintext, also with TLS.";
 
@@ -101,21 +100,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--gpu", flags.gpu, "GPU that --hbm is on")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  app.add_option("--nvme", flags.nvme_bytes,
-                 "Room on a local disk for the coldest blocks, e.g. 100GiB, filled after --dram; "
-                 "reserved at start; 0: none" +
-                     least)
-      ->transform(CLI::AsSizeValue(false))
-      ->default_str("0");
-  app.add_option("--nvme-dir", flags.nvme_folder,
-                 "Folder of the disk that --nvme is on; the file there has no name and ends with "
-                 "this process");
-  app.add_option("--nvme-cipher", flags.nvme_cipher,
-                 "What is written to --nvme-dir: aes-256 (ciphertext, under a random key that ends "
-                 "with this process), or none (as it is: for a volume that is encrypted already)")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, DiskCipher>{
-          {"aes-256", DiskCipher::kAes256}, {"none", DiskCipher::kNone}}))
-      ->default_str("aes-256");
+  flags.disk.AddTo(app);
   app.add_option("--replication", flags.replication,
                  "Copies that the cluster keeps of a block, this shard's included")
       ->check(CLI::Range(uint32_t{1}, limits::kReplicationMax))
@@ -271,17 +256,7 @@ absl::Status CheckTier(absl::string_view flag, uint64_t bytes) {
 absl::Status CheckTiers(const Flags& flags) {
   REPRISE_RETURN_IF_ERROR(CheckTier("--dram", flags.dram_bytes));
   REPRISE_RETURN_IF_ERROR(CheckTier("--hbm", flags.hbm_bytes));
-  REPRISE_RETURN_IF_ERROR(CheckTier("--nvme", flags.nvme_bytes));
-  if (flags.nvme_bytes == 0 || !flags.nvme_folder.empty()) return absl::OkStatus();
-  return Refusal(absl::StatusCode::kInvalidArgument, "NVME_FOLDER",
-                 "--nvme needs --nvme-dir: name a folder on the disk that it is to use");
-}
-
-std::string DiskSummary(const Flags& flags) {
-  const bool encrypted = flags.nvme_cipher != DiskCipher::kNone;
-  return absl::StrCat("disk: up to ", flags.nvme_bytes, " bytes in ", flags.nvme_folder,
-                      encrypted ? ", encrypted (AES-256-XTS, under a key of this process alone)"
-                                : ", not encrypted (--nvme-cipher none)");
+  return CheckTier("--nvme", flags.disk.bytes);
 }
 
 absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
@@ -294,20 +269,18 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   REPRISE_ASSIGN_OR_RETURN(TenantQuotas quotas,
                            ParseTenantQuotas(flags.tenant_quotas, flags.tenant_quota_default));
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<HbmDevice> gpu, OpenGpu(flags));
-  REPRISE_ASSIGN_OR_RETURN(
-      std::unique_ptr<ShardEngine> engine,
-      ShardEngine::Create(
-          {.id = ShardId{flags.id},
-           .dram_bytes = flags.dram_bytes,
-           .hbm_bytes = flags.hbm_bytes,
-           .hbm_device = std::move(gpu),
-           .nvme_bytes = flags.nvme_bytes,
-           .nvme_folder = flags.nvme_folder,
-           .nvme_cipher = flags.nvme_cipher,
-           .replication = flags.replication,
-           .quotas = std::move(quotas),
-           .eviction = flags.eviction == "lru" ? Eviction::kLru : Eviction::kLearned,
-           .claimed_share = flags.claimed_share}));
+  ShardEngineOptions engine_options{
+      .id = ShardId{flags.id},
+      .dram_bytes = flags.dram_bytes,
+      .hbm_bytes = flags.hbm_bytes,
+      .hbm_device = std::move(gpu),
+      .replication = flags.replication,
+      .quotas = std::move(quotas),
+      .eviction = flags.eviction == "lru" ? Eviction::kLru : Eviction::kLearned,
+      .claimed_share = flags.claimed_share};
+  REPRISE_RETURN_IF_ERROR(flags.disk.AddTo(engine_options));
+  REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<ShardEngine> engine,
+                           ShardEngine::Create(std::move(engine_options)));
   REPRISE_ASSIGN_OR_RETURN(
       const std::unique_ptr<ShardLanes> lanes,
       ShardLanes::Open({.view = !flags.no_view,
@@ -320,7 +293,8 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
                         .tcp_encrypted = security.credentials != nullptr},
                        *engine));
   Log(lanes->Summary());
-  if (flags.nvme_bytes > 0) Log(DiskSummary(flags));
+  if (flags.disk.bytes > 0) Log(flags.disk.Summary());
+  if (flags.disk.keep) Log(RestoredSummary(*engine->Describe(std::nullopt).kept_disk));
   Log(security.summary);
   REPRISE_ASSIGN_OR_RETURN(const std::unique_ptr<ShardPeers> peers,
                            OpenPeers(flags, *engine, *lanes, security));
@@ -350,11 +324,21 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   const int signal = stop_signals.Await();
   const absl::Time end = absl::Now() + absl::Seconds(flags.grace_seconds);
   server->StartDraining();
-  if (peers != nullptr && signal == SIGTERM) HandOver(*peers, end);
+  if (flags.disk.keep) {
+    engine->Save(end - limits::kStopFlush);
+  } else if (peers != nullptr && signal == SIGTERM) {
+    HandOver(*peers, end);
+  }
   if (peers != nullptr) {
     peers->membership().Leave(std::max(limits::kStopFlush, end - absl::Now()));
   }
   server->Stop(std::max(absl::ZeroDuration(), end - absl::Now()));
+  if (flags.disk.keep) {
+    // What was leased until now.
+    const uint64_t left = engine->Save(std::max(end, absl::Now() + limits::kStopFlush));
+    Log(left == 0 ? "all that was stored is on the disk"
+                  : absl::StrCat(left, " blocks in memory are not on the disk"));
+  }
   return absl::OkStatus();
 }
 

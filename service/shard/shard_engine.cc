@@ -31,23 +31,39 @@ absl::StatusOr<std::unique_ptr<ShardEngine>> ShardEngine::Create(ShardEngineOpti
     REPRISE_ASSIGN_OR_RETURN(fastest_first.emplace_back(),
                              DramPool::Create(options.dram_bytes, std::move(pin)));
   }
+  std::unique_ptr<KeptDisk> kept;
   if (options.nvme_bytes > 0) {
-    REPRISE_ASSIGN_OR_RETURN(
-        fastest_first.emplace_back(),
-        FilePool::Create(options.nvme_folder, options.nvme_bytes, options.nvme_cipher));
+    FilePoolOptions file{.folder = options.nvme_folder,
+                         .capacity_bytes = options.nvme_bytes,
+                         .cipher = options.nvme_cipher};
+    if (options.nvme_keep) {
+      REPRISE_ASSIGN_OR_RETURN(
+          kept,
+          KeptDisk::Open({.folder = options.nvme_folder,
+                          .shard = options.id,
+                          .extent_bytes = FilePool::GeometryFor(options.nvme_bytes).extent_bytes,
+                          .key = std::move(options.nvme_key)}));
+      file.kept = KeptFile{.fd = kept->blocks_fd(), .key = kept->BlocksKey()};
+    }
+    REPRISE_ASSIGN_OR_RETURN(fastest_first.emplace_back(), FilePool::Create(std::move(file)));
   }
-  return std::make_unique<ShardEngineImpl>(std::move(options),
-                                           std::make_shared<TieredPool>(std::move(fastest_first)));
+  const bool keeps = kept != nullptr;
+  auto engine = std::make_unique<ShardEngineImpl>(
+      std::move(options), std::make_shared<TieredPool>(std::move(fastest_first)), std::move(kept));
+  if (keeps) REPRISE_RETURN_IF_ERROR(engine->StartKeeping());
+  return engine;
 }
 
-ShardEngineImpl::ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<TieredPool> pool)
+ShardEngineImpl::ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<TieredPool> pool,
+                                 std::unique_ptr<KeptDisk> kept)
     : options_(std::move(options)),
       clock_(options_.clock == nullptr ? MonotonicClock() : *options_.clock),
       pool_(std::move(pool)),
       pins_(std::make_shared<PinBoard>(this, pool_)),
       order_(options_.eviction),
       sizing_(SizingHorizonBytes(*pool_)),
-      pinned_blocks_(pool_->levels()) {
+      pinned_blocks_(pool_->levels()),
+      kept_(std::move(kept)) {
   if (options_.background_eviction) evictor_ = std::thread([this] { EvictLoop(); });
 }
 
@@ -56,9 +72,13 @@ ShardEngineImpl::~ShardEngineImpl() {
     absl::MutexLock lock(&mu_);
     stopping_ = true;
     evict_cv_.Signal();
+    keep_cv_.SignalAll();
   }
-  if (evictor_.joinable()) evictor_.join();
+  for (std::thread* const thread : {&evictor_, &keeper_, &scrubber_}) {
+    if (thread->joinable()) thread->join();
+  }
   pins_->Close();
+  CloseJournal();
 }
 
 ShardEngineImpl::Locked::Locked(ShardEngineImpl* engine) : engine_(engine) {
@@ -233,6 +253,11 @@ EngineDescription ShardEngineImpl::Describe(const std::optional<Tenant>& tenant)
                                  .capacity_bytes = pool_->capacity_bytes(level),
                                  .used_bytes = pool_->used_bytes(level),
                                  .lost = pool_->lost(level)});
+  }
+  if (kept_ != nullptr) {
+    description.kept_disk = kept_use_;
+    description.kept_disk->waiting_blocks = waiting_.size();
+    description.kept_disk->to_scrub_blocks = to_scrub_.size();
   }
   description.tenants = TenantUses();
   for (const auto& [id, space] : spaces_) {

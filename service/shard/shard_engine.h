@@ -43,6 +43,7 @@
 #include "proto/types/limits.h"
 #include "proto/types/verbs.h"
 #include "service/eviction/eviction_order.h"
+#include "service/journal/disk_key.h"
 #include "service/pool/extent_place.h"
 #include "service/pool/file_cipher.h"
 #include "service/pool/hbm_device.h"
@@ -58,7 +59,9 @@ struct ShardEngineOptions {
   uint64_t nvme_bytes = 0;                // capacity of the file pool, beside another one; 0: none
   std::string nvme_folder;                // where its file is
   DiskCipher nvme_cipher = DiskCipher::kAes256;  // of its file
-  uint32_t replication = 1;                      // told to clients by OpenSpec
+  bool nvme_keep = false;             // what is there is there for the next process of this id too
+  std::unique_ptr<DiskKey> nvme_key;  // REQUIRES: there is one when it is kept and enciphered
+  uint32_t replication = 1;           // told to clients by OpenSpec
   TenantQuotas quotas;
   Eviction eviction = Eviction::kLearned;
   double claimed_share = limits::kClaimedShare;  // of memory and quotas, for claims; 0: none
@@ -72,6 +75,16 @@ struct TierUse {
   uint64_t used_bytes = 0;
   uint64_t blocks = 0;  // stored there, of all tenants
   bool lost = false;    // its device is: it holds no block and takes none until the shard restarts
+};
+
+// A disk that is kept over restarts.
+struct KeptDiskUse {
+  uint64_t restored_blocks = 0;  // found at the start and taken over, also those that wait
+  uint64_t waiting_blocks = 0;   // of them, now: what they hang from is not stored yet
+  uint64_t to_scrub_blocks = 0;  // not read yet since the last process ended without saying so
+  bool clean = false;            // it ended in order
+  std::string why_empty;         // a sentence, where something was found and cannot be used
+  std::string why_not_kept;      // a sentence: the next process will find nothing
 };
 
 using reprise::BlockEvent;
@@ -206,7 +219,8 @@ struct ClaimsUse {
 
 struct EngineDescription {
   std::vector<TierUse> tiers;
-  std::vector<TenantUse> tenants;  // those that have opened a spec here
+  std::optional<KeptDiskUse> kept_disk;  // nullopt: none is
+  std::vector<TenantUse> tenants;        // those that have opened a spec here
   std::vector<SpecUse> specs;
   uint64_t blocks = 0, leases = 0, reservations = 0, attachments = 0, watchers = 0;
   std::vector<std::pair<std::string, uint64_t>> counters;
@@ -223,7 +237,8 @@ struct OpenSpecResult {
 class ShardEngine : public lanes::LaneHost {
  public:
   // RESOURCE_EXHAUSTED when the memory or the room on disk cannot be had, INVALID_ARGUMENT when
-  // neither hbm nor dram has any, or nvme_folder takes no file.
+  // neither hbm nor dram has any, or nvme_folder takes no file. With nvme_keep also as
+  // KeptDisk::Open says.
   static absl::StatusOr<std::unique_ptr<ShardEngine>> Create(ShardEngineOptions options);
 
   // ---- Presence. Every other verb refuses an unknown attachment with NOT_FOUND (reason
@@ -279,6 +294,10 @@ class ShardEngine : public lanes::LaneHost {
   // Brings every tier that is above the high watermark down to the low one: blocks move to the next
   // tier, and leave the last one. The background thread calls it; tests may.
   virtual void EvictToWatermark() = 0;
+  // Before a stop, with a disk that is kept: what is in memory moves there, the coldest blocks
+  // first, until `deadline`. Returns how many blocks are in memory still: leased ones, those
+  // without room, and all of them where no disk is kept.
+  virtual uint64_t Save(absl::Time deadline) = 0;
   // The bytes of a committed block are wrong: hides it and everything beneath it and keeps its slot
   // out of use.
   virtual void Quarantine(const Tenant& tenant, const Fingerprint& fingerprint, const BlockKey& key,

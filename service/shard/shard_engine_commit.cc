@@ -204,6 +204,7 @@ absl::Status ShardEngineImpl::FinishCommit(AttachmentId attachment, const Commit
     TouchChain(leaf);
     NoteStored(space, work.blocks);
     PublishStored(space, work.blocks);
+    PublishAdopted(space);
     if (!(*reservation)->replica && listener_ != nullptr)
       chain = DescribeChain(space, leaf, committed);
   }
@@ -215,17 +216,25 @@ absl::Status ShardEngineImpl::FinishCommit(AttachmentId attachment, const Commit
 void ShardEngineImpl::MakeVisible(KeySpace& space, BlockId id, const Checksum128& checksum,
                                   bool replica) {
   BlockRecord& block = blocks_[id];
-  const SpaceKey key{space.id, block.key};
-  reserved_.erase(key);
+  reserved_.erase(SpaceKey{space.id, block.key});
   if (block.parent != kNoBlock) --blocks_[block.parent].reserved_children;
-  block.state = BlockState::kCommitted;
   block.checksum = checksum;
-  blocks_.Link(id, space.roots);
   --space.reserved;
+  Enter(space, id, replica);
+  Adopt(space, id);
+}
+
+// What is stored from now on, below its parent or as a root. `copy`: nobody used it here yet.
+void ShardEngineImpl::Enter(KeySpace& space, BlockId id, bool copy) {
+  BlockRecord& block = blocks_[id];
+  const SpaceKey key{space.id, block.key};
+  block.state = BlockState::kCommitted;
+  blocks_.Link(id, space.roots);
   ++space.blocks;
   order_.Track(id, GroupOf(space.id, pool_->LevelOf(block.slot)), OrderKeyOf(key), clock_.Now(),
-               replica);
+               copy);
   Arrived(id);
+  NoteKept(block.slot);
   tombstones_.Erase(key);
   REPRISE_CHECK(index_.Insert(key, IndexEntry{.block = id, .tier = pool_->TierOf(block.slot)}));
   ClaimsFollow(space, id);

@@ -73,14 +73,17 @@ std::optional<SlotRef> ShardEngineImpl::AllocateSpare(KeySpace& space) {
   return std::nullopt;
 }
 
-// In order: a free slot; an extent that others can spare without losing a block; a block of this
-// key space; an extent of the key space that has most. A key space with less than its share whose
-// own blocks are in warmer use than the others' takes an extent from them before it drops a block
-// of its own.
+// In order: a free slot; one of what waits for its parent; an extent that others can spare without
+// losing a block; a block of this key space; an extent of the key space that has most. A key space
+// with less than its share whose own blocks are in warmer use than the others' takes an extent from
+// them before it drops a block of its own.
 std::optional<SlotRef> ShardEngineImpl::AllocateAt(KeySpace& space, Level level, bool may_evict) {
   const uint64_t block_bytes = space.shape.block_bytes;
   if (auto slot = pool_->Allocate(level, space.id, block_bytes)) return slot;
   if (!pool_->Fits(level, block_bytes)) return std::nullopt;
+  if (may_evict) {
+    if (auto slot = AllocateOverWaiting(space, level)) return slot;
+  }
   const std::vector<KeySpace*> others = OthersByMemory(space, level);
   const Reclaim sparing{.level = level, .to = space.id, .may_evict = false};
   const Reclaim evicting{.level = level, .to = space.id, .may_evict = true};
@@ -147,6 +150,10 @@ bool ShardEngineImpl::EvictBatch(Level level) {
   absl::flat_hash_set<uint32_t> exhausted;
   for (size_t evicted = 0; evicted < limits::kEvictBatchBlocks;) {
     if (stopping_ || pool_->pressure(level) <= limits::kEvictLowWatermark) return false;
+    if (level == pool_->last() && LetGoAnyWaiting(nullptr)) {
+      ++evicted;
+      continue;
+    }
     std::optional<Group> coldest = ColdestGroup(level, exhausted);
     // All that is left here has blocks of other tiers beneath it: those are in the way, unless it
     // stays whatever goes.

@@ -23,6 +23,9 @@
 #include "proto/types/limits.h"
 #include "service/eviction/eviction_order.h"
 #include "service/index/block_index.h"
+#include "service/journal/journal.h"
+#include "service/journal/kept_disk.h"
+#include "service/journal/kept_records.h"
 #include "service/shard/attachment_table.h"
 #include "service/shard/block_table.h"
 #include "service/shard/claim_table.h"
@@ -30,6 +33,7 @@
 #include "service/shard/pin_board.h"
 #include "service/shard/shard_engine.h"
 #include "service/shard/tombstones.h"
+#include "service/shard/waiting_blocks.h"
 #include "service/shard/watch_queue.h"
 #include "service/sizing/reuse_curve.h"
 #include "service/telemetry/counters.h"
@@ -44,8 +48,13 @@ void AddToTiers(Tier tier, std::vector<TierRun>& runs);
 
 class ShardEngineImpl final : public ShardEngine, public PinOwner {
  public:
-  ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<TieredPool> pool);
+  // `kept`: of the last pool; nullptr: it is not kept over restarts.
+  ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<TieredPool> pool,
+                  std::unique_ptr<KeptDisk> kept);
   ~ShardEngineImpl() override;
+  // Takes over what the last process left, and leaves what there is to the next one from now on.
+  // INTERNAL when the disk takes no journal. REQUIRES: a disk is kept; nobody has the engine yet.
+  absl::Status StartKeeping() ABSL_LOCKS_EXCLUDED(mu_);
 
   absl::StatusOr<AttachmentId> Attach(const Tenant& tenant, absl::string_view client_name) override;
   absl::Status KeepAlive(AttachmentId attachment) override;
@@ -76,6 +85,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   EngineDescription Describe(const std::optional<Tenant>& tenant) const override;
   void Tick() override;
   void EvictToWatermark() override;
+  uint64_t Save(absl::Time deadline) override;
   void Quarantine(const Tenant& tenant, const Fingerprint& fingerprint, const BlockKey& key,
                   absl::string_view cause) override;
   std::optional<ExtentPlace> Export(const uint8_t* address) override {
@@ -205,6 +215,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
       ABSL_LOCKS_EXCLUDED(mu_);
   void MakeVisible(KeySpace& space, BlockId id, const Checksum128& checksum, bool replica)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Enter(KeySpace& space, BlockId id, bool copy) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TouchChain(BlockId leaf) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // ---- shard_engine_chains.cc
@@ -373,6 +384,58 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   void EndReservationsOn(Level level) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DropAllOn(Level level) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+  // ---- shard_engine_restore.cc
+  using SpaceNumbers = absl::flat_hash_map<uint32_t, KeySpaceId>;  // of the last process
+  void Restore(KeptDisk::Found found) ABSL_LOCKS_EXCLUDED(mu_);
+  KeySpaceId RestoreSpace(const KeptSpace& kept) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  BlockId RestoreBlock(KeySpace& space, KeptBlock& kept) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RestoreRoot(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RestoreClaim(KeySpace& space, const KeptClaim& kept) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // ---- shard_engine_waiting.cc
+  void Adopt(KeySpace& space, BlockId stored) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PublishAdopted(const KeySpace& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool LetGoWaiting(KeySpaceId space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool LetGoAnyWaiting(const Tenant* only) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FreeWaiting(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::optional<SlotRef> AllocateOverWaiting(KeySpace& space, Level level)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // ---- shard_engine_keep.cc
+  // A block as it was when it was listed.
+  struct BlockUse {
+    BlockId id = kNoBlock;
+    uint32_t generation = 0;
+  };
+  void NoteKept(SlotRef slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void KeepLoop() ABSL_LOCKS_EXCLUDED(mu_);
+  void StopKeeping(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status SayUnsaid() ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status RewriteJournal() ABSL_LOCKS_EXCLUDED(mu_);
+  void CloseJournal() ABSL_LOCKS_EXCLUDED(mu_);
+  bool JournalIsOfThePast() const;
+  void Say(SlotRef slot, KeptBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SayBlock(BlockId id, KeptBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SaySpace(const KeySpace& space, KeptBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SayClaims(KeptBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsKept(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // ---- shard_engine_scrub.cc
+  // One block on its way through: pinned.
+  struct ScrubStep {
+    BlockId id = kNoBlock;
+    SlotRef slot;
+    BlockShape shape;
+    Checksum128 checksum;
+  };
+  void ScrubLoop() ABSL_LOCKS_EXCLUDED(mu_);
+  std::optional<ScrubStep> BeginScrub(absl::Time due) ABSL_LOCKS_EXCLUDED(mu_);
+  void FinishScrub(const ScrubStep& step, bool right) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // ---- shard_engine_save.cc
+  bool DemoteAll(Level level, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mu_);
+  uint64_t BlocksInMemory() const ABSL_LOCKS_EXCLUDED(mu_);
+
   // ---- shard_engine_explain.cc
   struct Question {
     Tenant tenant;
@@ -461,6 +524,19 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   KeySpaceId removed_space_ ABSL_GUARDED_BY(mu_);            // of removed_keys_
   std::vector<BlockKey> removed_keys_ ABSL_GUARDED_BY(mu_);  // not published yet
   std::shared_ptr<const std::function<void(CommittedChain)>> listener_ ABSL_GUARDED_BY(mu_);
+
+  const std::unique_ptr<KeptDisk> kept_;
+  KeptDiskUse kept_use_ ABSL_GUARDED_BY(mu_);
+  WaitingBlocks waiting_ ABSL_GUARDED_BY(mu_);
+  std::vector<BlockId> adopted_ ABSL_GUARDED_BY(mu_);  // not published yet
+  std::deque<BlockUse> to_scrub_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_set<SlotRef> unsaid_ ABSL_GUARDED_BY(mu_);  // of the kept disk: changed since
+  absl::flat_hash_set<KeySpaceId> said_spaces_ ABSL_GUARDED_BY(mu_);  // by the journal
+  absl::CondVar keep_cv_;
+  std::unique_ptr<JournalWriter> journal_;  // of StartKeeping, then of keeper_, then of the end
+  uint64_t rewritten_bytes_ = 0;            // of the journal when it was written anew; as journal_
+  std::thread keeper_;
+  std::thread scrubber_;
 
   absl::CondVar evict_cv_;
   bool evict_wanted_ ABSL_GUARDED_BY(mu_) = false;

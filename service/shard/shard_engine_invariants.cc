@@ -18,6 +18,7 @@ struct ShardEngineImpl::Recount {
   absl::flat_hash_map<KeySpaceId, Space> spaces;
   size_t committed = 0;
   size_t reserved = 0;
+  size_t waiting = 0;
 };
 
 namespace {
@@ -58,6 +59,8 @@ absl::Status ShardEngineImpl::CheckBlocks(Recount& recount) const {
     return Wrong("the index has ", index_.size(), " of ", recount.committed);
   if (reserved_.size() != recount.reserved)
     return Wrong(reserved_.size(), " keys pending, not ", recount.reserved);
+  if (waiting_.size() != recount.waiting)
+    return Wrong(waiting_.size(), " blocks wait for their parents, not ", recount.waiting);
   size_t quarantined = 0;
   for (BlockId id : quarantined_)
     quarantined += blocks_[id].state == BlockState::kQuarantined ? 1 : 0;
@@ -101,6 +104,13 @@ absl::Status ShardEngineImpl::CheckBlock(BlockId id, Recount& recount) const {
       break;
     case BlockState::kQuarantined:
       ++space.held_back;
+      break;
+    case BlockState::kWaiting:
+      ++space.held_back;
+      ++recount.waiting;
+      if (!waiting_.Contains(id)) return Wrong("block ", id, " waits for nothing");
+      if (pool_->LevelOf(block.slot) != pool_->last())
+        return Wrong("block ", id, " waits on another tier than the kept disk");
       break;
   }
   return absl::OkStatus();

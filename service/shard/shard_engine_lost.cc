@@ -35,6 +35,11 @@ void ShardEngineImpl::DropAllOn(Level level) {
   const Tombstone tombstone{.cause = DropCause::kTierLost,
                             .unix_ms = absl::ToUnixMillis(absl::Now())};
   for (BlockId top = 0; top < blocks_.size(); ++top) {
+    if (waiting_.Contains(top) && pool_->LevelOf(blocks_[top].slot) == level) {
+      waiting_.Erase(top);
+      FreeWaiting(top);
+      continue;
+    }
     if (blocks_[top].state != BlockState::kCommitted) continue;
     if (pool_->LevelOf(blocks_[top].slot) != level) continue;
     KeySpace& space = SpaceOf(blocks_[top].space);

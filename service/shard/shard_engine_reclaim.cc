@@ -93,8 +93,10 @@ bool ShardEngineImpl::EmptyExtent(KeySpace& from, uint32_t extent, const Reclaim
       return stop();
     }
     SetSlotBlock(block.slot, kNoBlock);
+    NoteKept(block.slot);
     pool_->Free(std::exchange(block.slot, *target));
     SetSlotBlock(*target, id);
+    NoteKept(*target);
     counters_.Add(Counter::kMovedBlocks);
   }
   return true;

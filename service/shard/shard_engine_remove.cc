@@ -19,6 +19,7 @@ void ShardEngineImpl::Drop(KeySpace& space, BlockId id, Tombstone tombstone, Blo
   const BlockId parent = block.parent;
   ClaimsFallBack(id);
   Departs(id);
+  NoteKept(block.slot);
   blocks_.Unlink(id, space.roots);
   if (parent != kNoBlock) JudgeAsEnd(parent);
   IsEviction(tombstone.cause) ? order_.Evict(id) : order_.Forget(id);

@@ -189,6 +189,7 @@ bool ShardEngineImpl::FinishDemotion(const Demotion& demotion) {
   pool_->Free(std::exchange(block.slot, target));
   order_.Move(id, GroupOf(space.id, level));
   Arrived(id);
+  NoteKept(block.slot);
   REPRISE_CHECK(index_.Replace(SpaceKey{space.id, block.key},
                                IndexEntry{.block = id, .tier = pool_->tier(level)}));
   counters_.Add(Counter::kDemotedBlocks);

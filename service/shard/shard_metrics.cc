@@ -76,6 +76,14 @@ constexpr CounterRow kCounterRows[] = {
     {"quarantined_blocks_total", "reprise_quarantined_blocks_total",
      "Blocks hidden because their bytes were wrong, and what hung from them."},
     {"lost_blocks_total", "reprise_lost_blocks_total", "Blocks lost with the device of a tier."},
+    {"restored_blocks_total", "reprise_restored_blocks_total",
+     "Blocks of the last process that were found on a kept disk."},
+    {"adopted_blocks_total", "reprise_adopted_blocks_total",
+     "Restored blocks that waited for the block before them, and were stored with it."},
+    {"unadopted_blocks_total", "reprise_unadopted_blocks_total",
+     "Restored blocks that waited for the block before them, and were let go."},
+    {"scrubbed_blocks_total", "reprise_scrubbed_blocks_total",
+     "Restored blocks that were read and checked after a crash."},
     {"corrupt_blocks_total", "reprise_corrupt_blocks_total",
      "Blocks whose checksum at Commit did not match their bytes."},
     {"expired_leases_total", "reprise_expired_total", kExpired, "what", "lease"},
@@ -140,6 +148,16 @@ void AddTiers(std::vector<Family>& families, const ShardSnapshot& shard) {
     lost.Add(use.lost ? 1 : 0, labels);
   }
   for (Family* family : {&capacity, &used, &blocks, &lost}) families.push_back(std::move(*family));
+}
+
+void AddKeptDisk(std::vector<Family>& families, const ShardSnapshot& shard) {
+  const std::optional<KeptDiskUse>& use = shard.engine.kept_disk;
+  const bool kept = use.has_value() && use->why_not_kept.empty();
+  families.push_back(telemetry::Gauge(
+      "reprise_disk_kept", "1: what is on the disk outlives this process.", kept ? 1 : 0));
+  families.push_back(telemetry::Gauge(
+      "reprise_disk_waiting_blocks", "Restored blocks that wait for the block before them.",
+      use.has_value() ? static_cast<double>(use->waiting_blocks) : 0));
 }
 
 void AddSizing(std::vector<Family>& families, const ShardSnapshot& shard) {
@@ -318,6 +336,7 @@ std::vector<Family> ToFamilies(const ShardSnapshot& shard) {
   std::vector<Family> families;
   AddCounters(families, shard);
   AddTiers(families, shard);
+  AddKeptDisk(families, shard);
   AddSizing(families, shard);
   AddClaims(families, shard);
   AddLanes(families, shard);

@@ -66,6 +66,14 @@ const char* CounterName(Counter counter) {
       return "quarantined_blocks_total";
     case Counter::kLostBlocks:
       return "lost_blocks_total";
+    case Counter::kRestoredBlocks:
+      return "restored_blocks_total";
+    case Counter::kAdoptedBlocks:
+      return "adopted_blocks_total";
+    case Counter::kUnadoptedBlocks:
+      return "unadopted_blocks_total";
+    case Counter::kScrubbedBlocks:
+      return "scrubbed_blocks_total";
     case Counter::kCorruptBlocks:
       return "corrupt_blocks_total";
     case Counter::kExpiredLeases:

@@ -41,6 +41,12 @@ std::optional<SlotRef> TieredPool::Allocate(Level level, KeySpaceId space, uint6
   return slot;
 }
 
+std::optional<SlotRef> TieredPool::Take(Level level, KeySpaceId space, uint64_t block_bytes,
+                                        SlotRef slot_of_pool) {
+  if (!at(level).Take(space, block_bytes, slot_of_pool)) return std::nullopt;
+  return SlotRef{slot_of_pool.extent + pools_[level].first_extent, slot_of_pool.index};
+}
+
 uint64_t TieredPool::Room(Level level, KeySpaceId space, uint64_t block_bytes) const {
   if (!at(level).Fits(block_bytes)) return 0;
   const uint64_t slots_per_extent =

@@ -47,6 +47,12 @@ class TieredPool {
   // A slot for a block of `space`; nullopt when its extents are full and no other one is unowned,
   // or when such a block does not fit an extent. REQUIRES: one block size per key space.
   std::optional<SlotRef> Allocate(Level level, KeySpaceId space, uint64_t block_bytes);
+  // Takes one given slot, which `slot_of_pool` names as that level's pool numbers it (InPool), with
+  // the bytes that are there; nullopt when it cannot be had: as Pool::Take.
+  std::optional<SlotRef> Take(Level level, KeySpaceId space, uint64_t block_bytes,
+                              SlotRef slot_of_pool);
+  // Until its bytes outlive the machine's next failure: as Pool::Sync.
+  absl::Status Sync(Level level) { return at(level).Sync(); }
   // How many blocks of `space` Allocate would take, were nobody else to ask.
   uint64_t Room(Level level, KeySpaceId space, uint64_t block_bytes) const;
   SpaceUse Use(Level level, KeySpaceId space) const { return at(level).Use(space); }
@@ -67,6 +73,8 @@ class TieredPool {
   bool FitsAny(uint64_t block_bytes) const;
 
   // ---- Of one slot or extent: as Pool says
+  // The slot as its own pool numbers it, whatever other pools there are.
+  SlotRef InPool(SlotRef slot) const { return Find(slot).second; }
   void Free(SlotRef slot);
   void SetDraining(uint32_t extent, bool draining);
   bool Transferable(uint32_t extent) const;

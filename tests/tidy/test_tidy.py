@@ -26,6 +26,7 @@ def test_tree_is_tidy() -> None:
         (tidy.rule_includes, "service/router/x.cc", '#include "service/shard/shard_engine.h"\n'),
         (tidy.rule_includes, "cluster/peer/x.cc", '#include "service/shard/shard_engine.h"\n'),
         (tidy.rule_includes, "client/cpp/x.cc", '#include "service/pool/pool.h"\n'),
+        (tidy.rule_includes, "service/shard/x.cc", '#include "reprise/disk/v1/journal.pb.h"\n'),
         (tidy.rule_includes, "service/shard/shard_engine.cc", "#include <grpcpp/grpcpp.h>\n"),
         (tidy.rule_includes, "service/pool/dram_pool.cc", "#include <cuda_runtime.h>\n"),
         (tidy.rule_includes, "cluster/lanes/view/x.cc", "#include <nccl.h>\n"),

@@ -28,6 +28,8 @@ MAY_INCLUDE = {
     "kernels": ("kernels", "proto/types"),
     "service/index": ("proto/types", "kernels", "service/index"),
     "service/eviction": ("proto/types", "kernels", "service/eviction"),
+    "service/journal": (
+        "proto", "reprise/v1", "reprise/disk/v1", "kernels", "service/pool", "service/journal"),
     "service/pool": ("proto/types", "kernels", "service/pool"),
     "service/process": ("proto/types", "proto/wire", "cluster/membership", "service/process"),
     "service/sizing": ("proto/types", "kernels", "service/eviction", "service/sizing"),
@@ -36,16 +38,18 @@ MAY_INCLUDE = {
         "proto/types", "kernels", "service/tiers", "service/pool", "service/eviction"),
     "service/shard": (
         "proto", "reprise/v1", "kernels", "cluster", "service/index", "service/eviction",
-        "service/sizing", "service/pool", "service/tiers", "service/telemetry", "service/process",
-        "service/shard"),
+        "service/sizing", "service/pool", "service/journal", "service/tiers", "service/telemetry",
+        "service/process", "service/shard"),
     "service/router": ("proto", "reprise/v1", "cluster/placement", "cluster/membership",
                        "service/telemetry", "service/process", "service/router"),
     "cluster": ("proto", "reprise/v1", "kernels", "cluster"),
     "client": ("proto", "reprise/v1", "kernels", "cluster/placement", "cluster/lanes",
                "cluster/link", "client"),
-    "tests": ("proto", "reprise/v1", "kernels", "cluster", "service", "client", "tests"),
+    "tests": ("proto", "reprise/v1", "reprise/disk/v1", "kernels", "cluster", "service", "client",
+              "tests"),
 }
-OURS = ("proto/", "reprise/v1/", "kernels/", "cluster/", "service/", "client/", "tests/")
+OURS = ("proto/", "reprise/v1/", "reprise/disk/v1/", "kernels/", "cluster/", "service/", "client/",
+        "tests/")
 
 # Who may include headers of the outside: pattern of the include -> prefixes of paths that may.
 MAY_INCLUDE_OUTSIDE = {

@@ -107,6 +107,14 @@ absl::Status DescribeHandler::Handle(const wire::Caller& caller,
     tier->set_used_bytes(use.used_bytes);
     tier->set_lost(use.lost);
   }
+  if (shard.engine.kept_disk.has_value()) {
+    v1::ShardServiceDescribeResponse::KeptDisk* disk = response.mutable_kept_disk();
+    disk->set_restored_blocks(shard.engine.kept_disk->restored_blocks);
+    disk->set_waiting_blocks(shard.engine.kept_disk->waiting_blocks);
+    disk->set_to_scrub_blocks(shard.engine.kept_disk->to_scrub_blocks);
+    disk->set_why_empty(shard.engine.kept_disk->why_empty);
+    disk->set_why_not_kept(shard.engine.kept_disk->why_not_kept);
+  }
   for (const SpecUse& use : shard.engine.specs) {
     v1::ShardServiceDescribeResponse::Spec* spec = response.add_specs();
     spec->set_fingerprint(wire::ToBytes(use.fingerprint));

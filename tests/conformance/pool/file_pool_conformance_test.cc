@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "proto/types/refusal.h"
+#include "tests/conformance/pool/kept_test_file.h"
 #include "tests/conformance/pool/pool_conformance.h"
 #include "tests/support/nameless_file.h"
 
@@ -24,7 +25,10 @@ template <DiskCipher kCipher>
 struct FileTraits {
   static std::unique_ptr<Pool> Make() { return MakeIn(Folder()); }
   static std::unique_ptr<Pool> MakeIn(const std::string& folder) {
-    auto pool = FilePool::Create(folder, kCapacity, kCipher).value();
+    return MakeOf({.folder = folder, .capacity_bytes = kCapacity, .cipher = kCipher});
+  }
+  static std::unique_ptr<Pool> MakeOf(const FilePoolOptions& options) {
+    auto pool = FilePool::Create(options).value();
     current = pool.get();
     return pool;
   }
@@ -48,17 +52,38 @@ struct TmpfsTraits : FileTraits<kCipher> {
   }
 };
 
+enum class Earlier { kNothing, kNoise };
+
+// A file of somebody else's, new, or with the bytes of an earlier process in all of it.
+template <DiskCipher kCipher, Earlier kEarlier>
+struct KeptTraits : FileTraits<kCipher> {
+  static std::unique_ptr<Pool> Make() {
+    const reprise::testing::KeptTestFile file;  // of which the pool has its own descriptor
+    if (kEarlier == Earlier::kNoise) file.FillWithNoise(kCapacity);
+    return FileTraits<kCipher>::MakeOf(file.Options(kCapacity, kCipher));
+  }
+};
+
 INSTANTIATE_TYPED_TEST_SUITE_P(File, PoolConformance, FileTraits<DiskCipher::kAes256>);
 INSTANTIATE_TYPED_TEST_SUITE_P(FileAsItIs, PoolConformance, FileTraits<DiskCipher::kNone>);
 INSTANTIATE_TYPED_TEST_SUITE_P(Tmpfs, PoolConformance, TmpfsTraits<DiskCipher::kAes256>);
 INSTANTIATE_TYPED_TEST_SUITE_P(TmpfsAsItIs, PoolConformance, TmpfsTraits<DiskCipher::kNone>);
+
+using NewKept = KeptTraits<DiskCipher::kAes256, Earlier::kNothing>;
+using NewKeptAsItIs = KeptTraits<DiskCipher::kNone, Earlier::kNothing>;
+using OldKept = KeptTraits<DiskCipher::kAes256, Earlier::kNoise>;
+using OldKeptAsItIs = KeptTraits<DiskCipher::kNone, Earlier::kNoise>;
+INSTANTIATE_TYPED_TEST_SUITE_P(NewKept, PoolConformance, NewKept);
+INSTANTIATE_TYPED_TEST_SUITE_P(NewKeptAsItIs, PoolConformance, NewKeptAsItIs);
+INSTANTIATE_TYPED_TEST_SUITE_P(OldKept, PoolConformance, OldKept);
+INSTANTIATE_TYPED_TEST_SUITE_P(OldKeptAsItIs, PoolConformance, OldKeptAsItIs);
 
 std::string ReasonOf(const absl::Status& status) {
   return absl::StrCat(absl::StatusCodeToString(status.code()), " ", RefusalReason(status));
 }
 
 TEST(FilePoolTest, ItsFileHasNoNameAndAllOfItsRoom) {
-  const auto pool = *FilePool::Create(Folder(), kCapacity);
+  const auto pool = *FilePool::Create({.folder = Folder(), .capacity_bytes = kCapacity});
   const int fd = reprise::testing::NamelessFileIn(Folder());
   ASSERT_GE(fd, 0);
   struct stat file {};
@@ -69,7 +94,7 @@ TEST(FilePoolTest, ItsFileHasNoNameAndAllOfItsRoom) {
 }
 
 TEST(FilePoolTest, AWipedExtentKeepsItsRoom) {
-  const auto pool = *FilePool::Create(Folder(), kCapacity);
+  const auto pool = *FilePool::Create({.folder = Folder(), .capacity_bytes = kCapacity});
   std::vector<SlotRef> slots;
   while (const auto slot = pool->Allocate(KeySpaceId(1), pool->extent_bytes()))
     slots.push_back(*slot);
@@ -81,18 +106,21 @@ TEST(FilePoolTest, AWipedExtentKeepsItsRoom) {
 }
 
 TEST(FilePoolTest, WhatCannotBeHadIsSaidAtTheStart) {
-  EXPECT_EQ(ReasonOf(FilePool::Create(Folder(), 0).status()), "INVALID_ARGUMENT NVME_SIZE");
-  const absl::Status nowhere = FilePool::Create("/nonexistent/folder", kCapacity).status();
+  EXPECT_EQ(ReasonOf(FilePool::Create({.folder = Folder(), .capacity_bytes = 0}).status()),
+            "INVALID_ARGUMENT NVME_SIZE");
+  const absl::Status nowhere =
+      FilePool::Create({.folder = "/nonexistent/folder", .capacity_bytes = kCapacity}).status();
   EXPECT_EQ(ReasonOf(nowhere), "INVALID_ARGUMENT NVME_FOLDER");
   EXPECT_THAT(nowhere.message(), HasSubstr("/nonexistent/folder"));
-  const absl::Status too_much = FilePool::Create(Folder(), 1ull << 50).status();
+  const absl::Status too_much =
+      FilePool::Create({.folder = Folder(), .capacity_bytes = 1ull << 50}).status();
   EXPECT_EQ(ReasonOf(too_much), "RESOURCE_EXHAUSTED NVME_SIZE");
   EXPECT_THAT(too_much.message(), HasSubstr("--nvme"));
   EXPECT_EQ(reprise::testing::NamelessFileIn(Folder()), -1) << "nothing is left of those";
 }
 
 TEST(FilePoolTest, ADiskThatFailsOnceIsLostForGood) {
-  const auto pool = *FilePool::Create(Folder(), kCapacity);
+  const auto pool = *FilePool::Create({.folder = Folder(), .capacity_bytes = kCapacity});
   const auto slot = pool->Allocate(KeySpaceId(1), 4096);
   std::vector<uint8_t> bytes(4096, 7);
   ASSERT_TRUE(pool->CopyFromHost(bytes, pool->Address(*slot)).ok());

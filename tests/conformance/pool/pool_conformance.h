@@ -64,6 +64,16 @@ TYPED_TEST_P(PoolConformance, StartsEmptyWithItsCapacity) {
   this->ExpectSound({});
 }
 
+TYPED_TEST_P(PoolConformance, WhatNobodyHadYetIsZeroes) {
+  const uint64_t whole = this->pool_->extent_bytes();
+  const std::vector<SlotRef> slots = this->TakeAll(this->a_, whole);
+  EXPECT_EQ(slots.size(), this->pool_->extents());
+  for (SlotRef slot : slots) {
+    const std::vector<uint8_t> bytes = TypeParam::Get(this->pool_->Address(slot), whole);
+    EXPECT_TRUE(std::all_of(bytes.begin(), bytes.end(), [](uint8_t byte) { return byte == 0; }));
+  }
+}
+
 TYPED_TEST_P(PoolConformance, SlotsAreAlignedApartAndAllOfTheMemory) {
   const std::vector<SlotRef> slots = this->TakeAll(this->a_, this->kBlock);
   const uint64_t slot_bytes = SlotAllocator::SlotBytes(this->kBlock);
@@ -94,6 +104,32 @@ TYPED_TEST_P(PoolConformance, AFreedSlotIsGivenOutAgain) {
   EXPECT_EQ(this->pool_->Allocate(this->a_, this->kBlock), freed);
   EXPECT_FALSE(this->pool_->Allocate(this->a_, this->kBlock).has_value());
   this->ExpectSound(slots);
+}
+
+TYPED_TEST_P(PoolConformance, AGivenSlotIsTakenAsIfItHadBeenAllocated) {
+  const uint32_t extent = this->pool_->extents() - 1;
+  std::vector<SlotRef> held = {{extent, 3}, {extent, 0}};
+  for (SlotRef slot : held) EXPECT_TRUE(this->pool_->Take(this->a_, this->kBlock, slot));
+  EXPECT_FALSE(this->pool_->Take(this->a_, this->kBlock, held[0])) << "it is in use";
+  EXPECT_FALSE(this->pool_->Take(this->b_, this->kBlock, {extent, 1})) << "another one's extent";
+  EXPECT_FALSE(this->pool_->Take(this->b_, 2 * this->pool_->extent_bytes(), {0, 0}));
+  this->ExpectSound(held);
+  for (size_t i = 0; i < held.size(); ++i) this->Fill(held[i], i);
+  std::vector<SlotRef> rest = this->TakeAll(this->a_, this->kBlock);
+  for (SlotRef slot : rest) this->Fill(slot, 7);
+  for (size_t i = 0; i < held.size(); ++i) EXPECT_TRUE(this->Holds(held[i], i)) << i;
+  EXPECT_NEAR(this->pool_->pressure(), 1.0, 1e-4);
+  rest.insert(rest.end(), held.begin(), held.end());
+  this->ExpectSound(rest);
+  for (SlotRef slot : rest) this->pool_->Free(slot);
+  EXPECT_EQ(this->pool_->unowned_extents(), this->pool_->extents());
+}
+
+TYPED_TEST_P(PoolConformance, SyncLosesNothing) {
+  const SlotRef slot = *this->pool_->Allocate(this->a_, this->kBlock);
+  this->Fill(slot, 5);
+  EXPECT_TRUE(this->pool_->Sync().ok());
+  EXPECT_TRUE(this->Holds(slot, 5));
 }
 
 TYPED_TEST_P(PoolConformance, TwoKeySpacesNeverShareAnExtent) {
@@ -232,9 +268,10 @@ TYPED_TEST_P(PoolConformance, ASlotThatIsLostOrHeldTwiceIsNoticed) {
   EXPECT_FALSE(this->pool_->CheckInvariants({slot}).ok());
 }
 
-REGISTER_TYPED_TEST_SUITE_P(PoolConformance, StartsEmptyWithItsCapacity,
+REGISTER_TYPED_TEST_SUITE_P(PoolConformance, StartsEmptyWithItsCapacity, WhatNobodyHadYetIsZeroes,
                             SlotsAreAlignedApartAndAllOfTheMemory, EveryByteOfEverySlotIsItsOwn,
-                            AFreedSlotIsGivenOutAgain, TwoKeySpacesNeverShareAnExtent,
+                            AFreedSlotIsGivenOutAgain, AGivenSlotIsTakenAsIfItHadBeenAllocated,
+                            SyncLosesNothing, TwoKeySpacesNeverShareAnExtent,
                             AnEmptiedExtentGoesToWhoeverNeedsItWiped,
                             ADrainingExtentGivesOutNoSlots, CopyTakesABlockToAnotherSlot,
                             BytesGoToHostMemoryAndBack, TheChecksumIsTheDefinedOne,

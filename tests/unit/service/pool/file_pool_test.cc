@@ -36,7 +36,7 @@ class OnDisk {
   explicit OnDisk(DiskCipher cipher) {
     std::string folder = (std::filesystem::temp_directory_path() / "file-pool-XXXXXX").string();
     folder_ = ::mkdtemp(folder.data());
-    pool_ = *FilePool::Create(folder_, kCapacity, cipher);
+    pool_ = *FilePool::Create({.folder = folder_, .capacity_bytes = kCapacity, .cipher = cipher});
   }
   ~OnDisk() {
     pool_.reset();
@@ -138,7 +138,7 @@ TEST(FilePoolTest, WithoutTheCipherAllOfItIs) {
 
 TEST(FilePoolTest, EncryptedIsTheDefault) {
   const std::string folder = std::filesystem::temp_directory_path().string();
-  const auto pool = *FilePool::Create(folder, kCapacity);
+  const auto pool = *FilePool::Create({.folder = folder, .capacity_bytes = kCapacity});
   const SlotRef slot = *pool->Allocate(kSpace, kCanary.size());
   const Bytes canary(kCanary.begin(), kCanary.end());
   ASSERT_TRUE(pool->CopyFromHost(canary, pool->Address(slot)).ok());

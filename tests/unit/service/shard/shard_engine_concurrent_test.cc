@@ -1,7 +1,10 @@
 // Many threads store, read, remove, detach and evict at once; every byte that any of them reads is
 // checked.
 
+#include <stdlib.h>
+
 #include <atomic>
+#include <filesystem>
 #include <map>
 #include <random>
 #include <thread>
@@ -25,6 +28,18 @@ class Storm : public ::testing::Test {
                              .hbm_device = std::make_unique<reprise::testing::HostHbmDevice>()});
     ASSERT_TRUE(engine.ok()) << engine.status();
     engine_ = *std::move(engine);
+  }
+  // With a disk that is kept, in `folder`.
+  void StartKept(const std::string& folder) {
+    auto engine = ShardEngine::Create({.id = {"shard-0"},
+                                       .dram_bytes = 4 * kMiB,
+                                       .nvme_bytes = 12 * kMiB,
+                                       .nvme_folder = folder,
+                                       .nvme_cipher = DiskCipher::kNone,
+                                       .nvme_keep = true});
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    engine_ = *std::move(engine);
+    watched_.clear();
   }
   void Rage();
 
@@ -209,6 +224,27 @@ TEST_F(Storm, SoItIsWhileBlocksMoveFromOneTierToTheNext) {
   for (const auto& [name, value] : engine_->Describe(Tenant{"default"}).counters) {
     if (name == "demoted_blocks_total") EXPECT_GT(value, 0u);
   }
+}
+
+TEST_F(Storm, AndWhatIsOnADiskThenIsThereForTheNextProcess) {
+  std::string folder = (std::filesystem::temp_directory_path() / "storm-XXXXXX").string();
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  for (int process = 0; process < 3; ++process) {
+    StartKept(folder);
+    const KeptDiskUse found = *engine_->Describe(std::nullopt).kept_disk;
+    EXPECT_TRUE(found.clean || process == 0);
+    EXPECT_EQ(found.restored_blocks > 0, process > 0);
+    Rage();
+    engine_->Save(absl::Now() + absl::Minutes(1));
+    const uint64_t on_disk = engine_->Describe(std::nullopt).tiers.back().blocks;
+    engine_ = nullptr;
+    StartKept(folder);
+    EXPECT_EQ(engine_->Describe(std::nullopt).kept_disk->restored_blocks, on_disk);
+    const absl::Status sound = engine_->CheckInvariants();
+    EXPECT_TRUE(sound.ok()) << sound;
+    engine_ = nullptr;
+  }
+  std::filesystem::remove_all(folder);
 }
 
 TEST_F(Storm, OfManyWritersOfOneChainEachBlockIsCommittedOnce) {

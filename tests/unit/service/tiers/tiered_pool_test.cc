@@ -26,6 +26,28 @@ TEST_F(TiersTest, AnExtentsNumberSaysItsLevel) {
   EXPECT_FALSE(pool_->CheckInvariants(held).ok());
 }
 
+TEST_F(TiersTest, ASlotIsTakenByItsPoolsNumberAndNamedByTheNumberOverAll) {
+  for (Level level : {kHbm, kDram}) {
+    const SlotRef of_pool{.extent = 1, .index = 3};
+    const std::optional<SlotRef> slot = pool_->Take(level, a_, kBlock, of_pool);
+    ASSERT_TRUE(slot.has_value());
+    EXPECT_EQ(pool_->LevelOf(*slot), level);
+    EXPECT_EQ(pool_->InPool(*slot), of_pool);
+    EXPECT_EQ(pool_->used_slots(slot->extent), 1u);
+    EXPECT_FALSE(pool_->Take(level, a_, kBlock, of_pool).has_value()) << "it is in use";
+    EXPECT_FALSE(pool_->Take(level, b_, kBlock, {pool_->extents(level), 0}).has_value())
+        << "another level's extent";
+    Fill(*slot, 4);
+    while (const auto other = pool_->Allocate(level, a_, kBlock)) EXPECT_NE(*other, *slot);
+    EXPECT_TRUE(Holds(*slot, 4));
+  }
+}
+
+TEST_F(TiersTest, SyncIsOfOneLevelAndMemoryHasNothingToDo) {
+  EXPECT_TRUE(pool_->Sync(kHbm).ok());
+  EXPECT_TRUE(pool_->Sync(kDram).ok());
+}
+
 TEST_F(TiersTest, RoomIsWhatAllocateGives) {
   for (Level level : {kHbm, kDram}) {
     Take(level);

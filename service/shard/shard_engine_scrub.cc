@@ -1,0 +1,62 @@
+// After a process that ended without saying so: what its journal said last, and what was written
+// last, may not have reached the disk together. Each block that was taken over is read once, in the
+// background and no faster than the disk has to spare, and what is not what it should be goes.
+// Readers check what they read anyway.
+
+#include <pthread.h>
+
+#include "absl/time/clock.h"
+#include "proto/types/limits.h"
+#include "service/shard/shard_engine_impl.h"
+
+namespace reprise::shard {
+
+void ShardEngineImpl::ScrubLoop() {
+  ::pthread_setname_np(::pthread_self(), "reprise-scrub");
+  absl::Time due = absl::Now();
+  while (const std::optional<ScrubStep> step = BeginScrub(due)) {
+    const auto found = pool_->Checksums({&step->slot, 1}, step->shape);
+    FinishScrub(*step, found.ok() && found->front() == step->checksum);
+    due += absl::Seconds(static_cast<double>(step->shape.block_bytes) /
+                         static_cast<double>(limits::kScrubBytesPerSecond));
+  }
+}
+
+// The next block that is still where it was, pinned, not before `due`; nullopt: none is left, or
+// the engine ends.
+std::optional<ShardEngineImpl::ScrubStep> ShardEngineImpl::BeginScrub(absl::Time due) {
+  absl::MutexLock lock(&mu_);
+  while (!stopping_ && !keep_cv_.WaitWithDeadline(&mu_, due)) {
+  }
+  while (!to_scrub_.empty() && !stopping_ && !pool_->lost(pool_->last())) {
+    const BlockUse next = to_scrub_.front();
+    BlockRecord& block = blocks_[next.id];
+    if (block.generation != next.generation || !IsKept(next.id)) {
+      to_scrub_.pop_front();
+      continue;
+    }
+    ++block.pins;
+    return ScrubStep{.id = next.id,
+                     .slot = block.slot,
+                     .shape = SpaceOf(block.space).shape,
+                     .checksum = block.checksum};
+  }
+  return std::nullopt;
+}
+
+void ShardEngineImpl::FinishScrub(const ScrubStep& step, bool right) {
+  Locked lock(this);
+  to_scrub_.pop_front();
+  --blocks_[step.id].pins;
+  counters_.Add(Counter::kScrubbedBlocks);
+  if (!right && blocks_[step.id].state == BlockState::kCommitted) {
+    QuarantineBlock(SpaceOf(blocks_[step.id].space), step.id,
+                    "bytes on the disk that were not whole when the shard last ended");
+  } else if (!right && blocks_[step.id].state == BlockState::kWaiting) {
+    waiting_.Erase(step.id);
+    FreeWaiting(step.id);
+  }
+  FreeIfIdle(step.id);
+}
+
+}  // namespace reprise::shard
