@@ -60,6 +60,7 @@ Json ShardJson(const ShardReport& shard) {
     json["kept_disk"] = {{"restored_blocks", d.kept_disk().restored_blocks()},
                          {"waiting_blocks", d.kept_disk().waiting_blocks()},
                          {"to_scrub_blocks", d.kept_disk().to_scrub_blocks()},
+                         {"clean", d.kept_disk().clean()},
                          {"why_empty", d.kept_disk().why_empty()},
                          {"why_not_kept", d.kept_disk().why_not_kept()}};
   }
@@ -155,12 +156,12 @@ void PrintKeptDisks(const ClusterReport& report) {
     std::string line =
         absl::StrCat(shard.shard_id, " keeps its disk: ", disk.restored_blocks(),
                      disk.restored_blocks() == 1 ? " block" : " blocks", " of its last process");
-    if (disk.waiting_blocks() > 0) {
-      absl::StrAppend(&line, ", ", disk.waiting_blocks(),
-                      " of them not before the block that they hang from is stored again");
-    }
     if (disk.to_scrub_blocks() > 0) {
       absl::StrAppend(&line, ", ", disk.to_scrub_blocks(), " still to be read and checked");
+    }
+    if (disk.waiting_blocks() > disk.to_scrub_blocks()) {
+      absl::StrAppend(&line, ", ", disk.waiting_blocks() - disk.to_scrub_blocks(),
+                      " when the block that they hang from is stored again");
     }
     if (!disk.why_empty().empty()) absl::StrAppend(&line, "; it started empty: ", disk.why_empty());
     if (!disk.why_not_kept().empty()) {

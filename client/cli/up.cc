@@ -348,7 +348,7 @@ class Up {
     // Continued, so that a server that was stopped by hand can end too.
     for (const ChildProcess& child : children_) child.Signal(SIGCONT);
     // With a disk that is kept, what is in memory goes there first.
-    const absl::Duration saving = options_.nvme_keep ? limits::kStopGrace : absl::ZeroDuration();
+    const absl::Duration saving = options_.nvme_keep ? limits::kSaveGrace : absl::ZeroDuration();
     const absl::Time deadline = absl::Now() + saving + kStopDeadline;
     for (ChildProcess& child : children_) {
       if (!child.Join(deadline)) {

@@ -63,6 +63,9 @@ inline constexpr uint64_t kFileExtentBytesMax = 64ull
                                                 << 20;   //   of a file: it may be moved at once
 inline constexpr uint64_t kFileCipherBytes = 256 << 10;  // enciphered at a time, per thread
 inline constexpr size_t kQuarantinedSlotsMax = 256;      // beyond it the oldest one is used again
+inline constexpr size_t kExplainSiblingsMax = 65'536;    // blocks compared with a miss
+inline constexpr size_t kIndexStripes = 16;
+inline constexpr size_t kTombstonesMax = 65'536;  // evicted keys remembered for Explain
 
 // ---- A disk that is kept over restarts
 inline constexpr size_t kDiskKeyBytesMin = 32;
@@ -73,12 +76,11 @@ inline constexpr size_t kJournalMessageBytes = 1 << 20;           // a batch tha
 inline constexpr size_t kJournalFrameBytesMax = 16 << 20;         // longer ones are damage
 inline constexpr uint64_t kJournalRewriteBytesMin = 16ull << 20;  // until then none is rewritten
 inline constexpr int kJournalRewriteFactor = 3;  // of what a new one takes: then it is
-inline constexpr uint64_t kScrubBytesPerSecond = 256ull
+inline constexpr uint64_t kScrubBytesPerSecond = 1024ull
                                                  << 20;  // read after a crash, in the background
+inline constexpr absl::Duration kJournalPatience = absl::Seconds(5);  // of a Remove, for the disk
 inline constexpr int kSaveThreads = 4;  // that write memory to the disk when a shard stops
-inline constexpr size_t kExplainSiblingsMax = 65'536;  // blocks compared with a miss
-inline constexpr size_t kIndexStripes = 16;
-inline constexpr size_t kTombstonesMax = 65'536;  // evicted keys remembered for Explain
+inline constexpr absl::Duration kSaveGrace = absl::Minutes(2);  // for that, unless told otherwise
 
 // ---- Claims: blocks that callers want kept
 inline constexpr uint32_t kClaimPriority = 50;      // of a Retain that names none

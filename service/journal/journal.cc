@@ -68,9 +68,8 @@ struct ReadHeader {
 
 // Of no use to this version, whatever it is given.
 absl::Status Useless(const std::string& path, absl::string_view what) {
-  return Refusal(
-      absl::StatusCode::kFailedPrecondition, kJournalUseless,
-      absl::StrCat("the journal ", path, " ", what, "; otherwise the disk starts empty"));
+  return Refusal(absl::StatusCode::kFailedPrecondition, kJournalUseless,
+                 absl::StrCat("the journal ", path, " ", what, ": the disk starts empty"));
 }
 
 // Of use to who has the right key, or the right to read it.
@@ -91,17 +90,15 @@ absl::Status Parse(const std::string& path, std::span<const uint8_t> bytes, bool
   const auto bad = [&](const auto&... words) { return Useless(path, absl::StrCat(words...)); };
   const std::span<const uint8_t> magic = take(sizeof(kMagic));
   if (!std::equal(magic.begin(), magic.end(), kMagic.begin())) {
-    return bad("is no journal of this program: a disk's folder is for it alone");
+    return bad("is no journal of this program");
   }
   const auto version = GetLittleEndian<uint32_t>(take(sizeof(kVersion)));
   if (version != kVersion) {
-    return bad("has format ", version, ", and this version reads ", kVersion,
-               ": the version that wrote it can read it");
+    return bad("has format ", version, ", and this version reads ", kVersion);
   }
   const auto sealed = GetLittleEndian<uint32_t>(take(sizeof(Sealed)));
   if (sealed > static_cast<uint32_t>(Sealed::kAes256Gcm)) {
-    return bad("is enciphered in a way (", sealed,
-               ") that this version does not know: the version that wrote it does");
+    return bad("is enciphered in a way (", sealed, ") that this version does not know");
   }
   to.header.enciphered = sealed == static_cast<uint32_t>(Sealed::kAes256Gcm);
   if (to.header.enciphered && !with_key) {
@@ -222,15 +219,14 @@ absl::StatusOr<FoundJournal> ReadJournal(const std::string& path, const DiskKey*
     return Withheld(path, absl::StrCat("cannot be read (", std::strerror(errno),
                                        "): give this process the right to"));
   }
-  if (!S_ISREG(found_file.st_mode)) return Useless(path, "is no file: remove it");
+  if (!S_ISREG(found_file.st_mode)) return Useless(path, "is no file");
   const auto file_bytes = static_cast<uint64_t>(found_file.st_size);
   ::posix_fadvise(file.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
   Pieces pieces(file.get(), file_bytes);
   HeaderBytes header_bytes;
   const auto head = pieces.Next(header_bytes.size());
   if (!head) {
-    return Useless(path, absl::StrCat("has ", file_bytes,
-                                      " bytes, fewer than its header: put back a whole one"));
+    return Useless(path, absl::StrCat("has ", file_bytes, " bytes, fewer than its header"));
   }
   std::copy(head->begin(), head->end(), header_bytes.begin());
   ReadHeader read;
@@ -240,7 +236,7 @@ absl::StatusOr<FoundJournal> ReadJournal(const std::string& path, const DiskKey*
   if (!NextMessage(pieces, *seal, 0)) {
     const bool cut_short = file_bytes < header_bytes.size() + kFrameBytesBeside;
     if (!read.header.enciphered || cut_short) {
-      return Useless(path, "is damaged at its beginning: put back a whole one");
+      return Useless(path, "is damaged at its beginning");
     }
     return Withheld(path,
                     "was written under another key, or is damaged at its beginning: give "

@@ -93,6 +93,11 @@ class KeptDisk::Files {
 absl::Status KeptDisk::Files::Lock() {
   fd_ = ::open(blocks_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd_ < 0) return NoFile(options_.folder, errno);
+  struct stat file = {};
+  if (::fstat(fd_, &file) != 0) return NoFile(options_.folder, errno);
+  if (!S_ISREG(file.st_mode)) return NoFile(options_.folder, EEXIST);
+  // One that somebody else made, for whoever they like to read, is not ours.
+  if (::fchmod(fd_, S_IRUSR | S_IWUSR) != 0) return NoFile(options_.folder, errno);
   while (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
     if (errno == EINTR) continue;
     if (errno != EWOULDBLOCK) return NoFile(options_.folder, errno);
@@ -128,14 +133,12 @@ std::string KeptDisk::Files::WhyNot(const FoundJournal& journal, uint64_t blocks
   if (journal.header.extent_bytes != options_.extent_bytes) {
     return absl::StrCat("the blocks in ", blocks_path_, " lie in extents of ",
                         journal.header.extent_bytes, " bytes, and this process has them of ",
-                        options_.extent_bytes,
-                        ": start with the --nvme that they were stored with; otherwise the disk "
-                        "starts empty");
+                        options_.extent_bytes, " (--nvme has another size): the disk starts empty");
   }
   if (const uint64_t needed = BytesOf(journal); blocks_bytes < needed) {
     return absl::StrCat("the file ", blocks_path_, " has ", blocks_bytes,
                         " bytes, and its journal has blocks up to ", needed,
-                        ": put back a whole one; otherwise the disk starts empty");
+                        ": the disk starts empty");
   }
   return "";
 }
@@ -151,8 +154,8 @@ absl::Status KeptDisk::Files::Empty() {
 
 std::optional<FileCipher::Key> KeptDisk::Files::BlocksKey() const {
   if (key() == nullptr) return std::nullopt;
-  FileCipher::Key blocks_key;
-  key()->Derive(blocks_salt_, kBlocksPurpose, blocks_key);
+  std::optional<FileCipher::Key> blocks_key(std::in_place);  // the caller's: no copy stays here
+  key()->Derive(blocks_salt_, kBlocksPurpose, *blocks_key);
   return blocks_key;
 }
 

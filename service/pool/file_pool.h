@@ -8,8 +8,9 @@
 // is short; writing back begins at once.
 //
 // A kept file is somebody else's, and so is its key: the pool leaves both behind as they are, and
-// the next process's pool reads what this one wrote. Who had what there is not in the file: what a
-// new pool is not told with Take is nobody's, and is wiped before anybody gets it.
+// the next process's pool reads what this one wrote. Who had what there is not in the file: an
+// extent of which a new pool is told nothing with Take is nobody's, and is wiped before anybody
+// gets it. In one that is taken back, slots that are not keep what they had until they are written.
 //
 // Invariants: all of the room is reserved at the start, so that a disk that fills up later takes
 // nothing away; after one read or write that was refused the pool is lost for good, since which

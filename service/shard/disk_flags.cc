@@ -88,12 +88,12 @@ std::string RestoredSummary(const KeptDiskUse& use) {
   if (use.restored_blocks == 0) return "disk: nothing was left there";
   std::string summary =
       absl::StrCat("disk: ", use.restored_blocks, " blocks of the last process are back");
-  if (use.waiting_blocks > 0) {
+  if (!use.clean) {
+    absl::StrAppend(&summary, " as each is read and checked: it ended without saying so");
+  } else if (use.waiting_blocks > 0) {
     absl::StrAppend(&summary, ", ", use.waiting_blocks,
                     " of them when what they hang from is stored again");
   }
-  if (!use.clean)
-    absl::StrAppend(&summary, "; it ended without saying so: each is read and checked");
   return summary;
 }
 

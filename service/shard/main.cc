@@ -59,7 +59,7 @@ struct Flags {
   uint16_t tcp_port = 0;
   NcclUse nccl = NcclUse::kAuto;
   std::string nccl_library;
-  double grace_seconds = absl::ToDoubleSeconds(limits::kStopGrace);
+  std::optional<double> grace_seconds;
   process::TlsFlags tls;
   telemetry::StatusPortOptions status;
 };
@@ -132,9 +132,11 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->check(CLI::Range(0.001, limits::kShardWeightMax))
       ->capture_default_str();
   app.add_option("--grace", flags.grace_seconds,
-                 "Seconds for handing over and for what is in flight when stopped")
-      ->check(CLI::Range(0.0, 3600.0))
-      ->capture_default_str();
+                 absl::StrCat("Seconds for handing over or saving, and for what is in flight, when "
+                              "stopped; default: ",
+                              absl::ToInt64Seconds(limits::kStopGrace), ", with --nvme-keep ",
+                              absl::ToInt64Seconds(limits::kSaveGrace)))
+      ->check(CLI::Range(0.0, 3600.0));
   flags.tls.AddTo(app);
   app.add_flag("--insecure", flags.insecure, "Serve plaintext on an address that is not loopback");
   process::AddStatusFlags(app, flags.status.listen, flags.status.public_address);
@@ -259,6 +261,27 @@ absl::Status CheckTiers(const Flags& flags) {
   return CheckTier("--nvme", flags.disk.bytes);
 }
 
+// Whether the next process will find what this one has.
+bool Keeps(const ShardEngine& engine) {
+  const EngineDescription now = engine.Describe(std::nullopt);
+  return now.kept_disk.has_value() && now.kept_disk->why_not_kept.empty() && !now.tiers.back().lost;
+}
+
+absl::Duration GraceOf(const Flags& flags) {
+  if (flags.grace_seconds.has_value()) return absl::Seconds(*flags.grace_seconds);
+  return flags.disk.keep ? limits::kSaveGrace : limits::kStopGrace;
+}
+
+// What was leased until now is saved too, and the disk left to the next process.
+void EndDisk(ShardEngine& engine, uint64_t no_room, absl::Time end) {
+  SaveResult saved;
+  if (Keeps(engine)) saved = engine.Save(end);
+  if (!engine.Close().ok()) return;  // it said why
+  const uint64_t lost = no_room + saved.in_memory + saved.dropped;
+  Log(lost == 0 ? "disk: all that was stored is there for the next process"
+                : absl::StrCat("disk: ", lost, " blocks of memory had no time, or no room there"));
+}
+
 absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   REPRISE_ASSIGN_OR_RETURN(const process::Security security, flags.tls.Open());
   REPRISE_RETURN_IF_ERROR(
@@ -277,7 +300,8 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
       .replication = flags.replication,
       .quotas = std::move(quotas),
       .eviction = flags.eviction == "lru" ? Eviction::kLru : Eviction::kLearned,
-      .claimed_share = flags.claimed_share};
+      .claimed_share = flags.claimed_share,
+      .log = Log};
   REPRISE_RETURN_IF_ERROR(flags.disk.AddTo(engine_options));
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<ShardEngine> engine,
                            ShardEngine::Create(std::move(engine_options)));
@@ -322,10 +346,11 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
   PrintServing(flags, server->address(), *lanes, status.get());
 
   const int signal = stop_signals.Await();
-  const absl::Time end = absl::Now() + absl::Seconds(flags.grace_seconds);
+  const absl::Time end = absl::Now() + GraceOf(flags);
   server->StartDraining();
-  if (flags.disk.keep) {
-    engine->Save(end - limits::kStopFlush);
+  uint64_t no_room = 0;
+  if (Keeps(*engine)) {
+    no_room = engine->Save(end - limits::kStopFlush).dropped;
   } else if (peers != nullptr && signal == SIGTERM) {
     HandOver(*peers, end);
   }
@@ -333,12 +358,7 @@ absl::Status Run(const Flags& flags, const process::StopSignals& stop_signals) {
     peers->membership().Leave(std::max(limits::kStopFlush, end - absl::Now()));
   }
   server->Stop(std::max(absl::ZeroDuration(), end - absl::Now()));
-  if (flags.disk.keep) {
-    // What was leased until now.
-    const uint64_t left = engine->Save(std::max(end, absl::Now() + limits::kStopFlush));
-    Log(left == 0 ? "all that was stored is on the disk"
-                  : absl::StrCat(left, " blocks in memory are not on the disk"));
-  }
+  if (flags.disk.keep) EndDisk(*engine, no_room, std::max(end, absl::Now() + limits::kStopFlush));
   return absl::OkStatus();
 }
 

@@ -68,17 +68,8 @@ ShardEngineImpl::ShardEngineImpl(ShardEngineOptions options, std::shared_ptr<Tie
 }
 
 ShardEngineImpl::~ShardEngineImpl() {
-  {
-    absl::MutexLock lock(&mu_);
-    stopping_ = true;
-    evict_cv_.Signal();
-    keep_cv_.SignalAll();
-  }
-  for (std::thread* const thread : {&evictor_, &keeper_, &scrubber_}) {
-    if (thread->joinable()) thread->join();
-  }
+  Close().IgnoreError();
   pins_->Close();
-  CloseJournal();
 }
 
 ShardEngineImpl::Locked::Locked(ShardEngineImpl* engine) : engine_(engine) {

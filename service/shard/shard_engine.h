@@ -65,8 +65,10 @@ struct ShardEngineOptions {
   TenantQuotas quotas;
   Eviction eviction = Eviction::kLearned;
   double claimed_share = limits::kClaimedShare;  // of memory and quotas, for claims; 0: none
+  std::function<void(absl::string_view)> log;    // sentences, from any thread; empty: none
   const Clock* clock = nullptr;     // REQUIRES: outlives the engine; nullptr: the monotonic clock
   bool background_eviction = true;  // a thread that keeps the pools below the high watermark
+  bool background_scrub = true;     // a thread that checks what a crash left on a kept disk
 };
 
 struct TierUse {
@@ -80,9 +82,9 @@ struct TierUse {
 // A disk that is kept over restarts.
 struct KeptDiskUse {
   uint64_t restored_blocks = 0;  // found at the start and taken over, also those that wait
-  uint64_t waiting_blocks = 0;   // of them, now: what they hang from is not stored yet
-  uint64_t to_scrub_blocks = 0;  // not read yet since the last process ended without saying so
-  bool clean = false;            // it ended in order
+  uint64_t waiting_blocks = 0;   // of them, now: what they hang from is not stored, or not checked
+  uint64_t to_scrub_blocks = 0;  // of those, not checked yet
+  bool clean = false;            // the last process ended in order: nothing had to be checked
   std::string why_empty;         // a sentence, where something was found and cannot be used
   std::string why_not_kept;      // a sentence: the next process will find nothing
 };
@@ -142,6 +144,11 @@ struct CommitResult {
 struct RemoveResult {
   uint32_t removed = 0;
   uint32_t leased = 0;
+};
+
+struct SaveResult {
+  uint64_t in_memory = 0;  // blocks that are there still: leased ones, or time was short
+  uint64_t dropped = 0;    // for want of room on the disk
 };
 
 struct HintArgs {
@@ -294,10 +301,16 @@ class ShardEngine : public lanes::LaneHost {
   // Brings every tier that is above the high watermark down to the low one: blocks move to the next
   // tier, and leave the last one. The background thread calls it; tests may.
   virtual void EvictToWatermark() = 0;
+  // Reads and checks what a crash left on a disk that is kept, until nothing is left to check or the
+  // engine ends. The background thread calls it; tests may.
+  virtual void Scrub() = 0;
   // Before a stop, with a disk that is kept: what is in memory moves there, the coldest blocks
-  // first, until `deadline`. Returns how many blocks are in memory still: leased ones, those
-  // without room, and all of them where no disk is kept.
-  virtual uint64_t Save(absl::Time deadline) = 0;
+  // first, until `deadline`.
+  virtual SaveResult Save(absl::Time deadline) = 0;
+  // The end, when nobody is served any more: with a disk that is kept, until all of it is there for
+  // the next process. INTERNAL when it will find nothing. Only Describe may be called afterwards,
+  // and the destructor, which does the same and tells nobody.
+  virtual absl::Status Close() = 0;
   // The bytes of a committed block are wrong: hides it and everything beneath it and keeps its slot
   // out of use.
   virtual void Quarantine(const Tenant& tenant, const Fingerprint& fingerprint, const BlockKey& key,

@@ -220,6 +220,7 @@ void ShardEngineImpl::MakeVisible(KeySpace& space, BlockId id, const Checksum128
   if (block.parent != kNoBlock) --blocks_[block.parent].reserved_children;
   block.checksum = checksum;
   --space.reserved;
+  if (const std::optional<BlockId> old = waiting_.Find(SpaceKey{space.id, block.key})) LetGo(*old);
   Enter(space, id, replica);
   Adopt(space, id);
 }

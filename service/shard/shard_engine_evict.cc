@@ -150,7 +150,7 @@ bool ShardEngineImpl::EvictBatch(Level level) {
   absl::flat_hash_set<uint32_t> exhausted;
   for (size_t evicted = 0; evicted < limits::kEvictBatchBlocks;) {
     if (stopping_ || pool_->pressure(level) <= limits::kEvictLowWatermark) return false;
-    if (level == pool_->last() && LetGoAnyWaiting(nullptr)) {
+    if (level == pool_->last() && LetGoAny(nullptr)) {
       ++evicted;
       continue;
     }

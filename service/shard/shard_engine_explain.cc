@@ -62,10 +62,15 @@ void ShardEngineImpl::ExplainMiss(const Question& question, Explanation& answer)
 
 bool ShardEngineImpl::ExplainPending(const Question& question, Explanation& answer) const {
   if (question.space == nullptr) return false;
-  if (!reserved_.contains(SpaceKey{question.space->id, question.keys[answer.miss_block]}))
-    return false;
+  const SpaceKey key{question.space->id, question.keys[answer.miss_block]};
+  const bool reserved = reserved_.contains(key);
+  if (!reserved && !waiting_.Find(key).has_value()) return false;
   answer.reason = MissReason::kPending;
-  answer.sentence = "a writer has reserved it and has not committed it yet. Ask again in a moment.";
+  answer.sentence =
+      reserved ? "a writer has reserved it and has not committed it yet. Ask again in a moment."
+               : "it lies on the disk since the last process, which ended without saying so, and "
+                 "is still "
+                 "to be read and checked. Ask again in a moment.";
   return true;
 }
 

@@ -85,7 +85,9 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   EngineDescription Describe(const std::optional<Tenant>& tenant) const override;
   void Tick() override;
   void EvictToWatermark() override;
-  uint64_t Save(absl::Time deadline) override;
+  void Scrub() override;
+  SaveResult Save(absl::Time deadline) override;
+  absl::Status Close() override;
   void Quarantine(const Tenant& tenant, const Fingerprint& fingerprint, const BlockKey& key,
                   absl::string_view cause) override;
   std::optional<ExtentPlace> Export(const uint8_t* address) override {
@@ -308,7 +310,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   bool EmptyExtent(KeySpace& from, uint32_t extent, const Reclaim& reclaim)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool EvictForExtent(KeySpace& from, const Reclaim& reclaim) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  std::vector<uint32_t> MovableExtents(const KeySpace& space, Level level) const
+  std::vector<uint32_t> MovableExtents(const KeySpace& space, const Reclaim& reclaim) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool Movable(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -370,6 +372,13 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
                                 std::vector<Demotion>& begun) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // ---- shard_engine_remove.cc
+  struct Remover {
+    AttachmentId attachment;
+    KeySpaceId space;
+    std::string client_name;
+  };
+  absl::Status RemoveBelow(const Remover& by, std::span<const BlockKey> keys, RemoveResult& result,
+                           uint64_t& note) ABSL_LOCKS_EXCLUDED(mu_);
   void Drop(KeySpace& space, BlockId id, Tombstone tombstone, BlockState next)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void QuarantineBlock(KeySpace& space, BlockId top, absl::string_view cause)
@@ -385,19 +394,30 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   void DropAllOn(Level level) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // ---- shard_engine_restore.cc
-  using SpaceNumbers = absl::flat_hash_map<uint32_t, KeySpaceId>;  // of the last process
+  // By the number that the last process gave it.
+  struct RestoredSpace {
+    const KeptSpace* kept = nullptr;
+    KeySpaceId id;  // none: not added yet
+    bool useless = false;
+  };
+  using RestoredSpaces = absl::flat_hash_map<uint32_t, RestoredSpace>;
   void Restore(KeptDisk::Found found) ABSL_LOCKS_EXCLUDED(mu_);
+  KeySpace* SpaceFor(uint32_t number, RestoredSpaces& spaces) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   KeySpaceId RestoreSpace(const KeptSpace& kept) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   BlockId RestoreBlock(KeySpace& space, KeptBlock& kept) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void RestoreRoot(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RestoreClaim(KeySpace& space, const KeptClaim& kept) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // ---- shard_engine_waiting.cc
+  void EnterIfReady(KeySpace& space, BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Adopt(KeySpace& space, BlockId stored) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool EnterWaiting(KeySpace& space, BlockId id, BlockId parent) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PublishAdopted(const KeySpace& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool LetGoWaiting(KeySpaceId space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool LetGoAnyWaiting(const Tenant* only) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void FreeWaiting(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void LetGo(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool LetGoColdest(KeySpaceId space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool LetGoAny(const Tenant* only) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void LetGoIn(uint32_t extent) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint32_t LetGoBelow(const KeySpace& space, std::vector<BlockKey> keys)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::optional<SlotRef> AllocateOverWaiting(KeySpace& space, Level level)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -407,12 +427,21 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
     BlockId id = kNoBlock;
     uint32_t generation = 0;
   };
+  struct Unsaid {
+    std::vector<SlotRef> slots;
+    uint64_t last_note = 0;
+  };
   void NoteKept(SlotRef slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status AwaitJournal(uint64_t note) ABSL_LOCKS_EXCLUDED(mu_);
   void KeepLoop() ABSL_LOCKS_EXCLUDED(mu_);
   void StopKeeping(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mu_);
-  absl::Status SayUnsaid() ABSL_LOCKS_EXCLUDED(mu_);
-  absl::Status RewriteJournal() ABSL_LOCKS_EXCLUDED(mu_);
-  void CloseJournal() ABSL_LOCKS_EXCLUDED(mu_);
+  Unsaid TakeUnsaid() ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status SaySlots(const std::vector<SlotRef>& slots, JournalWriter& journal)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status SayUnsaid(bool sync) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status SayAll(JournalWriter& journal, bool ending) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status RewriteJournal(bool ending) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status EndJournal() ABSL_LOCKS_EXCLUDED(mu_);
   bool JournalIsOfThePast() const;
   void Say(SlotRef slot, KeptBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SayBlock(BlockId id, KeptBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -428,7 +457,6 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
     BlockShape shape;
     Checksum128 checksum;
   };
-  void ScrubLoop() ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<ScrubStep> BeginScrub(absl::Time due) ABSL_LOCKS_EXCLUDED(mu_);
   void FinishScrub(const ScrubStep& step, bool right) ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -532,7 +560,11 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   std::deque<BlockUse> to_scrub_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<SlotRef> unsaid_ ABSL_GUARDED_BY(mu_);  // of the kept disk: changed since
   absl::flat_hash_set<KeySpaceId> said_spaces_ ABSL_GUARDED_BY(mu_);  // by the journal
+  uint64_t notes_ ABSL_GUARDED_BY(mu_) = 0;                           // of unsaid_, ever
+  uint64_t said_notes_ ABSL_GUARDED_BY(mu_) = 0;  // the last one that is known to be on the disk
+  int hurried_ ABSL_GUARDED_BY(mu_) = 0;          // callers that wait for it
   absl::CondVar keep_cv_;
+  absl::CondVar said_cv_;
   std::unique_ptr<JournalWriter> journal_;  // of StartKeeping, then of keeper_, then of the end
   uint64_t rewritten_bytes_ = 0;            // of the journal when it was written anew; as journal_
   std::thread keeper_;

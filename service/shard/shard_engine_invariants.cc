@@ -108,7 +108,10 @@ absl::Status ShardEngineImpl::CheckBlock(BlockId id, Recount& recount) const {
     case BlockState::kWaiting:
       ++space.held_back;
       ++recount.waiting;
-      if (!waiting_.Contains(id)) return Wrong("block ", id, " waits for nothing");
+      if (waiting_.Find(SpaceKey{block.space, block.key}) != id)
+        return Wrong("block ", id, " waits under another key");
+      if (index_.Find(SpaceKey{block.space, block.key}).has_value())
+        return Wrong("block ", id, " waits and is stored");
       if (pool_->LevelOf(block.slot) != pool_->last())
         return Wrong("block ", id, " waits on another tier than the kept disk");
       break;

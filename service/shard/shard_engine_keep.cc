@@ -10,6 +10,7 @@
 
 #include "absl/time/clock.h"
 #include "proto/types/limits.h"
+#include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 #include "service/shard/shard_engine_impl.h"
 
@@ -19,10 +20,15 @@ absl::Status ShardEngineImpl::StartKeeping() {
   REPRISE_CHECK(kept_ != nullptr);
   Restore(kept_->TakeFound());
   // What the last process wrote says that it ended in order. That is over.
-  REPRISE_RETURN_IF_ERROR(RewriteJournal());
+  REPRISE_RETURN_IF_ERROR(RewriteJournal(/*ending=*/false));
   keeper_ = std::thread([this] { KeepLoop(); });
   absl::MutexLock lock(&mu_);
-  if (!to_scrub_.empty()) scrubber_ = std::thread([this] { ScrubLoop(); });
+  if (!to_scrub_.empty() && options_.background_scrub) {
+    scrubber_ = std::thread([this] {
+      ::pthread_setname_np(::pthread_self(), "reprise-scrub");
+      Scrub();
+    });
+  }
   return absl::OkStatus();
 }
 
@@ -32,22 +38,47 @@ void ShardEngineImpl::NoteKept(SlotRef slot) {
   if (!kept_use_.why_not_kept.empty()) return;
   if (unsaid_.empty()) keep_cv_.SignalAll();
   unsaid_.insert(slot);
+  ++notes_;
+}
+
+// Until the disk has what was noted as far as `note`. UNAVAILABLE when that takes longer than
+// kJournalPatience.
+absl::Status ShardEngineImpl::AwaitJournal(uint64_t note) {
+  const absl::Time deadline = absl::Now() + limits::kJournalPatience;
+  absl::MutexLock lock(&mu_);
+  while (said_notes_ < note && kept_use_.why_not_kept.empty() && !stopping_) {
+    ++hurried_;
+    keep_cv_.SignalAll();
+    const bool late = said_cv_.WaitWithDeadline(&mu_, deadline);
+    --hurried_;
+    if (!late) continue;
+    return Refusal(absl::StatusCode::kUnavailable, "DISK_SLOW",
+                   absl::StrCat("it is done, and the disk has not noted so within ",
+                                absl::FormatDuration(limits::kJournalPatience),
+                                ": a crash now could undo it; ask again"));
+  }
+  return absl::OkStatus();
 }
 
 void ShardEngineImpl::KeepLoop() {
   ::pthread_setname_np(::pthread_self(), "reprise-keep");
   while (true) {
+    bool hurry = false;
     {
       absl::MutexLock lock(&mu_);
-      while (unsaid_.empty() && !stopping_) keep_cv_.Wait(&mu_);
+      while (unsaid_.empty() && hurried_ == 0 && !stopping_) keep_cv_.Wait(&mu_);
       const absl::Time due = absl::Now() + limits::kJournalInterval;
-      while (!stopping_ && !keep_cv_.WaitWithDeadline(&mu_, due)) {
+      while (!stopping_ && hurried_ == 0 && !keep_cv_.WaitWithDeadline(&mu_, due)) {
       }
       if (stopping_) return;
+      hurry = hurried_ > 0;
     }
-    absl::Status kept = SayUnsaid();
-    if (kept.ok() && JournalIsOfThePast()) kept = RewriteJournal();
+    absl::Status kept = SayUnsaid(hurry);
     if (!kept.ok() || pool_->lost(pool_->last())) return StopKeeping(kept);
+    if (JournalIsOfThePast() && !RewriteJournal(/*ending=*/false).ok()) {
+      // The old one is as good as ever, and grows. Another time, then.
+      rewritten_bytes_ = journal_->bytes();
+    }
   }
 }
 
@@ -55,27 +86,47 @@ void ShardEngineImpl::KeepLoop() {
 void ShardEngineImpl::StopKeeping(const absl::Status& why) {
   journal_ = nullptr;
   kept_->Forget();
-  absl::MutexLock lock(&mu_);
-  kept_use_.why_not_kept =
+  const std::string sentence =
       why.ok() ? "the disk is lost" : absl::StrCat("its journal failed: ", why.message());
-}
-
-absl::Status ShardEngineImpl::SayUnsaid() {
-  std::vector<SlotRef> unsaid;
   {
     absl::MutexLock lock(&mu_);
-    unsaid.assign(unsaid_.begin(), unsaid_.end());
+    kept_use_.why_not_kept = sentence;
     unsaid_.clear();
+    said_cv_.SignalAll();
   }
-  for (size_t at = 0; at < unsaid.size();) {
+  if (options_.log) options_.log(absl::StrCat("disk: the next process finds nothing: ", sentence));
+}
+
+// Slots that were noted, and the number of the last note among them.
+ShardEngineImpl::Unsaid ShardEngineImpl::TakeUnsaid() {
+  absl::MutexLock lock(&mu_);
+  Unsaid unsaid{.slots = {unsaid_.begin(), unsaid_.end()}, .last_note = notes_};
+  unsaid_.clear();
+  return unsaid;
+}
+
+absl::Status ShardEngineImpl::SaySlots(const std::vector<SlotRef>& slots, JournalWriter& journal) {
+  for (size_t at = 0; at < slots.size();) {
     KeptBatch batch;
     {
       absl::MutexLock lock(&mu_);
-      const size_t end = std::min(unsaid.size(), at + limits::kJournalBatchBlocks);
-      for (; at < end; ++at) Say(unsaid[at], batch);
+      const size_t end = std::min(slots.size(), at + limits::kJournalBatchBlocks);
+      for (; at < end; ++at) Say(slots[at], batch);
     }
-    REPRISE_RETURN_IF_ERROR(journal_->Append(batch));
+    REPRISE_RETURN_IF_ERROR(journal.Append(batch));
   }
+  return absl::OkStatus();
+}
+
+// What was noted so far. `sync`: whoever waits for it is told when it is on the disk.
+absl::Status ShardEngineImpl::SayUnsaid(bool sync) {
+  const Unsaid unsaid = TakeUnsaid();
+  REPRISE_RETURN_IF_ERROR(SaySlots(unsaid.slots, *journal_));
+  if (!sync) return absl::OkStatus();
+  REPRISE_RETURN_IF_ERROR(journal_->Sync());
+  absl::MutexLock lock(&mu_);
+  said_notes_ = unsaid.last_note;
+  said_cv_.SignalAll();
   return absl::OkStatus();
 }
 
@@ -141,21 +192,47 @@ bool ShardEngineImpl::JournalIsOfThePast() const {
                                       limits::kJournalRewriteFactor * rewritten_bytes_);
 }
 
-// What is on the disk, what was used longest ago first, in a new journal. What changes meanwhile is
-// said after it.
-absl::Status ShardEngineImpl::RewriteJournal() {
+// What is on the disk, what was used longest ago first, in a new journal, which takes the place of
+// the one before. What changes meanwhile is said after it.
+absl::Status ShardEngineImpl::RewriteJournal(bool ending) {
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<JournalWriter> fresh, kept_->NewJournal());
-  journal_ = nullptr;
+  absl::flat_hash_set<KeySpaceId> said_before;
+  {
+    absl::MutexLock lock(&mu_);
+    said_before = std::exchange(said_spaces_, {});
+  }
+  const Unsaid before = TakeUnsaid();
+  Unsaid meanwhile;
+  absl::Status written = SayAll(*fresh, ending);
+  if (written.ok()) {
+    meanwhile = TakeUnsaid();
+    written = SaySlots(meanwhile.slots, *fresh);
+  }
+  if (written.ok()) written = fresh->Publish();
+  if (!written.ok()) {
+    absl::MutexLock lock(&mu_);
+    said_spaces_ = std::move(said_before);
+    unsaid_.insert(before.slots.begin(), before.slots.end());
+    unsaid_.insert(meanwhile.slots.begin(), meanwhile.slots.end());
+    return written;
+  }
+  rewritten_bytes_ = fresh->bytes();
+  journal_ = std::move(fresh);
+  return absl::OkStatus();
+}
+
+absl::Status ShardEngineImpl::SayAll(JournalWriter& journal, bool ending) {
   std::vector<std::pair<uint64_t, BlockUse>> by_use;
   {
     absl::MutexLock lock(&mu_);
-    said_spaces_.clear();
-    unsaid_.clear();
     for (BlockId id = 0; id < blocks_.size(); ++id) {
       if (!IsKept(id)) continue;
-      const bool stored = blocks_[id].state == BlockState::kCommitted;
-      by_use.emplace_back(stored ? order_.last_use(id) : 0,
-                          BlockUse{.id = id, .generation = blocks_[id].generation});
+      // What waits was not used for longer than anything that is stored.
+      constexpr uint64_t kNow = UINT64_MAX / 2;
+      const uint64_t use = blocks_[id].state == BlockState::kCommitted
+                               ? kNow + order_.last_use(id)
+                               : kNow - 1 - waiting_.age(id);
+      by_use.emplace_back(use, BlockUse{.id = id, .generation = blocks_[id].generation});
     }
   }
   std::sort(by_use.begin(), by_use.end(),
@@ -170,18 +247,15 @@ absl::Status ShardEngineImpl::RewriteJournal() {
         if (blocks_[use.id].generation == use.generation && IsKept(use.id)) SayBlock(use.id, batch);
       }
     }
-    REPRISE_RETURN_IF_ERROR(fresh->Append(batch));
+    REPRISE_RETURN_IF_ERROR(journal.Append(batch));
   }
+  if (!ending) return absl::OkStatus();
   KeptBatch claims;
   {
     absl::MutexLock lock(&mu_);
     SayClaims(claims);
   }
-  REPRISE_RETURN_IF_ERROR(fresh->Append(claims));
-  journal_ = std::move(fresh);
-  REPRISE_RETURN_IF_ERROR(SayUnsaid());
-  rewritten_bytes_ = journal_->bytes();
-  return journal_->Publish();
+  return journal.Append(claims);
 }
 
 // Whether the next process is to find it.
@@ -191,15 +265,42 @@ bool ShardEngineImpl::IsKept(BlockId id) const {
   return stored && pool_->LevelOf(block.slot) == pool_->last();
 }
 
-// At the end, when nobody else has the engine any more.
-void ShardEngineImpl::CloseJournal() {
-  if (journal_ == nullptr) return;
-  absl::Status closed =
-      pool_->lost(pool_->last()) ? absl::InternalError("the disk is lost") : RewriteJournal();
-  if (closed.ok()) closed = pool_->Sync(pool_->last());
-  if (closed.ok()) closed = journal_->Append({.closed = true});
-  if (closed.ok()) closed = journal_->Sync();
-  if (!closed.ok()) StopKeeping(closed);
+absl::Status ShardEngineImpl::Close() {
+  {
+    absl::MutexLock lock(&mu_);
+    stopping_ = true;
+    evict_cv_.Signal();
+    keep_cv_.SignalAll();
+    said_cv_.SignalAll();
+  }
+  for (std::thread* const thread : {&evictor_, &keeper_, &scrubber_}) {
+    if (thread->joinable()) thread->join();
+  }
+  if (journal_ == nullptr) return absl::OkStatus();
+  const absl::Status ended = EndJournal();
+  if (ended.ok()) {
+    journal_ = nullptr;
+  } else {
+    StopKeeping(ended);
+  }
+  return ended;
+}
+
+// In the order of use and with claims where there is room for a new one. What is not checked yet is
+// not said to be in order.
+absl::Status ShardEngineImpl::EndJournal() {
+  if (pool_->lost(pool_->last())) return absl::InternalError("the disk is lost");
+  if (!RewriteJournal(/*ending=*/true).ok()) {
+    REPRISE_RETURN_IF_ERROR(SayUnsaid(/*sync=*/true));
+  }
+  REPRISE_RETURN_IF_ERROR(pool_->Sync(pool_->last()));
+  bool checked = false;
+  {
+    absl::MutexLock lock(&mu_);
+    checked = to_scrub_.empty();
+  }
+  if (checked) REPRISE_RETURN_IF_ERROR(journal_->Append({.closed = true}));
+  return journal_->Sync();
 }
 
 }  // namespace reprise::shard

@@ -36,8 +36,7 @@ void ShardEngineImpl::DropAllOn(Level level) {
                             .unix_ms = absl::ToUnixMillis(absl::Now())};
   for (BlockId top = 0; top < blocks_.size(); ++top) {
     if (waiting_.Contains(top) && pool_->LevelOf(blocks_[top].slot) == level) {
-      waiting_.Erase(top);
-      FreeWaiting(top);
+      LetGo(top);
       continue;
     }
     if (blocks_[top].state != BlockState::kCommitted) continue;

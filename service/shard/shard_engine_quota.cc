@@ -40,7 +40,7 @@ bool ShardEngineImpl::WithinQuota(const KeySpace& space) const {
 bool ShardEngineImpl::MakeRoomWithinQuota(const KeySpace& space) {
   absl::flat_hash_set<uint32_t> exhausted;
   while (!WithinQuota(space)) {
-    if (LetGoAnyWaiting(&space.tenant)) continue;
+    if (LetGoAny(&space.tenant)) continue;
     // Above the last tier many ends have blocks beneath them, and cannot go.
     std::optional<Group> coldest = ColdestGroup(pool_->last(), exhausted, &space.tenant);
     if (!coldest.has_value()) coldest = ColdestGroup(std::nullopt, exhausted, &space.tenant);

@@ -21,7 +21,7 @@ bool ShardEngineImpl::ReclaimExtent(KeySpace& from, const Reclaim& reclaim) {
   // With an extent's worth of free slots, some extent's blocks fit into the others.
   if (!reclaim.may_evict && room < pool_->Use(reclaim.level, from.id).slots_per_extent)
     return false;
-  for (uint32_t extent : MovableExtents(from, reclaim.level)) {
+  for (uint32_t extent : MovableExtents(from, reclaim)) {
     if (EmptyExtent(from, extent, reclaim)) {
       counters_.Add(Counter::kReclaimedExtents);
       return true;
@@ -37,15 +37,17 @@ bool ShardEngineImpl::Movable(BlockId id) const {
 
 // The key space's extents that others can have and that hold nothing which has to stay where it
 // is, the emptiest first.
-std::vector<uint32_t> ShardEngineImpl::MovableExtents(const KeySpace& space, Level level) const {
+std::vector<uint32_t> ShardEngineImpl::MovableExtents(const KeySpace& space,
+                                                      const Reclaim& reclaim) const {
   std::vector<std::pair<uint32_t, uint32_t>> sized;
-  for (uint32_t extent : pool_->ExtentsOf(level, space.id)) {
+  const auto gives_way = [&](BlockId id) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return id == kNoBlock || Movable(id) ||
+           (reclaim.may_evict && waiting_.Contains(id) && blocks_[id].pins == 0);
+  };
+  for (uint32_t extent : pool_->ExtentsOf(reclaim.level, space.id)) {
     if (!pool_->Transferable(extent)) continue;
     const std::vector<BlockId>& slots = slot_blocks_[extent];
-    const bool movable =
-        std::all_of(slots.begin(), slots.end(), [this](BlockId id) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-          return id == kNoBlock || Movable(id);
-        });
+    const bool movable = std::all_of(slots.begin(), slots.end(), gives_way);
     if (movable) sized.emplace_back(pool_->used_slots(extent), extent);
   }
   std::sort(sized.begin(), sized.end());
@@ -74,6 +76,7 @@ bool ShardEngineImpl::EmptyExtent(KeySpace& from, uint32_t extent, const Reclaim
   };
   const uint32_t open = pool_->ExtentsOpenTo(level, reclaim.to);
   const uint64_t block_bytes = from.shape.block_bytes;
+  if (reclaim.may_evict) LetGoIn(extent);
   while (pool_->ExtentsOpenTo(level, reclaim.to) == open &&
          pool_->Room(level, from.id, block_bytes) < pool_->used_slots(extent)) {
     if (!reclaim.may_evict || !EvictForExtent(from, reclaim)) return stop();

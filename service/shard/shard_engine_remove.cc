@@ -78,25 +78,40 @@ absl::StatusOr<RemoveResult> ShardEngineImpl::Remove(AttachmentId attachment, Sp
                                                      std::span<const BlockKey> keys) {
   REPRISE_ASSIGN_OR_RETURN(const KeySpaceId space_id, attachments_.Resolve(attachment, spec));
   REPRISE_ASSIGN_OR_RETURN(const AttachmentTable::Entry who, attachments_.Get(attachment));
+  RemoveResult result;
+  uint64_t note = 0;
+  REPRISE_RETURN_IF_ERROR(RemoveBelow({attachment, space_id, who.client_name}, keys, result, note));
+  // What is gone from the disk stays gone, also when this process is killed now.
+  REPRISE_RETURN_IF_ERROR(AwaitJournal(note));
+  return result;
+}
+
+// `note`: of the last block that was on a disk that is kept; 0: none was.
+absl::Status ShardEngineImpl::RemoveBelow(const Remover& by, std::span<const BlockKey> keys,
+                                          RemoveResult& result, uint64_t& note) {
   Locked lock(this);
   Settle(clock_.Now());
-  REPRISE_RETURN_IF_ERROR(HoldingsOf(attachment).status());
-  KeySpace& space = SpaceOf(space_id);
+  REPRISE_RETURN_IF_ERROR(HoldingsOf(by.attachment).status());
+  KeySpace& space = SpaceOf(by.space);
+  const uint64_t noted_before = notes_;
   const Tombstone tombstone{.cause = DropCause::kRemoved,
                             .unix_ms = absl::ToUnixMillis(absl::Now()),
-                            .detail = who.client_name};
-  RemoveResult result;
+                            .detail = by.client_name};
+  std::vector<BlockKey> gone(keys.begin(), keys.end());
   for (BlockId id : AllBelow(space, keys)) {
     // A leased block stays, and so does what it hangs from.
     if (blocks_[id].leases > 0 || blocks_[id].children > 0) {
       ++result.leased;
       continue;
     }
+    gone.push_back(blocks_[id].key);
     Drop(space, id, tombstone, BlockState::kHidden);
     ++result.removed;
   }
+  result.removed += LetGoBelow(space, std::move(gone));
+  note = notes_ > noted_before ? notes_ : 0;
   counters_.Add(Counter::kRemovedBlocks, result.removed);
-  return result;
+  return absl::OkStatus();
 }
 
 void ShardEngineImpl::Quarantine(const Tenant& tenant, const Fingerprint& fingerprint,

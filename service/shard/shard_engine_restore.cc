@@ -1,5 +1,7 @@
-// What the last process left on a kept disk: its key spaces, its blocks in their old slots, and its
-// claims. All blocks wait at first, and those whose chains are whole are stored at once.
+// What the last process left on a kept disk: its blocks in their old slots, under their key spaces,
+// and its claims. All blocks wait at first. Where that process ended in order those whose chains are
+// whole are stored at once; otherwise its journal may be behind what is there, another tenant's
+// bytes not excluded, and nobody gets a block before it was read and checked (shard_engine_scrub.cc).
 
 #include <algorithm>
 #include <utility>
@@ -14,44 +16,52 @@ namespace reprise::shard {
 // Before anybody else has the engine.
 void ShardEngineImpl::Restore(KeptDisk::Found found) {
   absl::MutexLock lock(&mu_);
-  kept_use_.clean = found.contents.closed;
+  KeptContents& contents = found.contents;
+  kept_use_.clean = contents.closed;
   kept_use_.why_empty = std::move(found.why_empty);
-  SpaceNumbers spaces;
-  for (const KeptSpace& space : found.contents.spaces) {
-    if (const KeySpaceId id = RestoreSpace(space)) spaces[space.number] = id;
-  }
+  RestoredSpaces spaces;
+  for (const KeptSpace& space : contents.spaces) spaces[space.number] = {.kept = &space};
   // From what was used last: what has no room any more is what was used longest ago.
   std::vector<BlockId> restored;
-  absl::flat_hash_set<SpaceKey> seen;
-  std::vector<KeptBlock>& blocks = found.contents.blocks;
-  for (auto block = blocks.rbegin(); block != blocks.rend(); ++block) {
-    const auto space = spaces.find(block->space);
-    if (space == spaces.end() || !seen.insert(SpaceKey{space->second, block->key}).second) continue;
-    const BlockId id = RestoreBlock(SpaceOf(space->second), *block);
+  for (auto block = contents.blocks.rbegin(); block != contents.blocks.rend(); ++block) {
+    KeySpace* const space = SpaceFor(block->space, spaces);
+    const BlockId id = space == nullptr ? kNoBlock : RestoreBlock(*space, *block);
     if (id != kNoBlock) restored.push_back(id);
-  }
-  for (const BlockId id : restored) {
-    if (blocks_[id].state == BlockState::kWaiting && !waiting_.Contains(id)) RestoreRoot(id);
-  }
-  adopted_.clear();  // nobody watches yet
-  for (auto id = restored.rbegin(); id != restored.rend(); ++id) {
-    if (blocks_[*id].state == BlockState::kCommitted) order_.Refresh(*id);
-  }
-  for (const KeptClaim& claim : found.contents.claims) {
-    const auto space = spaces.find(claim.space);
-    if (space != spaces.end()) RestoreClaim(SpaceOf(space->second), claim);
   }
   kept_use_.restored_blocks = restored.size();
   counters_.Add(Counter::kRestoredBlocks, restored.size());
-  if (!kept_use_.clean) {
+  if (!contents.closed) {
     for (const BlockId id : restored) {
-      if (blocks_[id].state != BlockState::kFree)
-        to_scrub_.push_back({.id = id, .generation = blocks_[id].generation});
+      to_scrub_.push_back({.id = id, .generation = blocks_[id].generation});
     }
+    return;
+  }
+  for (const BlockId id : restored) {
+    if (waiting_.Contains(id)) EnterIfReady(SpaceOf(blocks_[id].space), id);
+  }
+  adopted_.clear();  // chains that are whole, of which nobody heard yet
+  for (auto id = restored.rbegin(); id != restored.rend(); ++id) {
+    if (blocks_[*id].state == BlockState::kCommitted) order_.Refresh(*id);
+  }
+  for (const KeptClaim& claim : contents.claims) {
+    KeySpace* const space = SpaceFor(claim.space, spaces);
+    if (space != nullptr) RestoreClaim(*space, claim);
   }
 }
 
-// None when its blocks cannot be of use to this version, or this shard.
+// Found, or added, when something is about to be put there: a key space with nothing in it may be
+// dropped for another one. nullptr when it cannot be of use to this version, or this shard.
+KeySpace* ShardEngineImpl::SpaceFor(uint32_t number, RestoredSpaces& spaces) {
+  const auto it = spaces.find(number);
+  if (it == spaces.end() || it->second.useless) return nullptr;
+  RestoredSpace& space = it->second;
+  const auto known = spaces_.find(space.id);
+  if (known != spaces_.end()) return known->second.get();
+  space.id = RestoreSpace(*space.kept);
+  space.useless = !space.id;
+  return space.useless ? nullptr : &SpaceOf(space.id);
+}
+
 KeySpaceId ShardEngineImpl::RestoreSpace(const KeptSpace& kept) {
   if (!ValidateSpec(kept.spec).ok() || FingerprintOf(kept.spec) != kept.fingerprint) return {};
   const auto codec = kernels::CodecOf(kept.spec);
@@ -65,7 +75,11 @@ KeySpaceId ShardEngineImpl::RestoreSpace(const KeptSpace& kept) {
 
 // kNoBlock when its place, or its tenant's quota, does not allow for it any more.
 BlockId ShardEngineImpl::RestoreBlock(KeySpace& space, KeptBlock& kept) {
-  if (kept.parent.has_value() != (kept.depth > 0) || !WithinQuota(space)) return kNoBlock;
+  const SpaceKey key{space.id, kept.key};
+  if (kept.parent.has_value() != (kept.depth > 0) || waiting_.Find(key).has_value() ||
+      !WithinQuota(space)) {
+    return kNoBlock;
+  }
   const std::optional<SlotRef> slot =
       pool_->Take(pool_->last(), space.id, space.shape.block_bytes, kept.slot);
   if (!slot.has_value()) return kNoBlock;
@@ -86,19 +100,12 @@ BlockId ShardEngineImpl::RestoreBlock(KeySpace& space, KeptBlock& kept) {
   SetSlotBlock(*slot, id);
   SlotTaken(space);
   ++space.held_back;
-  if (kept.parent.has_value()) waiting_.Add(id, SpaceKey{space.id, *kept.parent});
+  waiting_.Add(id, key, kept.parent, /*proved=*/kept_use_.clean);
   return id;
 }
 
-void ShardEngineImpl::RestoreRoot(BlockId id) {
-  KeySpace& space = SpaceOf(blocks_[id].space);
-  --space.held_back;
-  Enter(space, id, /*copy=*/true);
-  Adopt(space, id);
-}
-
-// What of its prefix is stored again and affordable is kept again; the rest is not waited for where
-// that is less than it was.
+// Where the block that it rested on is stored again: what is affordable of its prefix is kept again,
+// and the rest waited for unless that is less than it was.
 void ShardEngineImpl::RestoreClaim(KeySpace& space, const KeptClaim& kept) {
   const absl::Duration left = kept.ends - absl::Now();
   if (left <= absl::ZeroDuration() || claims_.Find(space.id, kept.name).has_value()) return;

@@ -9,7 +9,8 @@
 
 namespace reprise::shard {
 
-uint64_t ShardEngineImpl::Save(absl::Time deadline) {
+SaveResult ShardEngineImpl::Save(absl::Time deadline) {
+  const uint64_t dropped_before = counters_.Get(Counter::kEvictedWatermarkBlocks);
   if (kept_ != nullptr && !pool_->lost(pool_->last())) {
     // The lowest memory first, so that what comes down from above finds room there.
     for (bool moved = true; moved;) {
@@ -19,7 +20,8 @@ uint64_t ShardEngineImpl::Save(absl::Time deadline) {
       }
     }
   }
-  return BlocksInMemory();
+  return {.in_memory = BlocksInMemory(),
+          .dropped = counters_.Get(Counter::kEvictedWatermarkBlocks) - dropped_before};
 }
 
 // What can be; whether anything was.

@@ -1,9 +1,6 @@
 // After a process that ended without saying so: what its journal said last, and what was written
-// last, may not have reached the disk together. Each block that was taken over is read once, in the
-// background and no faster than the disk has to spare, and what is not what it should be goes.
-// Readers check what they read anyway.
-
-#include <pthread.h>
+// last, may not have reached the disk together. Each block that was taken over is read and checked
+// before anybody gets it, in the background, those that were used last first.
 
 #include "absl/time/clock.h"
 #include "proto/types/limits.h"
@@ -11,8 +8,7 @@
 
 namespace reprise::shard {
 
-void ShardEngineImpl::ScrubLoop() {
-  ::pthread_setname_np(::pthread_self(), "reprise-scrub");
+void ShardEngineImpl::Scrub() {
   absl::Time due = absl::Now();
   while (const std::optional<ScrubStep> step = BeginScrub(due)) {
     const auto found = pool_->Checksums({&step->slot, 1}, step->shape);
@@ -31,7 +27,7 @@ std::optional<ShardEngineImpl::ScrubStep> ShardEngineImpl::BeginScrub(absl::Time
   while (!to_scrub_.empty() && !stopping_ && !pool_->lost(pool_->last())) {
     const BlockUse next = to_scrub_.front();
     BlockRecord& block = blocks_[next.id];
-    if (block.generation != next.generation || !IsKept(next.id)) {
+    if (block.generation != next.generation || block.state != BlockState::kWaiting) {
       to_scrub_.pop_front();
       continue;
     }
@@ -49,14 +45,16 @@ void ShardEngineImpl::FinishScrub(const ScrubStep& step, bool right) {
   to_scrub_.pop_front();
   --blocks_[step.id].pins;
   counters_.Add(Counter::kScrubbedBlocks);
-  if (!right && blocks_[step.id].state == BlockState::kCommitted) {
-    QuarantineBlock(SpaceOf(blocks_[step.id].space), step.id,
-                    "bytes on the disk that were not whole when the shard last ended");
-  } else if (!right && blocks_[step.id].state == BlockState::kWaiting) {
-    waiting_.Erase(step.id);
-    FreeWaiting(step.id);
+  if (blocks_[step.id].state != BlockState::kWaiting) return FreeIfIdle(step.id);
+  KeySpace& space = SpaceOf(blocks_[step.id].space);
+  if (right) {
+    waiting_.Prove(step.id);
+    EnterIfReady(space, step.id);
+    PublishAdopted(space);
+  } else {
+    counters_.Add(Counter::kQuarantinedBlocks);
+    LetGo(step.id);
   }
-  FreeIfIdle(step.id);
 }
 
 }  // namespace reprise::shard

@@ -79,9 +79,9 @@ constexpr CounterRow kCounterRows[] = {
     {"restored_blocks_total", "reprise_restored_blocks_total",
      "Blocks of the last process that were found on a kept disk."},
     {"adopted_blocks_total", "reprise_adopted_blocks_total",
-     "Restored blocks that waited for the block before them, and were stored with it."},
+     "Restored blocks that waited, for the block before them or to be checked, and are stored."},
     {"unadopted_blocks_total", "reprise_unadopted_blocks_total",
-     "Restored blocks that waited for the block before them, and were let go."},
+     "Restored blocks that waited and were let go."},
     {"scrubbed_blocks_total", "reprise_scrubbed_blocks_total",
      "Restored blocks that were read and checked after a crash."},
     {"corrupt_blocks_total", "reprise_corrupt_blocks_total",
@@ -156,7 +156,7 @@ void AddKeptDisk(std::vector<Family>& families, const ShardSnapshot& shard) {
   families.push_back(telemetry::Gauge(
       "reprise_disk_kept", "1: what is on the disk outlives this process.", kept ? 1 : 0));
   families.push_back(telemetry::Gauge(
-      "reprise_disk_waiting_blocks", "Restored blocks that wait for the block before them.",
+      "reprise_disk_waiting_blocks", "Restored blocks that wait for the block before them, or to be checked.",
       use.has_value() ? static_cast<double>(use->waiting_blocks) : 0));
 }
 

@@ -1,36 +1,54 @@
 #include "service/shard/waiting_blocks.h"
 
-#include <algorithm>
-#include <iterator>
-#include <utility>
-
 #include "proto/types/status_macros.h"
 
 namespace reprise::shard {
 
-void WaitingBlocks::Add(BlockId block, const SpaceKey& parent) {
-  REPRISE_CHECK(parents_.emplace(block, parent).second);
-  by_parent_[parent].push_back(block);
-  by_space_[parent.space].push_back(block);
+void WaitingBlocks::Add(BlockId block, const SpaceKey& key, const std::optional<BlockKey>& parent,
+                        bool proved) {
+  Node node{.key = key, .parent = parent, .proved = proved, .age = nodes_.size()};
+  REPRISE_CHECK(by_key_.emplace(key, block).second);
+  if (parent.has_value()) {
+    const auto [first, alone] = first_below_.emplace(SpaceKey{key.space, *parent}, block);
+    if (!alone) {
+      node.next = first->second;
+      nodes_.at(node.next).previous = block;
+      first->second = block;
+    }
+  }
+  nodes_.emplace(block, node);
+  by_space_[key.space].push_back(block);
 }
 
 void WaitingBlocks::Erase(BlockId block) {
-  const auto it = parents_.find(block);
-  REPRISE_CHECK(it != parents_.end());
-  const auto siblings = by_parent_.find(it->second);
-  std::vector<BlockId>& blocks = siblings->second;
-  // The coldest go first, and came last.
-  blocks.erase(std::prev(std::find(blocks.rbegin(), blocks.rend(), block).base()));
-  if (blocks.empty()) by_parent_.erase(siblings);
-  parents_.erase(it);
+  const auto it = nodes_.find(block);
+  REPRISE_CHECK(it != nodes_.end());
+  const Node node = it->second;
+  nodes_.erase(it);
+  by_key_.erase(node.key);
+  if (node.next != kNoBlock) nodes_.at(node.next).previous = node.previous;
+  if (node.previous != kNoBlock) {
+    nodes_.at(node.previous).next = node.next;
+  } else if (node.parent.has_value()) {
+    const SpaceKey parent{node.key.space, *node.parent};
+    if (node.next == kNoBlock) {
+      first_below_.erase(parent);
+    } else {
+      first_below_[parent] = node.next;
+    }
+  }
 }
 
-std::vector<BlockId> WaitingBlocks::Take(const SpaceKey& parent) {
-  const auto it = by_parent_.find(parent);
-  if (it == by_parent_.end()) return {};
-  std::vector<BlockId> blocks = std::move(it->second);
-  by_parent_.erase(it);
-  for (const BlockId block : blocks) parents_.erase(block);
+std::optional<BlockId> WaitingBlocks::Find(const SpaceKey& key) const {
+  const auto it = by_key_.find(key);
+  return it == by_key_.end() ? std::nullopt : std::optional(it->second);
+}
+
+std::vector<BlockId> WaitingBlocks::Below(const SpaceKey& parent) const {
+  std::vector<BlockId> blocks;
+  const auto first = first_below_.find(parent);
+  if (first == first_below_.end()) return blocks;
+  for (BlockId at = first->second; at != kNoBlock; at = nodes_.at(at).next) blocks.push_back(at);
   return blocks;
 }
 
@@ -39,7 +57,7 @@ std::optional<BlockId> WaitingBlocks::Coldest(KeySpaceId space) {
   if (it == by_space_.end()) return std::nullopt;
   std::vector<BlockId>& blocks = it->second;
   while (!blocks.empty() && !Contains(blocks.back())) blocks.pop_back();
-  return blocks.empty() ? std::nullopt : std::optional<BlockId>(blocks.back());
+  return blocks.empty() ? std::nullopt : std::optional(blocks.back());
 }
 
 }  // namespace reprise::shard

@@ -112,6 +112,7 @@ absl::Status DescribeHandler::Handle(const wire::Caller& caller,
     disk->set_restored_blocks(shard.engine.kept_disk->restored_blocks);
     disk->set_waiting_blocks(shard.engine.kept_disk->waiting_blocks);
     disk->set_to_scrub_blocks(shard.engine.kept_disk->to_scrub_blocks);
+    disk->set_clean(shard.engine.kept_disk->clean);
     disk->set_why_empty(shard.engine.kept_disk->why_empty);
     disk->set_why_not_kept(shard.engine.kept_disk->why_not_kept);
   }

@@ -33,7 +33,7 @@ def patched(document: Any, operation: dict[str, Any]) -> None:
     if operation["op"] == "replace":
         at[key]  # what is replaced exists
     else:
-        assert operation["op"] == "add", operation
+        assert operation["op"] == "add" and key not in at, operation
     at[key] = operation["value"]
 
 
@@ -54,20 +54,34 @@ def manifests(overlay: Path | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def with_component(name: str) -> list[dict[str, Any]]:
-    """The base with a component, as an overlay has it that names it."""
-    found = manifests()
+Patches = list[tuple[tuple[str, str], list[dict[str, Any]]]]
+
+
+def component(name: str) -> tuple[Patches, list[dict[str, Any]]]:
+    """What a component does to which manifest, and what it adds."""
     folder = DEPLOY / "kustomize/components" / name
-    component = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    for patch in component["patches"]:
-        target = (patch["target"]["kind"], patch["target"]["name"])
-        (document,) = [m for m in found if (m["kind"], m["metadata"]["name"]) == target]
-        for operation in yaml.safe_load((folder / patch["path"]).read_text()):
-            patched(document, operation)
-    return found + [d for name in component.get("resources", [])
-                    for d in documents(folder / name)]
+    listed = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    patches = [((patch["target"]["kind"], patch["target"]["name"]),
+                yaml.safe_load((folder / patch["path"]).read_text()))
+               for patch in listed.get("patches", [])]
+    return patches, [d for name in listed.get("resources", []) for d in documents(folder / name)]
 
 
+def with_component(*names: str, overlay: Path | None = None) -> list[dict[str, Any]]:
+    """The base with components, as an overlay has it that names them."""
+    found, added = manifests(overlay), []
+    for name in names:
+        patches, resources = component(name)
+        added += resources
+        for target, operations in patches:
+            (document,) = [m for m in found if (m["kind"], m["metadata"]["name"]) == target]
+            for operation in operations:
+                patched(document, operation)
+    return found + added
+
+
+COMPONENTS = {p.parent.name for p in DEPLOY.glob("kustomize/components/*/kustomization.yaml")}
+DISKS = {"kept-disk", "local-disk"}  # one in place of the other
 OVERLAYS = sorted(p.parent for p in (DEPLOY / "kustomize/overlays").glob("*/kustomization.yaml"))
 ALL = [None, *OVERLAYS]
 
@@ -275,3 +289,90 @@ def test_with_a_local_disk_a_shard_has_a_folder_with_room_for_what_it_reserves()
     (volume,) = [v for v in pod["volumes"] if v["name"] == mount["name"]]
     room = int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi"))
     assert int(flags["--nvme"].removesuffix("GiB")) < room
+
+
+def shard_of(found: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The shards' StatefulSet, and their flags."""
+    (shard,) = [m for m in found if (m["kind"], m["metadata"]["name"])
+                == ("StatefulSet", "reprise-shard")]
+    kubernetes_validate.validate(shard, "1.31", strict=True)
+    return shard, server_flags(found)["reprise-shard"]
+
+
+def test_with_a_kept_disk_a_shard_finds_its_own_disk_again_and_has_room_there() -> None:
+    shard, flags = shard_of(with_component("kept-disk"))
+    assert {f for f in flags if f.startswith("--nvme")} == {
+        "--nvme", "--nvme-dir", "--nvme-keep", "--nvme-key"}
+    # By its name, which a pod that comes back has again: with an emptyDir it would be another disk.
+    assert flags["--id"] == "$(POD_NAME)"
+    (claim,) = shard["spec"]["volumeClaimTemplates"]
+    pod = shard["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (mount,) = [m for m in container["volumeMounts"] if m["mountPath"] == flags["--nvme-dir"]]
+    assert mount["name"] == claim["metadata"]["name"] and not mount.get("readOnly")
+    assert mount["name"] not in [v["name"] for v in pod["volumes"]]
+    room = int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi"))
+    assert int(flags["--nvme"].removesuffix("GiB")) * 1.1 < room  # journal and file system
+    assert "storageClassName" not in claim["spec"]  # the overlay's
+
+
+def test_the_key_of_a_kept_disk_is_a_secret_that_the_shard_alone_reads() -> None:
+    shard, flags = shard_of(with_component("kept-disk"))
+    pod = shard["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    folder, _, name = flags["--nvme-key"].rpartition("/")
+    (mount,) = [m for m in container["volumeMounts"] if m["mountPath"] == folder]
+    assert mount["readOnly"] and folder != flags["--nvme-dir"]
+    (secret,) = [v["secret"] for v in pod["volumes"] if v["name"] == mount["name"]]
+    assert secret["optional"] is False, "no shard starts without one"
+    assert secret["defaultMode"] == 0o400
+    # The file is root's. With a group of the pod's own the kubelet gives it to that, 0440.
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]
+    # Where the mode of what is in the volume is left as it is: 0600.
+    assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+    # How to make it is written down, under the names that are used here.
+    text = (DEPLOY / "README.md").read_text()
+    assert f"kubectl create secret generic {secret['secretName']} --from-file={name}=" in text
+
+
+@pytest.mark.parametrize("overlay", ALL, ids=name_of)
+def test_with_a_kept_disk_a_shard_has_time_to_save_its_memory(overlay: Path | None) -> None:
+    shard, flags = shard_of(with_component("kept-disk", overlay=overlay))
+    memory = sum(int(flags[tier].removesuffix("GiB")) for tier in ("--dram", "--hbm")
+                 if tier in flags) * 2**30
+    seconds = float(flags["--grace"])
+    assert memory / seconds < 0.6e9, "bytes a second, which a slow disk of a node's own takes"
+    pod = shard["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] >= seconds + 30
+
+
+@pytest.mark.parametrize("disk", sorted(DISKS))
+@pytest.mark.parametrize("overlay", ALL, ids=name_of)
+def test_all_components_go_together_and_with_every_overlay(
+    overlay: Path | None, disk: str
+) -> None:
+    names = sorted(COMPONENTS - DISKS | {disk})
+    replaced = [(target, operation["path"]) for name in names
+                for target, operations in component(name)[0] for operation in operations
+                if operation["op"] == "replace"]
+    assert len(replaced) == len(set(replaced)), "two components replace the same thing"
+    for manifest in with_component(*names, overlay=overlay):
+        if manifest["kind"] not in ("StatefulSet", "Deployment"):
+            continue
+        kubernetes_validate.validate(manifest, "1.31", strict=True)
+        pod = manifest["spec"]["template"]["spec"]
+        volumes = [v["name"] for v in pod.get("volumes", [])]
+        volumes += [c["metadata"]["name"] for c in manifest["spec"].get("volumeClaimTemplates", [])]
+        assert len(volumes) == len(set(volumes))
+        (container,) = pod["containers"]
+        paths = [m["mountPath"] for m in container["volumeMounts"]]
+        assert len(paths) == len(set(paths))
+        assert {m["name"] for m in container["volumeMounts"]} == set(volumes)
+        flags = [a.partition("=")[0] for a in container["args"]]
+        assert len(flags) == len(set(flags))
+        program = Path(os.environ["REPRISE_BIN"]) / container["command"][0]
+        if program.name.startswith("reprise-"):
+            help_text = subprocess.run(
+                [program, "--help"], check=True, capture_output=True, text=True).stdout
+            for flag in flags:
+                assert re.search(re.escape(flag) + r"\b", help_text), f"{program.name}: {flag}"

@@ -2,12 +2,10 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <string>
 #include <vector>
 
@@ -16,6 +14,7 @@
 #include "proto/types/refusal.h"
 #include "service/journal/journal_seal.h"
 #include "service/journal/little_endian.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/unit/service/journal/kept_samples.h"
 
 namespace reprise::shard {
@@ -395,27 +394,6 @@ TEST_P(JournalTest, AFolderThatIsNotThereIsNamed) {
   EXPECT_TRUE(absl::StrContains(writer.status().message(), "No such file")) << writer.status();
 }
 
-// Files of this process that may grow to so much, and no signal about it.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    rlimit lower = before_;
-    lower.rlim_cur = bytes;
-    ::setrlimit(RLIMIT_FSIZE, &lower);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, handler_);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  void (*const handler_)(int);
-  rlimit before_;
-};
-
 // What came after a frame that is cut short nobody would read; and one number would have been used
 // for two frames.
 TEST_P(JournalTest, AfterARefusedWriteItIsOver) {
@@ -424,7 +402,7 @@ TEST_P(JournalTest, AfterARefusedWriteItIsOver) {
   ASSERT_TRUE(writer->Append(batches[0]).ok());
   ASSERT_TRUE(writer->Publish().ok());
   {
-    const FileSizeLimit limit(writer->bytes() + 50);
+    const reprise::testing::FileSizeLimit limit(writer->bytes() + 50);
     const absl::Status status = writer->Append(batches[2]);
     EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
     EXPECT_TRUE(absl::StrContains(status.message(), "File too large")) << status;
@@ -444,7 +422,7 @@ TEST_P(JournalTest, OneThatDidNotFitIsNotPublished) {
   {
     const auto writer = Begin(path_);
     {
-      const FileSizeLimit limit(writer->bytes());
+      const reprise::testing::FileSizeLimit limit(writer->bytes());
       EXPECT_EQ(writer->Append(batches[0]).code(), absl::StatusCode::kInternal);
     }
     EXPECT_EQ(writer->Publish().code(), absl::StatusCode::kInternal);

@@ -4,12 +4,14 @@
 
 #include <stdlib.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "service/journal/journal.h"
 #include "tests/support/soon.h"
 #include "tests/unit/service/shard/engine_fixture.h"
@@ -47,7 +49,8 @@ class KeptTest : public EngineTest {
                                .nvme_keep = true,
                                .quotas = config.quotas,
                                .claimed_share = 2.0,
-                               .background_eviction = false};
+                               .background_eviction = false,
+                               .background_scrub = false};
     if (config.secret.empty()) {
       options.nvme_cipher = DiskCipher::kNone;
     } else {
@@ -67,9 +70,16 @@ class KeptTest : public EngineTest {
     Begin(config);
     ExpectSound();
   }
-  // This one is killed, when its journal had followed; another one finds what was on the disk.
+  // This one is killed, when its journal had followed; another one finds what was on the disk, and
+  // has checked it.
   void Crash() { Crash(Config()); }
   void Crash(const Config& config) {
+    CrashUnchecked(config);
+    engine_->Scrub();
+    ExpectSound();
+  }
+  void CrashUnchecked() { CrashUnchecked(Config()); }
+  void CrashUnchecked(const Config& config) {
     AwaitJournal();
     Abandon();
     Begin(config);
@@ -85,11 +95,25 @@ class KeptTest : public EngineTest {
     engine_ = nullptr;
   }
 
-  // Until the journal has as many blocks as lie on the disk.
+  // Until the journal has just those blocks that lie on the disk.
   void AwaitJournal() {
-    const uint64_t blocks = engine_->Describe(std::nullopt).tiers.back().blocks;
-    EXPECT_TRUE(reprise::testing::Soon([&] { return Journaled().size() == blocks; }))
-        << Journaled().size() << " of " << blocks;
+    absl::flat_hash_set<BlockKey> stored;
+    {
+      const auto watch = engine_->Watch();
+      while (true) {
+        const auto event = *(*watch)->Next(absl::InfinitePast());
+        if (!event.has_value() || event->kind == BlockEvent::Kind::kSnapshotEnd) break;
+        if (event->tier == Tier::kNvme) stored.insert(event->keys.begin(), event->keys.end());
+      }
+    }
+    const auto followed = [&] {
+      const std::vector<KeptBlock> said = Journaled();
+      const size_t there = std::count_if(said.begin(), said.end(), [&](const KeptBlock& block) {
+        return stored.contains(block.key);
+      });
+      return there == stored.size() && said.size() == stored.size() + Disk().waiting_blocks;
+    };
+    EXPECT_TRUE(reprise::testing::Soon(followed));
   }
   std::vector<KeptBlock> Journaled() const {
     const std::string secret = Config().secret;
@@ -103,7 +127,7 @@ class KeptTest : public EngineTest {
 
   KeptDiskUse Disk() const { return *engine_->Describe(std::nullopt).kept_disk; }
   // All of memory, which takes no time here.
-  uint64_t Save() { return engine_->Save(absl::Now() + absl::Minutes(1)); }
+  uint64_t Save() { return engine_->Save(absl::Now() + absl::Minutes(1)).in_memory; }
 
   static std::vector<BlockKey> Chain(size_t i) { return ChainNamed(absl::StrCat("c", i), kLength); }
   void Fill(size_t first, size_t chains) {

@@ -2,6 +2,7 @@
 #include <fstream>
 #include <utility>
 
+#include "tests/support/file_size_limit.h"
 #include "tests/unit/service/shard/kept_fixture.h"
 
 namespace reprise::shard {
@@ -42,7 +43,7 @@ TEST_F(KeptTest, WhatIsReadIsSavedWhenItsLeaseIsOver) {
 
 TEST_F(KeptTest, NothingIsSavedAfterTheDeadline) {
   Fill(0, 2);
-  EXPECT_EQ(engine_->Save(absl::InfinitePast()), 2 * kLength);
+  EXPECT_EQ(engine_->Save(absl::InfinitePast()).in_memory, 2 * kLength);
   EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Dram(kLength)));
 }
 
@@ -301,19 +302,70 @@ TEST_F(KeptTest, TheJournalOfWhatComesAndGoesDoesNotGrowForEver) {
   ExpectReads(acquired.lease, keys);
 }
 
-TEST_F(KeptTest, AJournalThatCannotBeWrittenIsForgotten) {
+TEST_F(KeptTest, AJournalThatCannotBeWrittenAnewGoesOnAsItIs) {
+  Fill(0, 2);
+  Save();
+  // The end wants to write a new one, and something is in its way.
+  std::filesystem::create_directory(PathOf("journal.new"));
+  EXPECT_TRUE(engine_->Close().ok());
+  engine_ = nullptr;
+  std::filesystem::remove(PathOf("journal.new"));
+  Begin();
+  EXPECT_TRUE(Disk().clean);
+  ExpectStored(0, 2);
+}
+
+TEST_F(KeptTest, ADiskWithoutRoomForItsJournalIsForgottenAndSaysSo) {
+  std::string said;
+  {
+    ShardEngineOptions options = OptionsOf({.nvme_bytes = 4 * kMiB});
+    options.log = [&](absl::string_view line) { said = std::string(line); };
+    StartWith(std::move(options));
+  }
   Fill(0, 2);
   Save();
   AwaitJournal();
-  // The end writes a new one, and something is in its way.
-  std::filesystem::create_directory(PathOf("journal.new"));
-  engine_ = nullptr;
+  // As long as the file of blocks may be, and no longer.
+  const reprise::testing::FileSizeLimit limit(5 * kMiB);
+  const CacheSpec small = SmallSpec(4, 1);
+  const SpecHandle handle = Open(me_, small);
+  const std::string session(limits::kNameBytesMax, 's');
+  for (size_t i = 0; Disk().why_not_kept.empty(); ++i) {
+    ASSERT_LT(i, 1000u);
+    ASSERT_TRUE(
+        Store(
+            me_, small,
+            {.spec = handle, .keys = ChainNamed(absl::StrCat("s", i), 512), .session_id = session})
+            .status.ok());
+    Save();
+  }
+  EXPECT_THAT(Disk().why_not_kept, HasSubstr("File too large"));
+  EXPECT_THAT(said, HasSubstr("File too large"));
   EXPECT_FALSE(std::filesystem::exists(PathOf("journal")));
-  std::filesystem::remove(PathOf("journal.new"));
-  Begin();
-  EXPECT_EQ(Disk().restored_blocks, 0u);
-  Fill(0, 2);
-  ExpectStored(0, 2);
+  EXPECT_TRUE(engine_->Remove(me_, spec_, Chain(0)).ok()) << "nobody waits for it any more";
+  EXPECT_TRUE(engine_->Close().ok());
+}
+
+// A shard may know more key spaces than one tenant may have at a time: those that it had once.
+TEST_F(KeptTest, KeySpacesOfWhichNothingIsLeftAreNoTrouble) {
+  for (uint32_t i = 0; i < limits::kSpecsPerTenantMax + 100; ++i) {
+    const AttachmentId who = Attach("default");
+    CacheSpec spec = SmallSpec(4, 1);
+    spec.scope = absl::StrCat(i);
+    const SpecHandle handle = Open(who, spec);
+    const auto keys = ChainNamed("one", 1);
+    ASSERT_TRUE(Store(who, spec, {.spec = handle, .keys = keys}).status.ok());
+    ASSERT_TRUE(
+        engine_->Hint(who, {.spec = handle, .keys = keys, .hint = {.verb = HintVerb::kDemote}})
+            .ok());
+    if (i % 64 == 0) AwaitJournal();
+    ASSERT_EQ(engine_->Remove(who, handle, keys)->removed, 1u);
+    engine_->Detach(who);
+  }
+  Fill(0, 1);
+  Save();
+  Crash();
+  ExpectStored(0, 1);
 }
 
 TEST_F(KeptTest, ADamagedJournalCostsWhatItSaysAfterTheDamage) {

@@ -14,30 +14,52 @@ using ::testing::UnorderedElementsAre;
 
 constexpr KeySpaceId kSpace(1), kOther(2);
 
-SpaceKey Key(KeySpaceId space, const char* name) {
+SpaceKey Key(const char* name, KeySpaceId space = kSpace) {
   return {space, reprise::testing::KeyNamed(name)};
 }
 
-TEST(WaitingBlocks, AreTakenWithWhatTheyWaitFor) {
+TEST(WaitingBlocks, AreFoundByTheirKeysAndByWhatTheyHangFrom) {
   WaitingBlocks waiting;
-  waiting.Add(1, Key(kSpace, "a"));
-  waiting.Add(2, Key(kSpace, "a"));
-  waiting.Add(3, Key(kSpace, "b"));
-  waiting.Add(4, Key(kOther, "a"));
-  EXPECT_THAT(waiting.Take(Key(kSpace, "a")), UnorderedElementsAre(1, 2));
-  EXPECT_FALSE(waiting.Contains(1));
-  EXPECT_THAT(waiting.Take(Key(kSpace, "a")), IsEmpty());
-  EXPECT_EQ(waiting.size(), 2u);
-  EXPECT_EQ(waiting.ParentOf(4), Key(kOther, "a").key);
-  EXPECT_THAT(waiting.Take(Key(kOther, "a")), ElementsAre(4));
-  EXPECT_THAT(waiting.Take(Key(kSpace, "b")), ElementsAre(3));
-  EXPECT_TRUE(waiting.empty());
+  waiting.Add(1, Key("a"), std::nullopt, false);
+  waiting.Add(2, Key("b"), Key("a").key, false);
+  waiting.Add(3, Key("c"), Key("a").key, false);
+  waiting.Add(4, Key("b", kOther), Key("a").key, false);
+  EXPECT_EQ(waiting.Find(Key("b")), 2u);
+  EXPECT_EQ(waiting.Find(Key("b", kOther)), 4u);
+  EXPECT_EQ(waiting.Find(Key("d")), std::nullopt);
+  EXPECT_THAT(waiting.Below(Key("a")), UnorderedElementsAre(2, 3));
+  EXPECT_THAT(waiting.Below(Key("a", kOther)), ElementsAre(4));
+  EXPECT_THAT(waiting.Below(Key("b")), IsEmpty());
+  EXPECT_EQ(waiting.ParentOf(1), std::nullopt);
+  EXPECT_EQ(waiting.ParentOf(3), Key("a").key);
+  EXPECT_EQ(waiting.size(), 4u);
+}
+
+TEST(WaitingBlocks, EachOfSeveralSiblingsMayLeaveFirst) {
+  for (const BlockId leaves : {1, 2, 3}) {
+    WaitingBlocks waiting;
+    waiting.Add(1, Key("a"), Key("p").key, false);
+    waiting.Add(2, Key("b"), Key("p").key, false);
+    waiting.Add(3, Key("c"), Key("p").key, false);
+    waiting.Erase(leaves);
+    EXPECT_FALSE(waiting.Contains(leaves));
+    std::vector<BlockId> left = waiting.Below(Key("p"));
+    EXPECT_EQ(left.size(), 2u);
+    for (const BlockId block : left) waiting.Erase(block);
+    EXPECT_THAT(waiting.Below(Key("p")), IsEmpty());
+    EXPECT_TRUE(waiting.empty());
+    for (const char* key : {"a", "b", "c"}) EXPECT_EQ(waiting.Find(Key(key)), std::nullopt);
+  }
 }
 
 TEST(WaitingBlocks, TheColdestCameLastInItsKeySpace) {
   WaitingBlocks waiting;
-  for (const BlockId block : {1, 2, 3}) waiting.Add(block, Key(kSpace, "a"));
-  waiting.Add(4, Key(kOther, "a"));
+  waiting.Add(1, Key("a"), std::nullopt, true);
+  waiting.Add(2, Key("b"), Key("a").key, true);
+  waiting.Add(3, Key("c"), Key("b").key, true);
+  waiting.Add(4, Key("a", kOther), std::nullopt, true);
+  EXPECT_LT(waiting.age(1), waiting.age(2));
+  EXPECT_LT(waiting.age(2), waiting.age(3));
   EXPECT_EQ(waiting.Coldest(kSpace), 3u);
   waiting.Erase(3);
   EXPECT_EQ(waiting.Coldest(kSpace), 2u);
@@ -49,11 +71,13 @@ TEST(WaitingBlocks, TheColdestCameLastInItsKeySpace) {
   EXPECT_EQ(waiting.Coldest(KeySpaceId(3)), std::nullopt);
 }
 
-TEST(WaitingBlocks, WhatWasErasedIsNotTaken) {
+TEST(WaitingBlocks, AreProvedOneByOne) {
   WaitingBlocks waiting;
-  for (const BlockId block : {1, 2, 3}) waiting.Add(block, Key(kSpace, "a"));
-  waiting.Erase(2);
-  EXPECT_THAT(waiting.Take(Key(kSpace, "a")), UnorderedElementsAre(1, 3));
+  waiting.Add(1, Key("a"), std::nullopt, false);
+  waiting.Add(2, Key("b"), Key("a").key, false);
+  waiting.Prove(2);
+  EXPECT_FALSE(waiting.proved(1));
+  EXPECT_TRUE(waiting.proved(2));
 }
 
 }  // namespace
