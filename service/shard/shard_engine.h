@@ -301,8 +301,8 @@ class ShardEngine : public lanes::LaneHost {
   // Brings every tier that is above the high watermark down to the low one: blocks move to the next
   // tier, and leave the last one. The background thread calls it; tests may.
   virtual void EvictToWatermark() = 0;
-  // Reads and checks what a crash left on a disk that is kept, until nothing is left to check or the
-  // engine ends. The background thread calls it; tests may.
+  // Reads and checks what a crash left on a disk that is kept, until nothing is left to check or
+  // the engine ends. The background thread calls it; tests may.
   virtual void Scrub() = 0;
   // Before a stop, with a disk that is kept: what is in memory moves there, the coldest blocks
   // first, until `deadline`.

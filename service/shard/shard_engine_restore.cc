@@ -1,7 +1,8 @@
 // What the last process left on a kept disk: its blocks in their old slots, under their key spaces,
-// and its claims. All blocks wait at first. Where that process ended in order those whose chains are
-// whole are stored at once; otherwise its journal may be behind what is there, another tenant's
-// bytes not excluded, and nobody gets a block before it was read and checked (shard_engine_scrub.cc).
+// and its claims. All blocks wait at first. Where that process ended in order those whose chains
+// are whole are stored at once; otherwise its journal may be behind what is there, another tenant's
+// bytes not excluded, and nobody gets a block before it was read and checked
+// (shard_engine_scrub.cc).
 
 #include <algorithm>
 #include <utility>
@@ -104,8 +105,8 @@ BlockId ShardEngineImpl::RestoreBlock(KeySpace& space, KeptBlock& kept) {
   return id;
 }
 
-// Where the block that it rested on is stored again: what is affordable of its prefix is kept again,
-// and the rest waited for unless that is less than it was.
+// Where the block that it rested on is stored again: what is affordable of its prefix is kept
+// again, and the rest waited for unless that is less than it was.
 void ShardEngineImpl::RestoreClaim(KeySpace& space, const KeptClaim& kept) {
   const absl::Duration left = kept.ends - absl::Now();
   if (left <= absl::ZeroDuration() || claims_.Find(space.id, kept.name).has_value()) return;

@@ -155,9 +155,10 @@ void AddKeptDisk(std::vector<Family>& families, const ShardSnapshot& shard) {
   const bool kept = use.has_value() && use->why_not_kept.empty();
   families.push_back(telemetry::Gauge(
       "reprise_disk_kept", "1: what is on the disk outlives this process.", kept ? 1 : 0));
-  families.push_back(telemetry::Gauge(
-      "reprise_disk_waiting_blocks", "Restored blocks that wait for the block before them, or to be checked.",
-      use.has_value() ? static_cast<double>(use->waiting_blocks) : 0));
+  families.push_back(
+      telemetry::Gauge("reprise_disk_waiting_blocks",
+                       "Restored blocks that wait for the block before them, or to be checked.",
+                       use.has_value() ? static_cast<double>(use->waiting_blocks) : 0));
 }
 
 void AddSizing(std::vector<Family>& families, const ShardSnapshot& shard) {
