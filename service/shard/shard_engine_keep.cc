@@ -75,10 +75,11 @@ void ShardEngineImpl::KeepLoop() {
     }
     absl::Status kept = SayUnsaid(hurry);
     if (!kept.ok() || pool_->lost(pool_->last())) return StopKeeping(kept);
-    if (JournalIsOfThePast() && !RewriteJournal(/*ending=*/false).ok()) {
-      // The old one is as good as ever, and grows. Another time, then.
-      rewritten_bytes_ = journal_->bytes();
-    }
+    if (!JournalIsOfThePast()) continue;
+    kept = RewriteJournal(/*ending=*/false);
+    if (journal_ == nullptr) return StopKeeping(kept);
+    // The one before is as good as ever, and grows. Another time, then.
+    if (!kept.ok()) rewritten_bytes_ = journal_->bytes();
   }
 }
 
@@ -193,7 +194,8 @@ bool ShardEngineImpl::JournalIsOfThePast() const {
 }
 
 // What is on the disk, what was used longest ago first, in a new journal, which takes the place of
-// the one before. What changes meanwhile is said after it.
+// the one before. What changes meanwhile is said after it. When that fails the one before goes on,
+// or there is none any more.
 absl::Status ShardEngineImpl::RewriteJournal(bool ending) {
   REPRISE_ASSIGN_OR_RETURN(std::unique_ptr<JournalWriter> fresh, kept_->NewJournal());
   absl::flat_hash_set<KeySpaceId> said_before;
@@ -208,7 +210,11 @@ absl::Status ShardEngineImpl::RewriteJournal(bool ending) {
     meanwhile = TakeUnsaid();
     written = SaySlots(meanwhile.slots, *fresh);
   }
-  if (written.ok()) written = fresh->Publish();
+  if (written.ok()) {
+    written = fresh->Publish();
+    // Which of the two has the name is not known.
+    if (!written.ok()) journal_ = nullptr;
+  }
   if (!written.ok()) {
     absl::MutexLock lock(&mu_);
     said_spaces_ = std::move(said_before);
@@ -290,9 +296,9 @@ absl::Status ShardEngineImpl::Close() {
 // not said to be in order.
 absl::Status ShardEngineImpl::EndJournal() {
   if (pool_->lost(pool_->last())) return absl::InternalError("the disk is lost");
-  if (!RewriteJournal(/*ending=*/true).ok()) {
-    REPRISE_RETURN_IF_ERROR(SayUnsaid(/*sync=*/true));
-  }
+  const absl::Status rewritten = RewriteJournal(/*ending=*/true);
+  if (journal_ == nullptr) return rewritten;
+  if (!rewritten.ok()) REPRISE_RETURN_IF_ERROR(SayUnsaid(/*sync=*/true));
   REPRISE_RETURN_IF_ERROR(pool_->Sync(pool_->last()));
   bool checked = false;
   {
