@@ -1,15 +1,18 @@
-// A disk that is kept over restarts, and processes that end in order.
-#include <fstream>
+// A disk that is kept over restarts, and processes that end in order: the next one has what the
+// last one had, as it was.
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
-#include "tests/support/file_size_limit.h"
 #include "tests/unit/service/shard/kept_fixture.h"
 
 namespace reprise::shard {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 
 TEST_F(KeptTest, WhatIsOnTheDiskIsThereForTheNextProcessByteForByte) {
   Fill(0, kFillDram + 4);
@@ -44,6 +47,28 @@ TEST_F(KeptTest, WhatIsReadIsSavedWhenItsLeaseIsOver) {
 TEST_F(KeptTest, NothingIsSavedAfterTheDeadline) {
   Fill(0, 2);
   EXPECT_EQ(engine_->Save(absl::InfinitePast()).in_memory, 2 * kLength);
+  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Dram(kLength)));
+}
+
+TEST_F(KeptTest, MemoryOfADeviceIsSavedToo) {
+  control_ = std::make_shared<reprise::testing::HostHbmControl>();
+  control_->guarded = true;
+  Restart({.hbm_bytes = 4 * kMiB});
+  Fill(0, kFillDram);
+  ASSERT_THAT(TiersOf(Chain(0)), ElementsAre(Hbm(kLength)));
+  EXPECT_EQ(Save(), 0u);
+  EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Nvme(kLength)));
+  Restart();
+  ExpectStored(0, kFillDram);
+}
+
+TEST_F(KeptTest, NothingIsSavedWithoutADiskThatIsKept) {
+  ShardEngineOptions options = OptionsOf(Config());
+  options.nvme_keep = false;
+  options.nvme_key = nullptr;
+  StartWith(std::move(options));
+  Fill(0, 2);
+  EXPECT_EQ(Save(), 2 * kLength);
   EXPECT_THAT(TiersOf(Chain(0)), ElementsAre(Dram(kLength)));
 }
 
@@ -96,6 +121,27 @@ TEST_F(KeptTest, WhatChainsCarryComesBackWithThem) {
   EXPECT_EQ(chain->token_ids, tokens);
 }
 
+TEST_F(KeptTest, WatchersHearOfWhatIsStoredNowNotOfWhatCameBack) {
+  Fill(0, 2);
+  Save();
+  Restart();
+  const auto watch = *engine_->Watch();
+  size_t snapshot = 0;
+  while (true) {
+    const auto event = *watch->Next(absl::InfinitePast());
+    ASSERT_TRUE(event.has_value());
+    if (event->kind == BlockEvent::Kind::kSnapshotEnd) break;
+    snapshot += event->keys.size();
+  }
+  EXPECT_EQ(snapshot, 2 * kLength);
+  Fill(2, 1);
+  std::vector<BlockKey> heard;
+  while (const auto event = *watch->Next(absl::InfinitePast())) {
+    heard.insert(heard.end(), event->keys.begin(), event->keys.end());
+  }
+  EXPECT_EQ(heard, Chain(2));
+}
+
 TEST_F(KeptTest, ATenantFindsItsOwnBlocksAndNobodyElses) {
   const AttachmentId other = Attach("other");
   const SpecHandle other_spec = Open(other, kSpec);
@@ -122,40 +168,6 @@ TEST_F(KeptTest, WhatWasUsedLongestAgoStillGoesFirst) {
   EXPECT_EQ(odd, (kFillDisk / 2 - 4) * kLength);
 }
 
-TEST_F(KeptTest, WhatIsClaimedStaysClaimedUntilItsTime) {
-  Fill(0, kFillDisk);
-  ASSERT_TRUE(
-      engine_
-          ->Hint(me_,
-                 {.spec = spec_,
-                  .keys = Chain(0),
-                  .hint = {.verb = HintVerb::kPin, .claim_id = "prompt", .ttl = absl::Minutes(10)}})
-          .ok());
-  Save();
-  Restart();
-  EXPECT_EQ(engine_->Describe(std::nullopt).claims.pinned_bytes, kLength * kBlockBytes);
-  Fill(100, kFillDisk + kFillDram);
-  EXPECT_EQ(Run(Chain(0)), kLength);
-  EXPECT_EQ(Run(Chain(1)), 0u);
-  clock_.Advance(absl::Minutes(10));
-  engine_->Tick();
-  EXPECT_EQ(engine_->Describe(std::nullopt).claims.claims, 0u);
-}
-
-TEST_F(KeptTest, AClaimThatWaitedForBlocksStillDoes) {
-  ASSERT_TRUE(engine_
-                  ->Hint(me_, {.spec = spec_,
-                               .keys = Chain(0),
-                               .hint = {.verb = HintVerb::kRetain,
-                                        .claim_id = "soon",
-                                        .priority = 50,
-                                        .ttl = absl::Minutes(10)}})
-                  .ok());
-  Restart();
-  Fill(0, 1);
-  EXPECT_EQ(engine_->Describe(std::nullopt).claims.claimed_bytes, kLength * kBlockBytes);
-}
-
 TEST_F(KeptTest, WhatWasRemovedIsGone) {
   Fill(0, 2);
   Save();
@@ -175,19 +187,6 @@ TEST_F(KeptTest, AnotherSecretIsAMistakeThatCostsNothing) {
             "FAILED_PRECONDITION NVME_KEY");
   Begin();
   ExpectStored(0, 2);
-}
-
-TEST_F(KeptTest, AJournalThatNobodyCanReadIsADiskThatStartsEmptyAndSaysWhy) {
-  Fill(0, 2);
-  Save();
-  engine_ = nullptr;
-  std::filesystem::resize_file(PathOf("journal"), 10);
-  Begin();
-  EXPECT_EQ(Disk().restored_blocks, 0u);
-  EXPECT_THAT(Disk().why_empty, HasSubstr("10 bytes"));
-  EXPECT_EQ(Run(Chain(0)), 0u);
-  Fill(10, 2);
-  ExpectStored(10, 2);
 }
 
 TEST_F(KeptTest, ALargerDiskKeepsWhatThereWasAndASmallerOneWhatHasRoom) {
@@ -253,136 +252,6 @@ TEST_F(KeptTest, TwoProcessesDoNotShareADisk) {
     return options;
   }());
   EXPECT_EQ(CodeAndReason(second.status()), "FAILED_PRECONDITION NVME_IN_USE");
-}
-
-TEST_F(KeptTest, ADiskThatFailedIsForgotten) {
-  Fill(0, kFillDram + 2);
-  AwaitJournal();
-  std::filesystem::resize_file(PathOf("blocks"), 0);
-  {
-    const AcquireResult cold = Acquire(Chain(0));
-    const auto opened = engine_->OpenRead(me_, cold.lease, 0, 1);
-    ASSERT_TRUE(opened.ok());
-    std::vector<uint8_t> bytes(kBlockBytes);
-    ASSERT_FALSE(engine_->CopyToHost(opened->front().bytes, bytes).ok());
-    engine_->Tick();
-  }
-  EXPECT_TRUE(reprise::testing::Soon([&] { return !Disk().why_not_kept.empty(); }));
-  EXPECT_FALSE(std::filesystem::exists(PathOf("journal")));
-  Restart();
-  EXPECT_EQ(Disk().restored_blocks, 0u);
-  Fill(0, kFillDram + 2);
-  ExpectStored(0, kFillDram + 2);
-}
-
-// Many small blocks that come and go: what the journal says of them is mostly of the past.
-TEST_F(KeptTest, TheJournalOfWhatComesAndGoesDoesNotGrowForEver) {
-  Restart({.dram_bytes = 2 * kMiB, .nvme_bytes = 4 * kMiB});
-  const CacheSpec small = SmallSpec(4, 1);
-  const SpecHandle handle = Open(me_, small);
-  const std::string session(limits::kNameBytesMax, 's');
-  const uint64_t most = limits::kJournalRewriteBytesMin;
-  uint64_t written = 0, last = 0;
-  std::vector<BlockKey> keys;
-  for (size_t i = 0; written < 2 * most; ++i) {
-    keys = ChainNamed(absl::StrCat("s", i), 512);
-    const Stored stored = Store(me_, small, {.spec = handle, .keys = keys, .session_id = session});
-    ASSERT_TRUE(stored.status.ok()) << stored.status;
-    const uint64_t now = std::filesystem::file_size(PathOf("journal"));
-    written += now > last ? now - last : now;
-    last = now;
-    ASSERT_LE(now, most + most / 2);
-    ASSERT_LT(i, 4000u);
-  }
-  ExpectSound();
-  Save();
-  Restart({.dram_bytes = 2 * kMiB, .nvme_bytes = 4 * kMiB});
-  const AcquireResult acquired = *engine_->Acquire(me_, {.spec = Open(me_, small), .keys = keys});
-  ASSERT_EQ(acquired.run_blocks, keys.size());
-  ExpectReads(acquired.lease, keys);
-}
-
-TEST_F(KeptTest, AJournalThatCannotBeWrittenAnewGoesOnAsItIs) {
-  Fill(0, 2);
-  Save();
-  // The end wants to write a new one, and something is in its way.
-  std::filesystem::create_directory(PathOf("journal.new"));
-  EXPECT_TRUE(engine_->Close().ok());
-  engine_ = nullptr;
-  std::filesystem::remove(PathOf("journal.new"));
-  Begin();
-  EXPECT_TRUE(Disk().clean);
-  ExpectStored(0, 2);
-}
-
-TEST_F(KeptTest, ADiskWithoutRoomForItsJournalIsForgottenAndSaysSo) {
-  std::string said;
-  {
-    ShardEngineOptions options = OptionsOf({.nvme_bytes = 4 * kMiB});
-    options.log = [&](absl::string_view line) { said = std::string(line); };
-    StartWith(std::move(options));
-  }
-  Fill(0, 2);
-  Save();
-  AwaitJournal();
-  // As long as the file of blocks may be, and no longer.
-  const reprise::testing::FileSizeLimit limit(5 * kMiB);
-  const CacheSpec small = SmallSpec(4, 1);
-  const SpecHandle handle = Open(me_, small);
-  const std::string session(limits::kNameBytesMax, 's');
-  for (size_t i = 0; Disk().why_not_kept.empty(); ++i) {
-    ASSERT_LT(i, 1000u);
-    ASSERT_TRUE(
-        Store(
-            me_, small,
-            {.spec = handle, .keys = ChainNamed(absl::StrCat("s", i), 512), .session_id = session})
-            .status.ok());
-    Save();
-  }
-  EXPECT_THAT(Disk().why_not_kept, HasSubstr("File too large"));
-  EXPECT_THAT(said, HasSubstr("File too large"));
-  EXPECT_FALSE(std::filesystem::exists(PathOf("journal")));
-  EXPECT_TRUE(engine_->Remove(me_, spec_, Chain(0)).ok()) << "nobody waits for it any more";
-  EXPECT_TRUE(engine_->Close().ok());
-}
-
-// A shard may know more key spaces than one tenant may have at a time: those that it had once.
-TEST_F(KeptTest, KeySpacesOfWhichNothingIsLeftAreNoTrouble) {
-  for (uint32_t i = 0; i < limits::kSpecsPerTenantMax + 100; ++i) {
-    const AttachmentId who = Attach("default");
-    CacheSpec spec = SmallSpec(4, 1);
-    spec.scope = absl::StrCat(i);
-    const SpecHandle handle = Open(who, spec);
-    const auto keys = ChainNamed("one", 1);
-    ASSERT_TRUE(Store(who, spec, {.spec = handle, .keys = keys}).status.ok());
-    ASSERT_TRUE(
-        engine_->Hint(who, {.spec = handle, .keys = keys, .hint = {.verb = HintVerb::kDemote}})
-            .ok());
-    if (i % 64 == 0) AwaitJournal();
-    ASSERT_EQ(engine_->Remove(who, handle, keys)->removed, 1u);
-    engine_->Detach(who);
-  }
-  Fill(0, 1);
-  Save();
-  Crash();
-  ExpectStored(0, 1);
-}
-
-TEST_F(KeptTest, ADamagedJournalCostsWhatItSaysAfterTheDamage) {
-  Fill(0, 2);
-  Save();
-  engine_ = nullptr;
-  const auto bytes = std::filesystem::file_size(PathOf("journal"));
-  std::filesystem::resize_file(PathOf("journal"), bytes / 2);
-  Begin();
-  ExpectSound();
-  EXPECT_FALSE(Disk().clean);
-  for (size_t i = 0; i < 2; ++i) {
-    const uint32_t run = Run(Chain(i));
-    if (run > 0) ExpectStored(First(Chain(i), run));
-  }
-  Fill(10, 2);
-  ExpectStored(10, 2);
 }
 
 }  // namespace
