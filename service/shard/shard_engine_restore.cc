@@ -94,6 +94,7 @@ BlockId ShardEngineImpl::RestoreBlock(KeySpace& space, KeptBlock& kept) {
   block.depth = kept.depth;
   block.token_position = kept.token_position;
   block.written_bytes = space.shape.block_bytes;
+  if (kept.token_ids.size() != space.spec.block_tokens) kept.token_ids.clear();  // not known, then
   block.chain =
       std::make_shared<const ChainInfo>(ChainInfo{.session_id = std::move(kept.session_id),
                                                   .token_ids = std::move(kept.token_ids),
