@@ -53,7 +53,7 @@ class KeptShard:
     """One process after another, of one id, on one port, with 8 MiB of memory and one disk."""
 
     def __init__(self, binaries: Path, folder: Path, nvme: str = "40MiB") -> None:
-        self._binaries, self._log = binaries, folder / "shard.log"
+        self.binaries, self._log = binaries, folder / "shard.log"
         self.disk = folder / "disk"
         self.disk.mkdir()
         self.under_key = ["--nvme-key", new_key(folder / "key")]
@@ -69,13 +69,13 @@ class KeptShard:
     @contextmanager
     def running(self, *cipher: str) -> Iterator[Server]:
         """The next process, under this shard's key unless told otherwise; killed at the end."""
-        with serving(self._binaries / "reprise-shard", *self.arguments,
+        with serving(self.binaries / "reprise-shard", *self.arguments,
                      *(cipher or self.under_key), log=self._log, listen=self.address) as server:
             yield server
 
     def kept(self) -> dict[str, Any]:
         """What `reprise describe` says of its disk."""
-        (shard,) = described(self._binaries, "--shard", self.address)
+        (shard,) = described(self.binaries, "--shard", self.address)
         kept: dict[str, Any] = shard["kept_disk"]
         return kept
 
@@ -178,6 +178,10 @@ def test_all_that_a_shard_had_when_it_was_stopped_is_there_after_a_restart(
             assert shard.kept() == {"restored_blocks": blocks, "waiting_blocks": 0,
                                     "to_scrub_blocks": 0, "clean": True,
                                     "why_empty": "", "why_not_kept": ""}
+            text = subprocess.run(
+                [shard.binaries / "reprise", "describe", "--shard", shard.address], check=True,
+                capture_output=True, text=True).stdout  # fmt: skip
+            assert f"shard-0 keeps its disk: {blocks} blocks of its last process\n" in text
             scrape = server.scrape()
             assert scrape.get("reprise_restored_blocks_total") == blocks
             assert scrape.get("reprise_disk_kept") == 1

@@ -124,6 +124,16 @@ TEST(ShardMetrics, WhatClaimsKeepStandsBesideWhatTheyMayKeep) {
   EXPECT_EQ(ValueOf(families, "reprise_claimed_bytes_max", {{"claims", "pins"}}), 25);
 }
 
+TEST(ShardMetrics, ADiskIsKeptUntilItIsSaidWhyNot) {
+  ShardSnapshot shard = Fresh();
+  EXPECT_EQ(ValueOf(ToFamilies(shard), "reprise_disk_kept"), 0);
+  shard.engine.kept_disk = KeptDiskUse{.restored_blocks = 7, .waiting_blocks = 3};
+  EXPECT_EQ(ValueOf(ToFamilies(shard), "reprise_disk_kept"), 1);
+  EXPECT_EQ(ValueOf(ToFamilies(shard), "reprise_disk_waiting_blocks"), 3);
+  shard.engine.kept_disk->why_not_kept = "the disk is lost";
+  EXPECT_EQ(ValueOf(ToFamilies(shard), "reprise_disk_kept"), 0);
+}
+
 TEST(ShardMetrics, EachLaneHasItsOwnBlocksAndBytesEachWay) {
   ShardSnapshot shard = Fresh();
   shard.stream = {1, 10, 2, 20};
