@@ -28,6 +28,19 @@ void EvictionOrder::Track(uint32_t block, uint32_t group, uint64_t key, absl::Ti
   Learn();
 }
 
+void EvictionOrder::BeginAfter(uint64_t uses) {
+  REPRISE_CHECK(now_ == 0);
+  now_ = uses;
+}
+
+void EvictionOrder::Backdate(uint32_t block, uint64_t last_use) {
+  REPRISE_CHECK(tracks(block) && last_use <= now_);
+  const bool end = nodes_[block].end;
+  SetEnd(block, false);
+  nodes_[block].last_use = last_use;
+  SetEnd(block, end);
+}
+
 void EvictionOrder::Use(uint32_t block, absl::Time now) {
   REPRISE_CHECK(tracks(block));
   Node& node = nodes_[block];

@@ -56,6 +56,10 @@ class EvictionOrder {
   // reuse; two that share one are taken for the same. `copy`: of a block that is used elsewhere;
   // until it is used here it teaches nothing. REQUIRES: not tracked.
   void Track(uint32_t block, uint32_t group, uint64_t key, absl::Time now, bool copy = false);
+  // So many uses were before the first one here. REQUIRES: nothing was tracked yet.
+  void BeginAfter(uint64_t uses);
+  // `block`, just tracked, was used last as use number `last_use`, of those. REQUIRES: tracked.
+  void Backdate(uint32_t block, uint64_t last_use);
   // A reader used it. Uses within kReuseApart of another count as one: a request asks more than
   // once. A prompt's blocks are used from the last to the first. REQUIRES: tracked, as all below.
   void Use(uint32_t block, absl::Time now);

@@ -411,6 +411,7 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   void EnterIfReady(KeySpace& space, BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Adopt(KeySpace& space, BlockId stored) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool EnterWaiting(KeySpace& space, BlockId id, BlockId parent) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint64_t LastUseOfWaiting(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PublishAdopted(const KeySpace& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void LetGo(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool LetGoColdest(KeySpaceId space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -233,11 +233,8 @@ absl::Status ShardEngineImpl::SayAll(JournalWriter& journal, bool ending) {
     absl::MutexLock lock(&mu_);
     for (BlockId id = 0; id < blocks_.size(); ++id) {
       if (!IsKept(id)) continue;
-      // What waits was not used for longer than anything that is stored.
-      constexpr uint64_t kNow = UINT64_MAX / 2;
-      const uint64_t use = blocks_[id].state == BlockState::kCommitted
-                               ? kNow + order_.last_use(id)
-                               : kNow - 1 - waiting_.age(id);
+      const uint64_t use =
+          blocks_[id].state == BlockState::kWaiting ? LastUseOfWaiting(id) : order_.last_use(id);
       by_use.emplace_back(use, BlockUse{.id = id, .generation = blocks_[id].generation});
     }
   }

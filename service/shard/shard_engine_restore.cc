@@ -30,6 +30,7 @@ void ShardEngineImpl::Restore(KeptDisk::Found found) {
     if (id != kNoBlock) restored.push_back(id);
   }
   kept_use_.restored_blocks = restored.size();
+  order_.BeginAfter(restored.size());  // what comes back keeps its place before all that is new
   counters_.Add(Counter::kRestoredBlocks, restored.size());
   if (!contents.closed) {
     for (const BlockId id : restored) {
@@ -41,9 +42,6 @@ void ShardEngineImpl::Restore(KeptDisk::Found found) {
     if (waiting_.Contains(id)) EnterIfReady(SpaceOf(blocks_[id].space), id);
   }
   adopted_.clear();  // chains that are whole, of which nobody heard yet
-  for (auto id = restored.rbegin(); id != restored.rend(); ++id) {
-    if (blocks_[*id].state == BlockState::kCommitted) order_.Refresh(*id);
-  }
   for (const KeptClaim& claim : contents.claims) {
     KeySpace* const space = SpaceFor(claim.space, spaces);
     if (space != nullptr) RestoreClaim(*space, claim);

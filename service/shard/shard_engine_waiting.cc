@@ -35,6 +35,11 @@ void ShardEngineImpl::Adopt(KeySpace& space, BlockId stored) {
   }
 }
 
+// Of the last process, among all that it left.
+uint64_t ShardEngineImpl::LastUseOfWaiting(BlockId id) const {
+  return kept_use_.restored_blocks - waiting_.age(id);
+}
+
 // False when it is of no use: who is writing it, or wrote it meanwhile, has it.
 bool ShardEngineImpl::EnterWaiting(KeySpace& space, BlockId id, BlockId parent) {
   BlockRecord& block = blocks_[id];
@@ -44,10 +49,12 @@ bool ShardEngineImpl::EnterWaiting(KeySpace& space, BlockId id, BlockId parent) 
     LetGo(id);
     return false;
   }
+  const uint64_t last_use = LastUseOfWaiting(id);
   waiting_.Erase(id);
   block.parent = parent;
   --space.held_back;
   Enter(space, id, /*copy=*/true);
+  order_.Backdate(id, last_use);
   adopted_.push_back(id);
   return true;
 }

@@ -44,6 +44,23 @@ TEST_P(BothOrders, UntilSomethingIsLearnedTheLeastRecentlyUsedGoesFirst) {
   EXPECT_EQ(order_.tracked(0), 2u);
 }
 
+TEST_P(BothOrders, WhatWasUsedBeforeKeepsItsPlaceBeforeAllThatIsNew) {
+  order_.BeginAfter(3);
+  Track({5, 1});
+  order_.Backdate(1, 2);
+  order_.Track(7, 0, 7, kStart);
+  order_.Backdate(7, 1);
+  EXPECT_EQ(order_.last_use(5), 4u);
+  EXPECT_EQ(order_.Least(0, Anything), 7u);
+  order_.Forget(7);
+  EXPECT_EQ(order_.Least(0, Anything), 1u);
+  order_.SetEnd(1, false);
+  order_.Backdate(1, 1);
+  EXPECT_EQ(order_.Least(0, Anything), 5u);
+  order_.SetEnd(1, true);
+  EXPECT_EQ(order_.Least(0, Anything), 1u);
+}
+
 TEST_P(BothOrders, OnlyEndsLeave) {
   Track({0, 1, 2});  // 1 and 2 hang from 0
   order_.SetEnd(0, false);

@@ -145,6 +145,19 @@ TEST_F(KilledTest, WhatWasRemovedStaysSoWheneverTheProcessIsKilled) {
   ExpectStored(2, 2);
 }
 
+TEST_F(KilledTest, WhatWasUsedLongestAgoStillGoesFirst) {
+  Fill(0, kFillDisk);
+  for (size_t i = 0; i < kFillDisk; i += 2) ExpectStored(i, 1);  // the odd ones are colder
+  Save();
+  Restart();
+  Crash();
+  ExpectStored(kFillDisk - 1, 1);  // but for this one, now
+  Fill(100, kFillDram + 4);        // as many chains as fill memory, and four more
+  for (size_t i = 0; i < kFillDisk; i += 2) EXPECT_EQ(Run(Chain(i)), kLength) << i;
+  for (const size_t i : {1, 3, 5, 7}) EXPECT_EQ(Run(Chain(i)), 0u) << i;
+  ExpectStored(kFillDisk - 1, 1);
+}
+
 TEST_F(KilledTest, BytesThatAreNotWhatTheJournalSaysAreFoundAndGo) {
   Fill(0, kFillDram + 4);
   const SlotRef slot = SlotOf(Chain(1)[4]);
