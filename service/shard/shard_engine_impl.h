@@ -448,7 +448,9 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   void SayBlock(BlockId id, KeptBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SaySpace(const KeySpace& space, KeptBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SayClaims(KeptBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  BlockId KeptAt(SlotRef slot) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsKept(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint64_t LastUseOf(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // ---- shard_engine_scrub.cc
   // One block on its way through: pinned.

@@ -98,11 +98,20 @@ void ShardEngineImpl::StopKeeping(const absl::Status& why) {
   if (options_.log) options_.log(absl::StrCat("disk: the next process finds nothing: ", sentence));
 }
 
-// Slots that were noted, and the number of the last note among them.
+// Slots that were noted, what was used longest ago first, and the number of the last note.
 ShardEngineImpl::Unsaid ShardEngineImpl::TakeUnsaid() {
   absl::MutexLock lock(&mu_);
-  Unsaid unsaid{.slots = {unsaid_.begin(), unsaid_.end()}, .last_note = notes_};
+  std::vector<std::pair<uint64_t, SlotRef>> by_use;
+  by_use.reserve(unsaid_.size());
+  for (const SlotRef slot : unsaid_) {
+    const BlockId id = KeptAt(slot);
+    by_use.emplace_back(id == kNoBlock ? 0 : LastUseOf(id), slot);
+  }
   unsaid_.clear();
+  std::sort(by_use.begin(), by_use.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  Unsaid unsaid{.slots = {}, .last_note = notes_};
+  for (const auto& [use, slot] : by_use) unsaid.slots.push_back(slot);
   return unsaid;
 }
 
@@ -131,14 +140,16 @@ absl::Status ShardEngineImpl::SayUnsaid(bool sync) {
   return absl::OkStatus();
 }
 
-// What is at a slot of the disk now.
-void ShardEngineImpl::Say(SlotRef slot, KeptBatch& batch) {
+// What is at a slot of the disk now, for the next process to find; kNoBlock: nothing.
+BlockId ShardEngineImpl::KeptAt(SlotRef slot) const {
   const std::vector<BlockId>& extent = slot_blocks_[slot.extent];
   const BlockId id = slot.index < extent.size() ? extent[slot.index] : kNoBlock;
-  const bool stored =
-      id != kNoBlock && blocks_[id].slot == slot &&
-      (blocks_[id].state == BlockState::kCommitted || blocks_[id].state == BlockState::kWaiting);
-  stored ? SayBlock(id, batch) : batch.gone.push_back(pool_->InPool(slot));
+  return id != kNoBlock && blocks_[id].slot == slot && IsKept(id) ? id : kNoBlock;
+}
+
+void ShardEngineImpl::Say(SlotRef slot, KeptBatch& batch) {
+  const BlockId id = KeptAt(slot);
+  id == kNoBlock ? batch.gone.push_back(pool_->InPool(slot)) : SayBlock(id, batch);
 }
 
 void ShardEngineImpl::SayBlock(BlockId id, KeptBatch& batch) {
@@ -233,9 +244,7 @@ absl::Status ShardEngineImpl::SayAll(JournalWriter& journal, bool ending) {
     absl::MutexLock lock(&mu_);
     for (BlockId id = 0; id < blocks_.size(); ++id) {
       if (!IsKept(id)) continue;
-      const uint64_t use =
-          blocks_[id].state == BlockState::kWaiting ? LastUseOfWaiting(id) : order_.last_use(id);
-      by_use.emplace_back(use, BlockUse{.id = id, .generation = blocks_[id].generation});
+      by_use.emplace_back(LastUseOf(id), BlockUse{.id = id, .generation = blocks_[id].generation});
     }
   }
   std::sort(by_use.begin(), by_use.end(),
@@ -259,6 +268,10 @@ absl::Status ShardEngineImpl::SayAll(JournalWriter& journal, bool ending) {
     SayClaims(claims);
   }
   return journal.Append(claims);
+}
+
+uint64_t ShardEngineImpl::LastUseOf(BlockId id) const {
+  return blocks_[id].state == BlockState::kWaiting ? LastUseOfWaiting(id) : order_.last_use(id);
 }
 
 // Whether the next process is to find it.

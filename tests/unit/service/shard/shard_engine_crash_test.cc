@@ -149,7 +149,6 @@ TEST_F(KilledTest, WhatWasUsedLongestAgoStillGoesFirst) {
   Fill(0, kFillDisk);
   for (size_t i = 0; i < kFillDisk; i += 2) ExpectStored(i, 1);  // the odd ones are colder
   Save();
-  Restart();
   Crash();
   ExpectStored(kFillDisk - 1, 1);  // but for this one, now
   Fill(100, kFillDram + 4);        // as many chains as fill memory, and four more
