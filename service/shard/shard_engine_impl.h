@@ -423,6 +423,13 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // ---- shard_engine_keep.cc
+  void NoteKept(SlotRef slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status AwaitJournal(uint64_t note) ABSL_LOCKS_EXCLUDED(mu_);
+  void KeepLoop() ABSL_LOCKS_EXCLUDED(mu_);
+  void StopKeeping(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status EndJournal() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // ---- shard_engine_journal.cc
   // A block as it was when it was listed.
   struct BlockUse {
     BlockId id = kNoBlock;
@@ -432,17 +439,12 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
     std::vector<SlotRef> slots;
     uint64_t last_note = 0;
   };
-  void NoteKept(SlotRef slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::Status AwaitJournal(uint64_t note) ABSL_LOCKS_EXCLUDED(mu_);
-  void KeepLoop() ABSL_LOCKS_EXCLUDED(mu_);
-  void StopKeeping(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mu_);
   Unsaid TakeUnsaid() ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status SaySlots(const std::vector<SlotRef>& slots, JournalWriter& journal)
       ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status SayUnsaid(bool sync) ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status SayAll(JournalWriter& journal, bool ending) ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status RewriteJournal(bool ending) ABSL_LOCKS_EXCLUDED(mu_);
-  absl::Status EndJournal() ABSL_LOCKS_EXCLUDED(mu_);
   bool JournalIsOfThePast() const;
   void Say(SlotRef slot, KeptBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SayBlock(BlockId id, KeptBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
