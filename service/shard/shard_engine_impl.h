@@ -405,12 +405,16 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
   KeySpace* SpaceFor(uint32_t number, RestoredSpaces& spaces) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   KeySpaceId RestoreSpace(const KeptSpace& kept) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   BlockId RestoreBlock(KeySpace& space, KeptBlock& kept) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool EnterRestored(KeySpace& space, const KeptBlock& kept, BlockId id, uint64_t last_use)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RestoreClaim(KeySpace& space, const KeptClaim& kept) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // ---- shard_engine_waiting.cc
   void EnterIfReady(KeySpace& space, BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Adopt(KeySpace& space, BlockId stored) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool EnterWaiting(KeySpace& space, BlockId id, BlockId parent) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EnterFound(KeySpace& space, BlockId id, BlockId parent, uint64_t last_use)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t LastUseOfWaiting(BlockId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PublishAdopted(const KeySpace& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void LetGo(BlockId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -560,9 +564,11 @@ class ShardEngineImpl final : public ShardEngine, public PinOwner {
 
   const std::unique_ptr<KeptDisk> kept_;
   KeptDiskUse kept_use_ ABSL_GUARDED_BY(mu_);
+  uint64_t found_blocks_ ABSL_GUARDED_BY(mu_) = 0;  // on the kept disk, whether of use or not
   WaitingBlocks waiting_ ABSL_GUARDED_BY(mu_);
   std::vector<BlockId> adopted_ ABSL_GUARDED_BY(mu_);  // not published yet
   std::deque<BlockUse> to_scrub_ ABSL_GUARDED_BY(mu_);
+  bool following_ ABSL_GUARDED_BY(mu_) = false;  // the journal says what changes on the kept disk
   absl::flat_hash_set<SlotRef> unsaid_ ABSL_GUARDED_BY(mu_);  // of the kept disk: changed since
   absl::flat_hash_set<KeySpaceId> said_spaces_ ABSL_GUARDED_BY(mu_);  // by the journal
   uint64_t notes_ ABSL_GUARDED_BY(mu_) = 0;                           // of unsaid_, ever

@@ -16,6 +16,10 @@ namespace reprise::shard {
 absl::Status ShardEngineImpl::StartKeeping() {
   REPRISE_CHECK(kept_ != nullptr);
   Restore(kept_->TakeFound());
+  {
+    absl::MutexLock lock(&mu_);
+    following_ = true;
+  }
   // What the last process wrote says that it ended in order. That is over.
   REPRISE_RETURN_IF_ERROR(RewriteJournal(/*ending=*/false));
   keeper_ = std::thread([this] { KeepLoop(); });
@@ -31,8 +35,7 @@ absl::Status ShardEngineImpl::StartKeeping() {
 
 // What is stored at `slot` is not what it was.
 void ShardEngineImpl::NoteKept(SlotRef slot) {
-  if (kept_ == nullptr || pool_->LevelOf(slot) != pool_->last()) return;
-  if (!kept_use_.why_not_kept.empty()) return;
+  if (!following_ || pool_->LevelOf(slot) != pool_->last()) return;
   if (unsaid_.empty()) keep_cv_.SignalAll();
   unsaid_.insert(slot);
   ++notes_;
@@ -43,7 +46,7 @@ void ShardEngineImpl::NoteKept(SlotRef slot) {
 absl::Status ShardEngineImpl::AwaitJournal(uint64_t note) {
   const absl::Time deadline = absl::Now() + limits::kJournalPatience;
   absl::MutexLock lock(&mu_);
-  while (said_notes_ < note && kept_use_.why_not_kept.empty() && !stopping_) {
+  while (said_notes_ < note && following_ && !stopping_) {
     ++hurried_;
     keep_cv_.SignalAll();
     const bool late = said_cv_.WaitWithDeadline(&mu_, deadline);
@@ -89,6 +92,7 @@ void ShardEngineImpl::StopKeeping(const absl::Status& why) {
   {
     absl::MutexLock lock(&mu_);
     kept_use_.why_not_kept = sentence;
+    following_ = false;
     unsaid_.clear();
     said_cv_.SignalAll();
   }

@@ -22,23 +22,32 @@ void ShardEngineImpl::Restore(KeptDisk::Found found) {
   kept_use_.why_empty = std::move(found.why_empty);
   RestoredSpaces spaces;
   for (const KeptSpace& space : contents.spaces) spaces[space.number] = {.kept = &space};
+  found_blocks_ = contents.blocks.size();
+  order_.BeginAfter(found_blocks_);  // what comes back keeps its place before all that is new
   // From what was used last: what has no room any more is what was used longest ago.
-  std::vector<BlockId> restored;
-  for (auto block = contents.blocks.rbegin(); block != contents.blocks.rend(); ++block) {
-    KeySpace* const space = SpaceFor(block->space, spaces);
-    const BlockId id = space == nullptr ? kNoBlock : RestoreBlock(*space, *block);
-    if (id != kNoBlock) restored.push_back(id);
+  std::vector<BlockId> waiting;
+  for (uint64_t age = 0; age < found_blocks_; ++age) {
+    KeptBlock& kept = contents.blocks[found_blocks_ - 1 - age];
+    KeySpace* const space = SpaceFor(kept.space, spaces);
+    const BlockId id = space == nullptr ? kNoBlock : RestoreBlock(*space, kept);
+    if (id == kNoBlock) continue;
+    ++kept_use_.restored_blocks;
+    if (contents.closed && EnterRestored(*space, kept, id, found_blocks_ - age)) continue;
+    waiting_.Add({.block = id,
+                  .key = {space->id, kept.key},
+                  .parent = kept.parent,
+                  .age = age,
+                  .proved = contents.closed});
+    waiting.push_back(id);
   }
-  kept_use_.restored_blocks = restored.size();
-  order_.BeginAfter(restored.size());  // what comes back keeps its place before all that is new
-  counters_.Add(Counter::kRestoredBlocks, restored.size());
+  counters_.Add(Counter::kRestoredBlocks, kept_use_.restored_blocks);
   if (!contents.closed) {
-    for (const BlockId id : restored) {
+    for (const BlockId id : waiting) {
       to_scrub_.push_back({.id = id, .generation = blocks_[id].generation});
     }
     return;
   }
-  for (const BlockId id : restored) {
+  for (const BlockId id : waiting) {
     if (waiting_.Contains(id)) EnterIfReady(SpaceOf(blocks_[id].space), id);
   }
   adopted_.clear();  // chains that are whole, of which nobody heard yet
@@ -72,11 +81,26 @@ KeySpaceId ShardEngineImpl::RestoreSpace(const KeptSpace& kept) {
   return FindOrAddSpace(kept.tenant, kept.spec, layout, kept.fingerprint).value_or(KeySpaceId());
 }
 
-// kNoBlock when its place, or its tenant's quota, does not allow for it any more.
+// Stores it at once where what it hangs from is: the way of nearly all, whose parents were used
+// after them. False when it is to wait.
+bool ShardEngineImpl::EnterRestored(KeySpace& space, const KeptBlock& kept, BlockId id,
+                                    uint64_t last_use) {
+  BlockId parent = kNoBlock;
+  if (kept.parent.has_value()) {
+    const std::optional<IndexEntry> entry = index_.Find(SpaceKey{space.id, *kept.parent});
+    if (!entry.has_value() || blocks_[entry->block].depth + 1 != kept.depth) return false;
+    parent = entry->block;
+  }
+  EnterFound(space, id, parent, last_use);
+  return true;
+}
+
+// In its slot, and nobody's to have yet. kNoBlock when its place, or its tenant's quota, does not
+// allow for it any more.
 BlockId ShardEngineImpl::RestoreBlock(KeySpace& space, KeptBlock& kept) {
   const SpaceKey key{space.id, kept.key};
   if (kept.parent.has_value() != (kept.depth > 0) || waiting_.Find(key).has_value() ||
-      !WithinQuota(space)) {
+      index_.Find(key).has_value() || !WithinQuota(space)) {
     return kNoBlock;
   }
   const std::optional<SlotRef> slot =
@@ -100,7 +124,6 @@ BlockId ShardEngineImpl::RestoreBlock(KeySpace& space, KeptBlock& kept) {
   SetSlotBlock(*slot, id);
   SlotTaken(space);
   ++space.held_back;
-  waiting_.Add(id, key, kept.parent, /*proved=*/kept_use_.clean);
   return id;
 }
 

@@ -37,12 +37,12 @@ void ShardEngineImpl::Adopt(KeySpace& space, BlockId stored) {
 
 // Of the last process, among all that it left.
 uint64_t ShardEngineImpl::LastUseOfWaiting(BlockId id) const {
-  return kept_use_.restored_blocks - waiting_.age(id);
+  return found_blocks_ - waiting_.age(id);
 }
 
 // False when it is of no use: who is writing it, or wrote it meanwhile, has it.
 bool ShardEngineImpl::EnterWaiting(KeySpace& space, BlockId id, BlockId parent) {
-  BlockRecord& block = blocks_[id];
+  const BlockRecord& block = blocks_[id];
   const SpaceKey key{space.id, block.key};
   const uint32_t depth = parent == kNoBlock ? 0 : blocks_[parent].depth + 1;
   if (block.depth != depth || reserved_.contains(key) || index_.Find(key).has_value()) {
@@ -51,12 +51,16 @@ bool ShardEngineImpl::EnterWaiting(KeySpace& space, BlockId id, BlockId parent) 
   }
   const uint64_t last_use = LastUseOfWaiting(id);
   waiting_.Erase(id);
-  block.parent = parent;
+  EnterFound(space, id, parent, last_use);
+  adopted_.push_back(id);
+  return true;
+}
+
+void ShardEngineImpl::EnterFound(KeySpace& space, BlockId id, BlockId parent, uint64_t last_use) {
+  blocks_[id].parent = parent;
   --space.held_back;
   Enter(space, id, /*copy=*/true);
   order_.Backdate(id, last_use);
-  adopted_.push_back(id);
-  return true;
 }
 
 // Watchers hear of what was adopted, chain by chain: a child comes after its parent, and a branch

@@ -4,12 +4,14 @@
 
 namespace reprise::shard {
 
-void WaitingBlocks::Add(BlockId block, const SpaceKey& key, const std::optional<BlockKey>& parent,
-                        bool proved) {
-  Node node{.key = key, .parent = parent, .proved = proved, .age = nodes_.size()};
-  REPRISE_CHECK(by_key_.emplace(key, block).second);
-  if (parent.has_value()) {
-    const auto [first, alone] = first_below_.emplace(SpaceKey{key.space, *parent}, block);
+void WaitingBlocks::Add(const Arrival& arrival) {
+  const BlockId block = arrival.block;
+  const KeySpaceId space = arrival.key.space;
+  Node node{
+      .key = arrival.key, .parent = arrival.parent, .age = arrival.age, .proved = arrival.proved};
+  REPRISE_CHECK(by_key_.emplace(arrival.key, block).second);
+  if (arrival.parent.has_value()) {
+    const auto [first, alone] = first_below_.emplace(SpaceKey{space, *arrival.parent}, block);
     if (!alone) {
       node.next = first->second;
       nodes_.at(node.next).previous = block;
@@ -17,7 +19,7 @@ void WaitingBlocks::Add(BlockId block, const SpaceKey& key, const std::optional<
     }
   }
   nodes_.emplace(block, node);
-  by_space_[key.space].push_back(block);
+  by_space_[space].push_back(block);
 }
 
 void WaitingBlocks::Erase(BlockId block) {

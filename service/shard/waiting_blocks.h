@@ -20,16 +20,21 @@ namespace reprise::shard {
 
 class WaitingBlocks {
  public:
-  // `parent`: nullopt for a chain's first block. `proved`: its bytes are what they should be.
-  // REQUIRES: nothing left so far; none of that key waits.
-  void Add(BlockId block, const SpaceKey& key, const std::optional<BlockKey>& parent, bool proved);
+  struct Arrival {
+    BlockId block = kNoBlock;
+    SpaceKey key;
+    std::optional<BlockKey> parent;  // nullopt: a chain's first block
+    uint64_t age = 0;                // higher: used longer ago
+    bool proved = false;             // its bytes are what they should be
+  };
+  // REQUIRES: nothing left so far; none of that key waits; older ones come later.
+  void Add(const Arrival& arrival);
   // REQUIRES, as all below: it waits.
   void Erase(BlockId block);
   void Prove(BlockId block) { nodes_.at(block).proved = true; }
 
   bool proved(BlockId block) const { return nodes_.at(block).proved; }
   const std::optional<BlockKey>& ParentOf(BlockId block) const { return nodes_.at(block).parent; }
-  // Higher: used longer ago.
   uint64_t age(BlockId block) const { return nodes_.at(block).age; }
 
   bool Contains(BlockId block) const { return nodes_.contains(block); }
@@ -45,8 +50,8 @@ class WaitingBlocks {
   struct Node {
     SpaceKey key;
     std::optional<BlockKey> parent;
-    bool proved = false;
     uint64_t age = 0;
+    bool proved = false;
     // Among those that hang from the same.
     BlockId previous = kNoBlock;
     BlockId next = kNoBlock;

@@ -153,8 +153,9 @@ void LeaveBlocks(const Folder& folder, uint32_t blocks, uint64_t nvme_bytes) {
                           .shape = {layout.block_bytes, layout.layer_bytes}});
   std::vector<BlockKey> keys;
   for (uint32_t i = 0; i < blocks; ++i) {
-    const uint32_t depth = i % kChainBlocks;
-    if (depth == 0) keys = ChainNamed(absl::StrCat(i), kChainBlocks);
+    const uint32_t depth =
+        kChainBlocks - 1 - i % kChainBlocks;  // a prompt's beginning is used last
+    if (i % kChainBlocks == 0) keys = ChainNamed(absl::StrCat(i), kChainBlocks);
     batch.blocks.push_back(
         {.space = 1,
          .slot = {i / slots, i % slots},

@@ -20,10 +20,10 @@ SpaceKey Key(const char* name, KeySpaceId space = kSpace) {
 
 TEST(WaitingBlocks, AreFoundByTheirKeysAndByWhatTheyHangFrom) {
   WaitingBlocks waiting;
-  waiting.Add(1, Key("a"), std::nullopt, false);
-  waiting.Add(2, Key("b"), Key("a").key, false);
-  waiting.Add(3, Key("c"), Key("a").key, false);
-  waiting.Add(4, Key("b", kOther), Key("a").key, false);
+  waiting.Add({.block = 1, .key = Key("a"), .age = 0});
+  waiting.Add({.block = 2, .key = Key("b"), .parent = Key("a").key, .age = 1});
+  waiting.Add({.block = 3, .key = Key("c"), .parent = Key("a").key, .age = 2});
+  waiting.Add({.block = 4, .key = Key("b", kOther), .parent = Key("a").key, .age = 3});
   EXPECT_EQ(waiting.Find(Key("b")), 2u);
   EXPECT_EQ(waiting.Find(Key("b", kOther)), 4u);
   EXPECT_EQ(waiting.Find(Key("d")), std::nullopt);
@@ -38,9 +38,9 @@ TEST(WaitingBlocks, AreFoundByTheirKeysAndByWhatTheyHangFrom) {
 TEST(WaitingBlocks, EachOfSeveralSiblingsMayLeaveFirst) {
   for (const BlockId leaves : {1, 2, 3}) {
     WaitingBlocks waiting;
-    waiting.Add(1, Key("a"), Key("p").key, false);
-    waiting.Add(2, Key("b"), Key("p").key, false);
-    waiting.Add(3, Key("c"), Key("p").key, false);
+    waiting.Add({.block = 1, .key = Key("a"), .parent = Key("p").key, .age = 0});
+    waiting.Add({.block = 2, .key = Key("b"), .parent = Key("p").key, .age = 1});
+    waiting.Add({.block = 3, .key = Key("c"), .parent = Key("p").key, .age = 2});
     waiting.Erase(leaves);
     EXPECT_FALSE(waiting.Contains(leaves));
     std::vector<BlockId> left = waiting.Below(Key("p"));
@@ -54,10 +54,10 @@ TEST(WaitingBlocks, EachOfSeveralSiblingsMayLeaveFirst) {
 
 TEST(WaitingBlocks, TheColdestCameLastInItsKeySpace) {
   WaitingBlocks waiting;
-  waiting.Add(1, Key("a"), std::nullopt, true);
-  waiting.Add(2, Key("b"), Key("a").key, true);
-  waiting.Add(3, Key("c"), Key("b").key, true);
-  waiting.Add(4, Key("a", kOther), std::nullopt, true);
+  waiting.Add({.block = 1, .key = Key("a"), .age = 0, .proved = true});
+  waiting.Add({.block = 2, .key = Key("b"), .parent = Key("a").key, .age = 1, .proved = true});
+  waiting.Add({.block = 3, .key = Key("c"), .parent = Key("b").key, .age = 2, .proved = true});
+  waiting.Add({.block = 4, .key = Key("a", kOther), .age = 3, .proved = true});
   EXPECT_LT(waiting.age(1), waiting.age(2));
   EXPECT_LT(waiting.age(2), waiting.age(3));
   EXPECT_EQ(waiting.Coldest(kSpace), 3u);
@@ -73,8 +73,8 @@ TEST(WaitingBlocks, TheColdestCameLastInItsKeySpace) {
 
 TEST(WaitingBlocks, AreProvedOneByOne) {
   WaitingBlocks waiting;
-  waiting.Add(1, Key("a"), std::nullopt, false);
-  waiting.Add(2, Key("b"), Key("a").key, false);
+  waiting.Add({.block = 1, .key = Key("a"), .age = 0});
+  waiting.Add({.block = 2, .key = Key("b"), .parent = Key("a").key, .age = 1});
   waiting.Prove(2);
   EXPECT_FALSE(waiting.proved(1));
   EXPECT_TRUE(waiting.proved(2));
