@@ -30,7 +30,7 @@ enum class BlockState : uint8_t {
   kCommitted,    // stored, in the index and in the forest
   kHidden,       // no longer stored, its slot still being read or written
   kQuarantined,  // no longer stored, its slot held back
-  kWaiting,      // found on a kept disk, and what it hangs from is not stored yet: invisible
+  kWaiting,      // found on a kept disk, not checked or without its parent yet: invisible
 };
 
 // What the blocks granted by one Reserve share.
