@@ -45,12 +45,12 @@ enum class Counter : uint8_t {
   kClaimsClipped,  // that could not keep, or go on to, all of their prefix
   kClaimsEnded,    // at their time
   kQuarantinedBlocks,
-  kLostBlocks,      // with the device of their tier
-  kRestoredBlocks,  // found on a kept disk at the start, and taken over
-  kAdoptedBlocks,   // of them, those that waited and are stored since
+  kLostBlocks,       // with the device of their tier
+  kRestoredBlocks,   // found on a kept disk at the start, and taken over
+  kAdoptedBlocks,    // of them, those that waited and are stored since
   kUnadoptedBlocks,  // of them, those that waited and were let go
   kScrubbedBlocks,   // of them, read and checked after a crash
-  kCorruptBlocks,  // checksum at Commit did not match
+  kCorruptBlocks,    // checksum at Commit did not match
   kExpiredLeases,
   kExpiredReservations,
   kExpiredAttachments,
