@@ -52,10 +52,11 @@ absl::Status ShardEngineImpl::AwaitJournal(uint64_t note) {
     const bool late = said_cv_.WaitWithDeadline(&mu_, deadline);
     --hurried_;
     if (!late) continue;
-    return Refusal(absl::StatusCode::kUnavailable, "DISK_SLOW",
-                   absl::StrCat("it is done, and the disk has not noted so within ",
-                                absl::FormatDuration(limits::kJournalPatience),
-                                ": a crash now could undo it; ask again"));
+    return Refusal(
+        absl::StatusCode::kUnavailable, "DISK_SLOW",
+        absl::StrCat("it is done, and the disk has not noted so within kJournalPatience = ",
+                     absl::FormatDuration(limits::kJournalPatience),
+                     ": a crash now could undo it; ask again"));
   }
   return absl::OkStatus();
 }

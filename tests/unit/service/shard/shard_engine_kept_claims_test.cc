@@ -30,36 +30,24 @@ class KeptClaimTest : public KeptTest {
 
 TEST_F(KeptClaimTest, WhatIsClaimedStaysClaimedUntilItsTime) {
   Fill(0, kFillDisk);
-  ASSERT_TRUE(
-      engine_
-          ->Hint(me_,
-                 {.spec = spec_,
-                  .keys = Chain(0),
-                  .hint = {.verb = HintVerb::kPin, .claim_id = "prompt", .ttl = absl::Minutes(10)}})
-          .ok());
+  Pin(Chain(0), "prompt");
   Save();
   Restart();
-  EXPECT_EQ(engine_->Describe(std::nullopt).claims.pinned_bytes, kLength * kBlockBytes);
+  EXPECT_EQ(Claims().pinned_bytes, kLength * kBlockBytes);
   Fill(100, kFillDisk + kFillDram);
   EXPECT_EQ(Run(Chain(0)), kLength);
   EXPECT_EQ(Run(Chain(1)), 0u);
   clock_.Advance(absl::Minutes(10));
   engine_->Tick();
-  EXPECT_EQ(engine_->Describe(std::nullopt).claims.claims, 0u);
+  EXPECT_EQ(Claims().claims, 0u);
 }
 
 TEST_F(KeptClaimTest, AClaimThatWaitedForBlocksStillDoes) {
-  ASSERT_TRUE(engine_
-                  ->Hint(me_, {.spec = spec_,
-                               .keys = Chain(0),
-                               .hint = {.verb = HintVerb::kRetain,
-                                        .claim_id = "soon",
-                                        .priority = 50,
-                                        .ttl = absl::Minutes(10)}})
-                  .ok());
+  Claim(Chain(0),
+        {.verb = HintVerb::kRetain, .claim_id = "soon", .priority = 50, .ttl = absl::Minutes(10)});
   Restart();
   Fill(0, 1);
-  EXPECT_EQ(engine_->Describe(std::nullopt).claims.claimed_bytes, kLength * kBlockBytes);
+  EXPECT_EQ(Claims().claimed_bytes, kLength * kBlockBytes);
 }
 
 TEST_F(KeptClaimTest, AClaimThatEndedWhileNoProcessWasThereIsOver) {
@@ -184,18 +172,12 @@ TEST_F(KeptClaimTest, ATenantHasNoMoreClaimsThanItsShareOfThem) {
 
 TEST_F(KeptClaimTest, ClaimsDoNotOutliveAKill) {
   Fill(0, 2);
-  ASSERT_TRUE(
-      engine_
-          ->Hint(me_,
-                 {.spec = spec_,
-                  .keys = Chain(0),
-                  .hint = {.verb = HintVerb::kPin, .claim_id = "prompt", .ttl = absl::Minutes(10)}})
-          .ok());
+  Pin(Chain(0), "prompt");
   Save();
   Restart();
-  ASSERT_EQ(engine_->Describe(std::nullopt).claims.claims, 1u);
+  ASSERT_EQ(Claims().claims, 1u);
   Crash();
-  EXPECT_EQ(engine_->Describe(std::nullopt).claims.claims, 0u);
+  EXPECT_EQ(Claims().claims, 0u);
 }
 
 TEST_F(KeptClaimTest, ClaimsOfAJournalWithoutAnEndDoNotComeBack) {
