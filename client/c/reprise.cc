@@ -246,6 +246,26 @@ reprise_code reprise_acquire_result(reprise_op* op, reprise_run** run, reprise_e
   });
 }
 
+reprise_code reprise_acquire(reprise_client* client, reprise_spec* spec, const char* session,
+                             const uint8_t* keys, size_t key_count, uint32_t first_block,
+                             int64_t timeout_us, reprise_run** run, reprise_error* error) {
+  return Guard(error, [&]() -> absl::Status {
+    if (run == nullptr) return Unset("run");
+    *run = nullptr;
+    if (client == nullptr) return Unset("client");
+    if (spec == nullptr) return Unset("spec");
+    if (keys == nullptr && key_count > 0) return Unset("keys");
+    REPRISE_ASSIGN_OR_RETURN(rc::AcquireResult result,
+                             client->client->Acquire({.spec = spec->spec,
+                                                      .keys = Keys(keys, key_count),
+                                                      .session = session != nullptr ? session : "",
+                                                      .first_block = first_block,
+                                                      .timeout = Timeout(timeout_us)}));
+    *run = new reprise_run{client->client.get(), std::move(result.run)};
+    return result.status;
+  });
+}
+
 uint32_t reprise_run_blocks(const reprise_run* run) {
   return run->run == nullptr ? 0 : run->run->blocks();
 }

@@ -134,6 +134,13 @@ REPRISE_EXPORT reprise_code reprise_acquire_start(reprise_client* client, repris
  * is REPRISE_OK only when the answer is trustworthy. The run is to be released in every case. */
 REPRISE_EXPORT reprise_code reprise_acquire_result(reprise_op* op, reprise_run** run,
                                                    reprise_error* error);
+/* Both at once, on the caller's thread: sooner, since no other thread is woken. Arguments that make
+ * no sense are refused with *run = NULL. */
+REPRISE_EXPORT reprise_code reprise_acquire(reprise_client* client, reprise_spec* spec,
+                                            const char* session, const uint8_t* keys,
+                                            size_t key_count, uint32_t first_block,
+                                            int64_t timeout_us, reprise_run** run,
+                                            reprise_error* error);
 REPRISE_EXPORT uint32_t
 reprise_run_blocks(const reprise_run* run); /* stored prefix counted from block 0 */
 /* Ends the leases. Never blocks. NULL is ignored. */

@@ -1,5 +1,8 @@
 // Finds the longest stored prefix and leases it.
 #include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/client_core.h"
@@ -67,14 +70,13 @@ class Search {
         route_call_(RouteCallOf(*core, *call.spec, call.session, call.keys)) {}
 
   AcquireResult Run() {
-    constexpr int kSteps = 3;  // route, home, others
-    absl::StatusOr<Route> route =
-        core_->routes.Order(route_call_, TryDeadline(absl::Now(), context_.deadline, kSteps));
+    absl::StatusOr<Route> route = FindHome();
     if (!route.ok()) {
       Note(route.status());
       return Result();
     }
     AskHome(*route);
+    core_->routes.NoteRanOut(route_call_, found_ < call_.keys.size());
     if (found_ < call_.keys.size() && context_.Check().ok()) {
       AskOthers(*route);
     } else if (WorthASecondSource()) {
@@ -85,6 +87,29 @@ class Search {
   }
 
  private:
+  // A home that is remembered and attached is asked at once; routers meanwhile, where it may be
+  // another one by now, or where others had more than it before.
+  absl::StatusOr<Route> FindHome() {
+    constexpr int kSteps = 3;  // route, home, others
+    const absl::Time deadline = TryDeadline(absl::Now(), context_.deadline, kSteps);
+    std::optional<RouteMemory::Recalled> known = core_->routes.Recall(route_call_);
+    if (!known.has_value() || !core_->shards.Attached(known->order.front().address)) {
+      return core_->routes.Order(route_call_, deadline);
+    }
+    if (known->age >= limits::kRouteTtl || known->ran_out) {
+      asked_routers_ = core_->routes.Ask(route_call_, deadline);
+    }
+    return Route{.order = std::move(known->order), .runs_known = false, .runs = {}};
+  }
+
+  // Who holds what. `steps` are left of the caller's time, this one included.
+  absl::StatusOr<Route> FindRuns(int steps) {
+    const absl::Time deadline = TryDeadline(absl::Now(), context_.deadline, steps);
+    if (asked_routers_ == nullptr) return core_->routes.OrderAndRuns(route_call_, deadline);
+    const std::unique_ptr<PendingRoute> asked = std::move(asked_routers_);
+    return core_->routes.Await(*asked, route_call_, deadline);
+  }
+
   void AskHome(const Route& route) {
     if (route.order.empty()) return;
     Ask(route.order.front().address, TryDeadline(absl::Now(), context_.deadline, 2));
@@ -93,8 +118,7 @@ class Search {
 
   void AskOthers(Route route) {
     if (!route.runs_known) {
-      absl::StatusOr<Route> fresh =
-          core_->routes.OrderAndRuns(route_call_, TryDeadline(absl::Now(), context_.deadline, 2));
+      absl::StatusOr<Route> fresh = FindRuns(2);
       if (fresh.ok()) route = *std::move(fresh);
     }
     std::vector<std::string> candidates = Candidates(route, found_, asked_);
@@ -122,8 +146,7 @@ class Search {
   }
 
   void AskSecondSource() {
-    const absl::StatusOr<Route> route =
-        core_->routes.OrderAndRuns(route_call_, TryDeadline(absl::Now(), context_.deadline, 3));
+    const absl::StatusOr<Route> route = FindRuns(3);
     if (!route.ok()) return;
     for (const LocatedRun& run : route->runs) {
       if (run.shard.address == segments_.front().address || run.blocks < found_) continue;
@@ -167,6 +190,7 @@ class Search {
   const AcquireCall& call_;
   const CallContext& context_;
   const RouteCall route_call_;
+  std::unique_ptr<PendingRoute> asked_routers_;  // nullptr: not asked, or heard
   uint32_t found_ = 0;
   std::vector<Segment> segments_;
   std::vector<std::string> asked_;

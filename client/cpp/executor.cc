@@ -28,6 +28,8 @@ absl::Status Executor::Submit(Job job) {
                    "too many operations wait in this client: take results before starting more, or "
                    "give the client more threads");
   }
+  // A job that a thread is free for needs nobody to see to its deadline.
+  sooner_ = sooner_ || (queue_.size() >= idle_ && job.deadline < wakes_at_);
   queue_.push_back(std::move(job));
   return absl::OkStatus();
 }
@@ -75,20 +77,14 @@ void Executor::ExpireQueued() {
       const auto next = std::min_element(queue_.begin(), queue_.end(), earliest);
       const absl::Time now = absl::Now();
       if (next == queue_.end() || next->deadline > now) {
-        // Woken early by any change of the queue's earliest deadline; that is rare, since queues
-        // are short.
-        const absl::Time wake = next == queue_.end() ? absl::InfiniteFuture() : next->deadline;
-        const size_t seen = queue_.size();
-        struct Change {
-          Executor* self;
-          size_t seen;
-        } change{this, seen};
+        wakes_at_ = next == queue_.end() ? absl::InfiniteFuture() : next->deadline;
+        sooner_ = false;
         mu_.AwaitWithDeadline(absl::Condition(
-                                  +[](Change* c) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-                                    return c->self->closed_ || c->self->queue_.size() > c->seen;
+                                  +[](Executor* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mu_) {
+                                    return self->closed_ || self->sooner_;
                                   },
-                                  &change),
-                              wake);
+                                  this),
+                              wakes_at_);
         continue;
       }
       late = std::move(*next);

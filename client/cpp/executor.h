@@ -51,6 +51,9 @@ class Executor {
   std::deque<Job> queue_ ABSL_GUARDED_BY(mu_);
   size_t idle_ ABSL_GUARDED_BY(mu_) = 0;  // threads that wait for a job
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
+  // When the thread that drops late jobs looks again, and whether it is to look before.
+  absl::Time wakes_at_ ABSL_GUARDED_BY(mu_) = absl::InfiniteFuture();
+  bool sooner_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<std::thread> threads_;
 };
 

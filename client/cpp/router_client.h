@@ -5,9 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -48,11 +50,35 @@ struct RouteCall {
   uint64_t block_bytes = 0;        // as stored; with compute_block
 };
 
+// A question to routers that is under way.
+class PendingRoute {
+ public:
+  // Gives up waiting; an answer that comes is heard all the same.
+  virtual ~PendingRoute() = default;
+  // As RouterClient::RouteSession. Once.
+  virtual absl::StatusOr<Route> Await(absl::Time deadline) = 0;
+};
+
+class AnsweredRoute final : public PendingRoute {
+ public:
+  explicit AnsweredRoute(absl::StatusOr<Route> answer) : answer_(std::move(answer)) {}
+  absl::StatusOr<Route> Await(absl::Time) override { return answer_; }
+
+ private:
+  const absl::StatusOr<Route> answer_;
+};
+
 class RouterClient {
  public:
   virtual ~RouterClient() = default;
   // UNAVAILABLE or DEADLINE_EXCEEDED when no router answered.
   virtual absl::StatusOr<Route> RouteSession(const RouteCall& call, absl::Time deadline) = 0;
+  // The same, and need not wait for the answer. `heard` is given one that comes, on any thread and
+  // before Await returns it; it must not block. `call` is read before this returns.
+  using RouteHeard = std::function<void(const Route&)>;
+  virtual std::unique_ptr<PendingRoute> StartRouteSession(const RouteCall& call,
+                                                          absl::Time deadline,
+                                                          RouteHeard heard) = 0;
   // The first router that answers names every shard it knows.
   virtual absl::StatusOr<std::vector<ShardTarget>> Shards(absl::Time deadline) = 0;
 };

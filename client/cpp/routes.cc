@@ -13,7 +13,7 @@
 namespace reprise::client {
 namespace {
 
-std::string CacheKey(const RouteCall& call) {
+std::string SessionKey(const RouteCall& call) {
   return cluster::PlacementKey(call.session, call.keys);
 }
 
@@ -21,17 +21,15 @@ std::string CacheKey(const RouteCall& call) {
 
 Routes::Routes(RoutesOptions options, ShardSet& shards, Executor& executor)
     : options_(std::move(options)),
-      clock_(options_.clock != nullptr ? *options_.clock : MonotonicClock()),
       shards_(shards),
-      executor_(executor) {}
+      executor_(executor),
+      memory_(std::make_shared<RouteMemory>(options_.clock != nullptr ? *options_.clock
+                                                                      : MonotonicClock())) {}
 
 absl::StatusOr<Route> Routes::Order(const RouteCall& call, absl::Time deadline) {
-  {
-    absl::MutexLock lock(&mu_);
-    const auto at = cache_.find(CacheKey(call));
-    if (at != cache_.end() && clock_.Now() - at->second.at < limits::kRouteTtl) {
-      return Route{.order = at->second.order, .runs_known = false, .runs = {}};
-    }
+  std::optional<RouteMemory::Recalled> known = Recall(call);
+  if (known.has_value() && known->age < limits::kRouteTtl) {
+    return Route{.order = std::move(known->order), .runs_known = false, .runs = {}};
   }
   return OrderAndRuns(call, deadline);
 }
@@ -48,24 +46,36 @@ absl::StatusOr<Route> Routes::OrderAndRuns(const RouteCall& call, absl::Time dea
 
 absl::StatusOr<Route> Routes::AskRouter(const RouteCall& call, absl::Time deadline) {
   REPRISE_ASSIGN_OR_RETURN(Route route, options_.router->RouteSession(call, deadline));
-  absl::MutexLock lock(&mu_);
-  if (cache_.size() >= limits::kRoutesCachedMax) cache_.clear();
-  cache_[CacheKey(call)] = Cached{route.order, clock_.Now()};
-  // What routers name are the living shards: they are what placement is computed from.
-  known_ = route.order;
-  std::sort(known_.begin(), known_.end(),
-            [](const ShardTarget& a, const ShardTarget& b) { return a.id < b.id; });
+  memory_->Learn(SessionKey(call), route.order);
   return route;
 }
 
+std::optional<RouteMemory::Recalled> Routes::Recall(const RouteCall& call) const {
+  return memory_->Recall(SessionKey(call));
+}
+
+std::unique_ptr<PendingRoute> Routes::Ask(const RouteCall& call, absl::Time deadline) {
+  return options_.router->StartRouteSession(
+      call, deadline, [memory = memory_, key = SessionKey(call)](const Route& route) {
+        memory->Learn(key, route.order);
+      });
+}
+
+absl::StatusOr<Route> Routes::Await(PendingRoute& asked, const RouteCall& call,
+                                    absl::Time deadline) {
+  absl::StatusOr<Route> route = asked.Await(deadline);
+  if (route.ok()) return route;
+  return Compute(call, route.status());
+}
+
 absl::StatusOr<Route> Routes::Compute(const RouteCall& call, const absl::Status& why) {
-  absl::MutexLock lock(&mu_);
+  const std::vector<ShardTarget> known = memory_->KnownShards();
   std::vector<ShardId> ids;
-  for (const ShardTarget& target : known_) ids.push_back(target.id);
+  for (const ShardTarget& target : known) ids.push_back(target.id);
   if (ids.empty()) return why;
   Route route;
-  for (const ShardId& id : cluster::PlacementOrder(CacheKey(call), ids)) {
-    const auto at = std::find_if(known_.begin(), known_.end(),
+  for (const ShardId& id : cluster::PlacementOrder(SessionKey(call), ids)) {
+    const auto at = std::find_if(known.begin(), known.end(),
                                  [&](const ShardTarget& target) { return target.id == id; });
     route.order.push_back(*at);
   }
@@ -80,17 +90,20 @@ void Routes::LearnStaticShards(absl::Time deadline) {
     }
   }
   executor_.RunAll(std::move(unknown));
-  absl::MutexLock lock(&mu_);
-  known_.clear();
+  std::vector<ShardTarget> known;
   for (const std::string& address : options_.shards) {
     if (ShardId id = shards_.IdOf(address); !id.name.empty())
-      known_.push_back({std::move(id), address});
+      known.push_back({std::move(id), address});
   }
+  memory_->SetKnownShards(std::move(known));
 }
 
 void Routes::Forget(const RouteCall& call) {
-  absl::MutexLock lock(&mu_);
-  cache_.erase(CacheKey(call));
+  memory_->Forget(SessionKey(call));
+}
+
+void Routes::NoteRanOut(const RouteCall& call, bool ran_out) {
+  memory_->NoteRanOut(SessionKey(call), ran_out);
 }
 
 std::vector<ShardTarget> Routes::AllShards(absl::Time deadline) {
@@ -103,8 +116,7 @@ std::vector<ShardTarget> Routes::AllShards(absl::Time deadline) {
   }
   absl::StatusOr<std::vector<ShardTarget>> all = options_.router->Shards(deadline);
   if (all.ok()) return *std::move(all);
-  absl::MutexLock lock(&mu_);
-  return known_;
+  return memory_->KnownShards();
 }
 
 }  // namespace reprise::client

@@ -127,6 +127,13 @@ void ShardSet::Report(const std::string& address, const std::shared_ptr<cluster:
   entry.breaker.Report(verdict, clock_.Now());
 }
 
+bool ShardSet::Attached(const std::string& address) const {
+  absl::MutexLock lock(&mu_);
+  const auto at = entries_.find(address);
+  return at != entries_.end() && at->second.breaker.state() == Breaker::State::kClosed &&
+         at->second.link != nullptr && at->second.link->alive();
+}
+
 ShardId ShardSet::IdOf(const std::string& address) const {
   absl::MutexLock lock(&mu_);
   const auto at = entries_.find(address);

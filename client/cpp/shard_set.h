@@ -71,6 +71,8 @@ class ShardSet {
               const absl::Status& status, absl::Duration budget);
 
   // "" when it was never attached.
+  // Whether a call could be made now, as far as is known.
+  bool Attached(const std::string& address) const;
   ShardId IdOf(const std::string& address) const;
 
   std::vector<ShardView> Views() const;

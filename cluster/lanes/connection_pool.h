@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,6 +50,38 @@ class ConnectionPool {
         return absl::DeadlineExceededError(absl::StrCat(options_.lane, ": the deadline is over"));
       }
       ++borrowed_;
+    }
+    return Connect(deadline);
+  }
+
+  // The same without waiting for others: nullopt when as many are lent as may be.
+  std::optional<absl::StatusOr<Socket>> BorrowNow(MonotonicDeadline deadline) {
+    {
+      absl::MutexLock lock(&mu_);
+      if (!MayBorrow()) return std::nullopt;
+      ++borrowed_;
+    }
+    return Connect(deadline);
+  }
+
+  // One that was made elsewhere, for the next call.
+  void Add(Socket socket) {
+    absl::MutexLock lock(&mu_);
+    idle_.push_back(std::move(socket));
+  }
+
+  // nullptr: the connection is good for nothing any more.
+  void GiveBack(Socket* healthy) {
+    absl::MutexLock lock(&mu_);
+    --borrowed_;
+    if (healthy != nullptr) idle_.push_back(std::move(*healthy));
+  }
+
+ private:
+  // For a borrower that is counted; no more when this fails.
+  absl::StatusOr<Socket> Connect(MonotonicDeadline deadline) {
+    {
+      absl::MutexLock lock(&mu_);
       while (!idle_.empty()) {
         Socket socket = std::move(idle_.back());
         idle_.pop_back();
@@ -68,20 +101,6 @@ class ConnectionPool {
     return socket.status();
   }
 
-  // One that was made elsewhere, for the next call.
-  void Add(Socket socket) {
-    absl::MutexLock lock(&mu_);
-    idle_.push_back(std::move(socket));
-  }
-
-  // nullptr: the connection is good for nothing any more.
-  void GiveBack(Socket* healthy) {
-    absl::MutexLock lock(&mu_);
-    --borrowed_;
-    if (healthy != nullptr) idle_.push_back(std::move(*healthy));
-  }
-
- private:
   bool MayBorrow() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return !idle_.empty() || borrowed_ < options_.connections_max;
   }

@@ -7,7 +7,6 @@
 #include "cluster/lanes/fallback_lane.h"
 #include "cluster/lanes/lane_choice.h"
 #include "cluster/lanes/stream/stream_lane.h"
-#include "cluster/lanes/tcp/tcp_lane.h"
 #include "cluster/lanes/view/view_lane.h"
 #include "proto/types/limits.h"
 
@@ -82,13 +81,13 @@ LinkLane MakeLane(const LaneOffer& offer) {
     all.push_back(std::move(made));
   }
   std::unique_ptr<lanes::TcpLane> made = Offers(offer, LaneKind::kTcp) ? MakeTcp(offer) : nullptr;
-  lanes::TcpLane* tcp = made.get();
+  link.tcp = made.get();
   if (made != nullptr) all.push_back(std::move(made));
   if (all.empty() || Offers(offer, LaneKind::kStream)) {
     all.push_back(std::make_unique<lanes::StreamLane>(offer.channel, offer.attachment));
   }
   link.lane = std::make_unique<lanes::FallbackLane>(std::move(all),
-                                                    OrderOver(offer.lanes, view, tcp, nccl));
+                                                    OrderOver(offer.lanes, view, link.tcp, nccl));
   return link;
 }
 

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "cluster/lanes/lane.h"
 #include "cluster/lanes/tcp/tcp_keys.h"
+#include "cluster/lanes/tcp/tcp_lane.h"
 #include "cluster/link/nccl_context.h"
 #include "proto/types/ids.h"
 
@@ -34,6 +35,7 @@ struct LaneOffer {
 
 struct LinkLane {
   std::unique_ptr<lanes::Lane> lane;
+  lanes::TcpLane* tcp = nullptr;  // part of `lane`; nullptr: it has none
   // Ends what the lane keeps of an attachment that is over: LinkedLane::Closer(). May be empty.
   std::function<void()> close;
 };

@@ -28,6 +28,7 @@ namespace reprise::cluster {
 namespace {
 
 using Stub = v1::ShardService::Stub;
+using lanes::tcp::Verb;
 
 absl::Status ShardGone(absl::string_view address) {
   return Refusal(absl::StatusCode::kUnavailable, "LINK_DOWN",
@@ -63,13 +64,14 @@ class GrpcShardLink final : public ShardLink {
  public:
   GrpcShardLink(std::string address, std::shared_ptr<grpc::Channel> channel,
                 std::shared_ptr<AttachStream> attach, const v1::AttachResponse::Welcome& welcome,
-                std::unique_ptr<lanes::Lane> lane)
+                std::unique_ptr<lanes::Lane> lane, lanes::TcpLane* tcp)
       : address_(std::move(address)),
         stub_(v1::ShardService::NewStub(channel)),
         attach_(std::move(attach)),
         attachment_(welcome.attachment_id()),
         shard_id_{welcome.shard_id()},
-        lane_(std::move(lane)) {}
+        lane_(std::move(lane)),
+        tcp_(welcome.tcp_verbs() ? tcp : nullptr) {}
 
   ~GrpcShardLink() override { Close(); }
 
@@ -106,8 +108,9 @@ class GrpcShardLink final : public ShardLink {
     v1::LookupRequest request;
     request.set_spec_handle(spec.value);
     request.set_keys(PackKeys(keys));
-    REPRISE_ASSIGN_OR_RETURN(const v1::LookupResponse response,
-                             Call<v1::LookupResponse>(&Stub::Lookup, request, deadline));
+    REPRISE_ASSIGN_OR_RETURN(
+        const v1::LookupResponse response,
+        Ask<v1::LookupResponse>(Verb::kLookup, &Stub::Lookup, request, deadline));
     return response.run_blocks();
   }
 
@@ -117,8 +120,9 @@ class GrpcShardLink final : public ShardLink {
     request.set_spec_handle(spec.value);
     request.set_keys(PackKeys(keys));
     request.set_first_block(first_block);
-    REPRISE_ASSIGN_OR_RETURN(const v1::AcquireResponse response,
-                             Call<v1::AcquireResponse>(&Stub::Acquire, request, deadline));
+    REPRISE_ASSIGN_OR_RETURN(
+        const v1::AcquireResponse response,
+        Ask<v1::AcquireResponse>(Verb::kAcquire, &Stub::Acquire, request, deadline));
     AcquiredRun run{.lease = LeaseId(response.lease_id()),
                     .run_blocks = response.run_blocks(),
                     .first_block = first_block};
@@ -138,7 +142,7 @@ class GrpcShardLink final : public ShardLink {
   absl::Status Release(LeaseId lease, absl::Time deadline) override {
     v1::ReleaseRequest request;
     request.add_lease_ids(lease.value);
-    return Call<v1::ReleaseResponse>(&Stub::Release, request, deadline).status();
+    return Ask<v1::ReleaseResponse>(Verb::kRelease, &Stub::Release, request, deadline).status();
   }
 
   absl::StatusOr<ReservedRun> Reserve(const ReserveCall& call, absl::Time deadline) override {
@@ -151,8 +155,9 @@ class GrpcShardLink final : public ShardLink {
     request.mutable_token_ids()->Add(call.token_ids.begin(), call.token_ids.end());
     request.set_replica(call.replica);
     request.set_spare_room(call.spare_room);
-    REPRISE_ASSIGN_OR_RETURN(const v1::ReserveResponse response,
-                             Call<v1::ReserveResponse>(&Stub::Reserve, request, deadline));
+    REPRISE_ASSIGN_OR_RETURN(
+        const v1::ReserveResponse response,
+        Ask<v1::ReserveResponse>(Verb::kReserve, &Stub::Reserve, request, deadline));
     ReservedRun run{.reservation = ReservationId(response.reservation_id())};
     REPRISE_ASSIGN_OR_RETURN(run.outcomes, wire::FromMessage(response.outcomes()));
     if (run.outcomes.size() != call.keys.size()) {
@@ -167,8 +172,9 @@ class GrpcShardLink final : public ShardLink {
                                       std::span<const Checksum128> checksums,
                                       absl::Time deadline) override {
     v1::CommitRequest request = CommitOf(reservation, blocks, checksums);
-    REPRISE_ASSIGN_OR_RETURN(const v1::CommitResponse response,
-                             Call<v1::CommitResponse>(&Stub::Commit, request, deadline));
+    REPRISE_ASSIGN_OR_RETURN(
+        const v1::CommitResponse response,
+        Ask<v1::CommitResponse>(Verb::kCommit, &Stub::Commit, request, deadline));
     return CommittedOf(response);
   }
 
@@ -213,17 +219,40 @@ class GrpcShardLink final : public ShardLink {
     return request;
   }
 
-  // One unary verb of this attachment.
+  // The same over the shard's tcp port where that is possible. What was asked and not answered
+  // there is asked again: a lease or a reservation that nobody knows of ends by its time.
   template <typename Response, typename Request>
-  absl::StatusOr<Response> Call(grpc::Status (Stub::*verb)(grpc::ClientContext*, const Request&,
-                                                           Response*),
+  absl::StatusOr<Response> Ask(Verb verb,
+                               grpc::Status (Stub::*rpc)(grpc::ClientContext*, const Request&,
+                                                         Response*),
+                               Request& request, absl::Time deadline) {
+    if (tcp_ != nullptr) {
+      REPRISE_RETURN_IF_ERROR(MayCall(deadline));
+      const auto answer = tcp_->Ask(verb, request.SerializeAsString(), deadline);
+      if (answer.has_value()) {
+        REPRISE_RETURN_IF_ERROR(Heard(answer->status()));
+        Response response;
+        if (response.ParseFromString(**answer)) return response;
+        return Refusal(absl::StatusCode::kInternal, "TCP_ANSWER",
+                       absl::StrCat("the shard at ", address_, " answered ",
+                                    Response::descriptor()->full_name(), " with other bytes"));
+      }
+    }
+    return Call(rpc, request, deadline);
+  }
+
+  // One unary verb of this attachment, over gRPC.
+  template <typename Response, typename Request>
+  absl::StatusOr<Response> Call(grpc::Status (Stub::*rpc)(grpc::ClientContext*, const Request&,
+                                                          Response*),
                                 Request& request, absl::Time deadline) {
     REPRISE_RETURN_IF_ERROR(MayCall(deadline));
     request.set_attachment_id(attachment_.value);
     grpc::ClientContext context;
     context.set_deadline(wire::ToGprDeadline(deadline));
     Response response;
-    REPRISE_RETURN_IF_ERROR(Heard((stub_.get()->*verb)(&context, request, &response)));
+    REPRISE_RETURN_IF_ERROR(
+        Heard(wire::FromGrpcStatus((stub_.get()->*rpc)(&context, request, &response))));
     return response;
   }
 
@@ -235,8 +264,7 @@ class GrpcShardLink final : public ShardLink {
   }
 
   // What a call ended with.
-  absl::Status Heard(const grpc::Status& answer) const {
-    const absl::Status status = wire::FromGrpcStatus(answer);
+  absl::Status Heard(const absl::Status& status) const {
     // The shard does not know us any more: it restarted, or called us silent.
     if (RefusalReason(status) != "ATTACHMENT_UNKNOWN") return status;
     attach_->Stop();
@@ -249,6 +277,7 @@ class GrpcShardLink final : public ShardLink {
   const AttachmentId attachment_;
   const ShardId shard_id_;
   const std::unique_ptr<lanes::Lane> lane_;
+  lanes::TcpLane* const tcp_;  // part of lane_; nullptr: verbs go over gRPC
 
   absl::Mutex mu_;
   absl::flat_hash_map<Fingerprint, OpenedSpec> specs_ ABSL_GUARDED_BY(mu_);
@@ -279,7 +308,7 @@ class GrpcShardLink::GrpcPendingCommit final : public PendingCommit {
       return Refusal(absl::StatusCode::kDeadlineExceeded, "COMMIT_DEADLINE",
                      absl::StrCat("the shard at ", link_.address_, " did not answer a commit"));
     }
-    REPRISE_RETURN_IF_ERROR(link_.Heard(call_->answer));
+    REPRISE_RETURN_IF_ERROR(link_.Heard(wire::FromGrpcStatus(call_->answer)));
     return CommittedOf(call_->response);
   }
 
@@ -337,7 +366,8 @@ absl::StatusOr<std::unique_ptr<ShardLink>> ShardLink::Connect(ShardLinkOptions o
   LinkLane made = MakeLane(offer);
   if (made.close) attach->OnEnd(std::move(made.close));
   return std::make_unique<GrpcShardLink>(std::move(options.address), std::move(channel),
-                                         std::move(attach), welcome, std::move(made.lane));
+                                         std::move(attach), welcome, std::move(made.lane),
+                                         made.tcp);
 }
 
 }  // namespace reprise::cluster

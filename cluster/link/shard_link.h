@@ -1,5 +1,6 @@
-// One attached connection to one shard: the control verbs over gRPC and the bytes over the best
-// lane that both ends share. Clients hold one per shard; a shard holds one per peer.
+// One attached connection to one shard: the control verbs over gRPC, or those that a prompt waits
+// for over the shard's tcp port where that is in reach, and the bytes over the best lane that both
+// ends share. Clients hold one per shard; a shard holds one per peer.
 //
 // Invariants: keep-alives run while the link lives; when the attach stream ends, alive() turns
 // false for good and every later call is UNAVAILABLE: make a new link.

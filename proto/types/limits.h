@@ -243,7 +243,8 @@ inline constexpr size_t kTcpWritesMax = 384;  // at once; fewer than connections
 inline constexpr size_t kTcpConnectionsPerLaneMax = 4;  // calls beyond it wait for one
 inline constexpr size_t kTcpConnectionsPerAttachmentMax =
     2 * kTcpConnectionsPerLaneMax;                          // those that end are not over at once
-inline constexpr size_t kTcpMessageBytesMax = 2 << 10;      // beside blocks
+inline constexpr size_t kTcpMessageBytesMax = 2 << 10;      // beside blocks and verbs
+inline constexpr size_t kTcpVerbBytesMax = 256 << 10;       // a longer request goes over gRPC
 inline constexpr size_t kTcpKeyBytes = 32;                  // of TLS, one for each attachment
 inline constexpr uint64_t kTcpTlsBatchBytes = 64 << 10;     // encrypted and sent in one go
 inline constexpr uint64_t kTcpTlsRekeyBytes = 64ull << 30;  // sent under one key, then the next

@@ -124,7 +124,11 @@ void ShardLanes::AddTo(ShardServerOptions& options) {
 
 LanesUse ShardLanes::use() const {
   LanesUse use{.view = view_host_.use(), .tcp = tcp_host_.use()};
-  if (tcp_ != nullptr) use.tcp_connections = tcp_->use().connections;
+  if (tcp_ != nullptr) {
+    const lanes::TcpServer::Use tcp = tcp_->use();
+    use.tcp_connections = tcp.connections;
+    use.tcp_verbs = tcp.verbs;
+  }
   if (nccl_end_ != nullptr) {
     const cluster::NcclShardEnd::Use nccl = nccl_end_->use();
     use.nccl = {.blocks_read = nccl.blocks_read,

@@ -211,6 +211,9 @@ void AddLanes(std::vector<Family>& families, const ShardSnapshot& shard) {
   families.push_back(std::move(offered));
   families.push_back(telemetry::Gauge("reprise_tcp_connections", "Connections of the tcp lane now.",
                                       static_cast<double>(shard.lanes.tcp_connections)));
+  families.push_back(telemetry::Counter("reprise_tcp_verbs_total",
+                                        "Verbs answered on the tcp port, refusals included.",
+                                        static_cast<double>(shard.lanes.tcp_verbs)));
   families.push_back(
       std::move(telemetry::Gauge("reprise_nccl_links",
                                  "NCCL links now: served to callers, and made to other shards.")

@@ -69,13 +69,17 @@ absl::Status ShardServer::Listen(const ShardServerOptions& options) {
     });
   }
   for (const auto& service : more_services_) services.push_back(service.get());
-  REPRISE_ASSIGN_OR_RETURN(
-      wire::Listening listening,
-      wire::Listen({.listen = options.listen,
-                    .services = services,
-                    .name = v1::ShardService::service_full_name(),
-                    .credentials = credentials_,
-                    .call_ended = options.time_calls ? TimeCalls() : nullptr}));
+  const wire::CallEnded call_ended = options.time_calls ? TimeCalls() : nullptr;
+  if (core_.tcp != nullptr) {
+    tcp_verbs_ = std::make_unique<TcpVerbs>(core_, call_ended);
+    core_.tcp->AnswerVerbs(tcp_verbs_.get());
+  }
+  REPRISE_ASSIGN_OR_RETURN(wire::Listening listening,
+                           wire::Listen({.listen = options.listen,
+                                         .services = services,
+                                         .name = v1::ShardService::service_full_name(),
+                                         .credentials = credentials_,
+                                         .call_ended = call_ended}));
   server_ = std::move(listening.server);
   address_ = std::move(listening.address);
   ticker_ = std::thread([this] { TickLoop(); });
@@ -113,7 +117,10 @@ void ShardServer::Stop(absl::Duration grace) {
   }
   ticks_.Stop();
   if (ticker_.joinable()) ticker_.join();
-  if (server_ == nullptr) return;
+  if (server_ == nullptr) {
+    StopVerbs();
+    return;
+  }
   const absl::Time end = absl::Now() + grace;
   core_.admission->AwaitIdle(grace);
   // A pull that is under way waits for another shard.
@@ -124,6 +131,11 @@ void ShardServer::Stop(absl::Duration grace) {
                               absl::StrCat("shard ", core_.id.name, " stops: use another one")));
   server_->Shutdown(absl::ToChronoTime(std::max(end, absl::Now() + limits::kStopFlush)));
   server_->Wait();
+  StopVerbs();
+}
+
+void ShardServer::StopVerbs() {
+  if (core_.tcp != nullptr) core_.tcp->AnswerVerbs(nullptr);
 }
 
 ShardSnapshot ShardServer::Snapshot() const {

@@ -30,6 +30,7 @@
 #include "service/shard/handlers/shard_core.h"
 #include "service/shard/shard_engine.h"
 #include "service/shard/shard_service.h"
+#include "service/shard/tcp_verbs.h"
 #include "service/telemetry/rpc_durations.h"
 #include "service/telemetry/status_port.h"
 #include "service/telemetry/tick_watch.h"
@@ -83,6 +84,7 @@ class ShardServer {
   ShardServer(ShardServerOptions options, ShardEngine& engine);
   absl::Status Listen(const ShardServerOptions& options);
   wire::CallEnded TimeCalls();
+  void StopVerbs();
   void TickLoop();
 
   ShardSnapshot Snapshot() const;
@@ -92,6 +94,7 @@ class ShardServer {
   std::unique_ptr<telemetry::RpcDurations> calls_;  // nullptr: they are not timed
   ShardService service_;
   AdminService admin_;
+  std::unique_ptr<TcpVerbs> tcp_verbs_;  // nullptr: no tcp lane
   std::vector<std::unique_ptr<grpc::Service>> more_services_;
   std::string address_;
   std::unique_ptr<grpc::Server> server_;

@@ -17,6 +17,7 @@ NamedCounters LanesUse::Named() const {
   NamedCounters counters = view.Named(LaneKind::kView);
   Append(counters, tcp.Named(LaneKind::kTcp));
   counters.emplace_back("tcp_connections", tcp_connections);
+  counters.emplace_back("tcp_verbs_total", tcp_verbs);
   Append(counters, nccl.Named(LaneKind::kNccl));
   counters.emplace_back("nccl_links_served", nccl_links_served);
   counters.emplace_back("nccl_links_made", nccl_links_made);

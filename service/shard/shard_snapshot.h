@@ -35,6 +35,7 @@ struct LanesUse {
   LaneUse view;
   LaneUse tcp;
   uint64_t tcp_connections = 0;  // now
+  uint64_t tcp_verbs = 0;        // answered on the tcp port, refusals included
   LaneUse nccl;
   uint64_t nccl_links_served = 0;  // that callers made to this shard and hold now
   uint64_t nccl_links_made = 0;    // that this shard made to its peers and holds now

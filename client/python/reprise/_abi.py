@@ -192,6 +192,20 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         ),
     ),  # fmt: skip
     "reprise_acquire_result": (c_int32, (_handle, POINTER(_handle), _error)),
+    "reprise_acquire": (
+        c_int32,
+        (
+            _handle,
+            _handle,
+            c_char_p,
+            _bytes,
+            c_size_t,
+            c_uint32,
+            c_int64,
+            POINTER(_handle),
+            _error,
+        ),
+    ),  # fmt: skip
     "reprise_run_blocks": (c_uint32, (_handle,)),
     "reprise_run_release": (None, (_handle,)),
     "reprise_fetch_start": (

@@ -130,10 +130,17 @@ class Client:
         `keys` is the whole chain from the prompt's first block; blocks before `first_block` (the
         worker has them) are counted but not leased. `session` names the conversation, whose blocks
         live together. A cache that is down answers a run of 0 blocks with the reason in `.error`.
+        Runs on the caller's thread: Ctrl-C and `close` wait for its answer, `timeout` at most.
         """
-        return self.acquire_async(
-            spec, keys, session=session, first_block=first_block, timeout=timeout
-        ).result()
+        packed = self._packed(keys, first_block)
+        run, error = ctypes.c_void_p(), _abi.Error()
+        with self._call() as client:
+            code = _abi.library().reprise_acquire(
+                client, self._spec(spec), _abi.encoded(session), keys_pointer(packed), len(packed),
+                first_block, _abi.microseconds(timeout), ctypes.byref(run), ctypes.byref(error),
+            )  # fmt: skip
+            why = _abi.reason(code, error) if run.value else _abi.refusal(code, error)
+            return Run(self, spec, run.value or 0, first_block, why)
 
     def acquire_async(
         self,
@@ -145,9 +152,7 @@ class Client:
         timeout: float | None = None,
     ) -> Operation[Run]:
         """`acquire` without waiting. A result that is not taken is released with the operation."""
-        packed = as_keys(keys)
-        if not 0 <= first_block <= len(packed):
-            raise ValueError(f"first_block = {first_block}: must be in [0, {len(packed)} keys]")
+        packed = self._packed(keys, first_block)
         limit = _abi.microseconds(timeout)
 
         def take(operation: int) -> Run:
@@ -420,6 +425,13 @@ class Client:
         """Closes `child` before the client, if it still lives."""
         with self._lock:
             self._children.add(child)
+
+    @staticmethod
+    def _packed(keys: KeysLike, first_block: int) -> KeyArray:
+        packed = as_keys(keys)
+        if 0 <= first_block <= len(packed):
+            return packed
+        raise ValueError(f"first_block = {first_block}: must be in [0, {len(packed)} keys]")
 
     def _spec(self, spec: CacheSpec) -> int:
         self._require_usable()

@@ -1,6 +1,7 @@
 #include "cluster/lanes/tcp/call_server.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 #include <variant>
 
@@ -31,6 +32,7 @@ absl::Status CallServer::Serve(const Header& header) {
 
 absl::Status CallServer::ServeCall(const Header& header) {
   if (header.is_block()) return Nonsense("a block came outside of a call");
+  if (header.is_verb()) return ServeVerb(header);
   REPRISE_ASSIGN_OR_RETURN(const Message message,
                            options_.socket->ReceiveMessage(header, FrameEnd()));
   if (const Read* read = std::get_if<Read>(&message)) return ServeRead(*read);
@@ -106,6 +108,7 @@ absl::Status CallServer::ServeWrite(const Write& request) {
     if (!refused.ok() && !std::exchange(told, true)) REPRISE_RETURN_IF_ERROR(Answer(refused));
     REPRISE_ASSIGN_OR_RETURN(const Header header, options_.socket->ReceiveHeader(FrameEnd()));
     if (!header.is_block()) {
+      if (!header.is_message()) return Nonsense("a verb came in the middle of a write");
       REPRISE_ASSIGN_OR_RETURN(const Message message,
                                options_.socket->ReceiveMessage(header, FrameEnd()));
       if (!std::holds_alternative<WriteEnd>(message)) return Nonsense("a write did not end");
@@ -117,6 +120,15 @@ absl::Status CallServer::ServeWrite(const Write& request) {
     REPRISE_RETURN_IF_ERROR(refused.ok() ? Take(header, request.reservation, refused)
                                          : Discard(header.body_bytes));
   }
+}
+
+absl::Status CallServer::ServeVerb(const Header& header) {
+  REPRISE_ASSIGN_OR_RETURN(const std::string request,
+                           options_.socket->ReceiveBody(header, FrameEnd()));
+  const absl::StatusOr<std::string> answer =
+      options_.verbs->Answer(options_.attachment, header.verb(), request);
+  if (!answer.ok()) return Answer(answer.status());
+  return options_.socket->SendAnswer(header.verb(), *answer, FrameEnd());
 }
 
 absl::Status CallServer::Take(const Header& header, ReservationId reservation,

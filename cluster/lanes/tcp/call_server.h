@@ -1,5 +1,6 @@
-// The calls of one connection, at the shard: sends leased blocks from their slots, and receives
-// blocks into reserved ones. What is in device memory or in a file goes through a staging buffer.
+// The calls of one connection, at the shard: sends leased blocks from their slots, receives blocks
+// into reserved ones, and has verbs answered. What is in device memory or in a file goes through a
+// staging buffer.
 //
 // Invariants: a slot is pinned while bytes go out of it or come into it, and no longer; a block is
 // Written only when all of its bytes came; a call takes limits::kByteStreamAgeMax at most, and a
@@ -19,6 +20,7 @@
 #include "cluster/lanes/monotonic_deadline.h"
 #include "cluster/lanes/tcp/data_socket.h"
 #include "cluster/lanes/tcp/tcp_wire.h"
+#include "cluster/lanes/tcp/verb_host.h"
 
 namespace reprise::lanes {
 
@@ -40,6 +42,7 @@ class CallServer {
     const TcpGuards* guards = nullptr;
     DataSocket* socket = nullptr;
     AttachmentId attachment;
+    VerbHost* verbs = nullptr;
   };
   explicit CallServer(const Options& options) : options_(options) {}
 
@@ -51,6 +54,7 @@ class CallServer {
   absl::Status ServeCall(const Header& header);
   absl::Status ServeRead(const Read& request);
   absl::Status ServeWrite(const Write& request);
+  absl::Status ServeVerb(const Header& header);
 
   struct Opened {
     std::vector<PinnedBytes> blocks;

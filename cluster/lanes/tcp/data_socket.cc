@@ -16,7 +16,7 @@ namespace {
 
 constexpr char kLane[] = "tcp lane";
 
-std::span<const uint8_t> BytesOf(const std::string& text) {
+std::span<const uint8_t> BytesOf(absl::string_view text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
 }
 
@@ -62,6 +62,16 @@ absl::Status DataSocket::SendBlockPart(std::span<const uint8_t> bytes, Monotonic
   return SendBytes(bytes, {}, deadline);
 }
 
+absl::Status DataSocket::SendVerb(Verb verb, absl::string_view request,
+                                  MonotonicDeadline deadline) {
+  return SendBytes(EncodeVerbHeader(verb, request.size()), BytesOf(request), deadline);
+}
+
+absl::Status DataSocket::SendAnswer(Verb verb, absl::string_view response,
+                                    MonotonicDeadline deadline) {
+  return SendBytes(EncodeAnswerHeader(verb, response.size()), BytesOf(response), deadline);
+}
+
 absl::Status DataSocket::SendBytes(std::span<const uint8_t> head, std::span<const uint8_t> rest,
                                    MonotonicDeadline deadline) {
   const SocketWait wait = Until(deadline);
@@ -102,6 +112,14 @@ absl::StatusOr<Message> DataSocket::ReceiveMessage(const Header& header,
   std::vector<uint8_t> body(header.body_bytes);
   REPRISE_RETURN_IF_ERROR(ReceiveBytes(body, deadline));
   return DecodeBody(header, body);
+}
+
+absl::StatusOr<std::string> DataSocket::ReceiveBody(const Header& header,
+                                                    MonotonicDeadline deadline) {
+  std::string body(header.body_bytes, '\0');
+  REPRISE_RETURN_IF_ERROR(
+      ReceiveBytes({reinterpret_cast<uint8_t*>(body.data()), body.size()}, deadline));
+  return body;
 }
 
 absl::Status DataSocket::ReceiveBytes(std::span<uint8_t> into, MonotonicDeadline deadline) {

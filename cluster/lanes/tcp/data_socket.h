@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "cluster/lanes/descriptor.h"
 #include "cluster/lanes/monotonic_deadline.h"
@@ -42,11 +43,16 @@ class DataSocket {
   // A block in parts: SendBlockPart follows until all of its bytes were sent.
   absl::Status BeginBlock(uint32_t block, uint64_t block_bytes, MonotonicDeadline deadline);
   absl::Status SendBlockPart(std::span<const uint8_t> bytes, MonotonicDeadline deadline);
+  // REQUIRES: at most limits::kTcpVerbBytesMax.
+  absl::Status SendVerb(Verb verb, absl::string_view request, MonotonicDeadline deadline);
+  absl::Status SendAnswer(Verb verb, absl::string_view response, MonotonicDeadline deadline);
 
   // The next frame's header. As Send, and INVALID_ARGUMENT when what came is none. Its body
-  // follows, by ReceiveMessage or ReceiveBytes.
+  // follows, by one of the others.
   absl::StatusOr<Header> ReceiveHeader(MonotonicDeadline deadline);
   absl::StatusOr<Message> ReceiveMessage(const Header& header, MonotonicDeadline deadline);
+  // Of a verb or an answer.
+  absl::StatusOr<std::string> ReceiveBody(const Header& header, MonotonicDeadline deadline);
   absl::Status ReceiveBytes(std::span<uint8_t> into, MonotonicDeadline deadline);
   // The next frame, which has to be an Expected; UNAVAILABLE (LANE_DOWN) when it is something else.
   template <typename Expected>
@@ -78,7 +84,7 @@ template <typename Expected>
 absl::StatusOr<Expected> DataSocket::ReceiveOnly(MonotonicDeadline deadline) {
   const absl::StatusOr<Header> header = ReceiveHeader(deadline);
   if (!header.ok()) return AsLaneFailure(header.status());
-  if (header->is_block()) return OutOfStep(header->type);
+  if (!header->is_message()) return OutOfStep(header->type);
   absl::StatusOr<Message> message = ReceiveMessage(*header, deadline);
   if (!message.ok()) return AsLaneFailure(message.status());
   Expected* const expected = std::get_if<Expected>(&*message);

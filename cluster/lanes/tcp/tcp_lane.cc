@@ -34,9 +34,15 @@ class TcpLane::Call {
 
   absl::Status Start() {
     if (deadline_.over()) return Over();
-    REPRISE_ASSIGN_OR_RETURN(socket_, lane_.connections_.Borrow(deadline_));
-    socket_->set_stall(deadline_.left() * limits::kLaneDeadlineShare);
-    return absl::OkStatus();
+    return Use(lane_.connections_.Borrow(deadline_));
+  }
+
+  // The same without waiting for a connection: nullopt when all are busy.
+  std::optional<absl::Status> StartNow() {
+    if (deadline_.over()) return Over();
+    std::optional<absl::StatusOr<tcp::DataSocket>> socket = lane_.connections_.BorrowNow(deadline_);
+    if (!socket.has_value()) return std::nullopt;
+    return Use(*std::move(socket));
   }
 
   absl::Status Read(const ReadJob& job, BlockSink& sink) {
@@ -86,8 +92,27 @@ class TcpLane::Call {
     return outcome->status;
   }
 
+  absl::StatusOr<std::string> Ask(tcp::Verb verb, absl::string_view request) {
+    in_step_ = false;
+    REPRISE_RETURN_IF_ERROR(socket_->SendVerb(verb, request, deadline_));
+    const absl::StatusOr<tcp::Header> header = socket_->ReceiveHeader(deadline_);
+    if (!header.ok()) return tcp::AsLaneFailure(header.status());
+    if (!header->is_answer()) return WhyNot(*header);
+    if (header->verb() != verb) return tcp::OutOfStep(header->type);
+    REPRISE_ASSIGN_OR_RETURN(std::string answer, socket_->ReceiveBody(*header, deadline_));
+    in_step_ = true;
+    return answer;
+  }
+
  private:
-  // What came instead of a block.
+  absl::Status Use(absl::StatusOr<tcp::DataSocket> socket) {
+    REPRISE_RETURN_IF_ERROR(socket.status());
+    socket_ = *std::move(socket);
+    socket_->set_stall(deadline_.left() * limits::kLaneDeadlineShare);
+    return absl::OkStatus();
+  }
+
+  // What came instead of a block or an answer.
   absl::Status WhyNot(const tcp::Header& header) {
     const absl::StatusOr<tcp::Message> message = socket_->ReceiveMessage(header, deadline_);
     if (!message.ok()) return tcp::AsLaneFailure(message.status());
@@ -193,6 +218,21 @@ absl::Status TcpLane::Write(const WriteJob& job, BlockSource& source, absl::Time
   }
   Note(status);
   return status;
+}
+
+std::optional<absl::StatusOr<std::string>> TcpLane::Ask(tcp::Verb verb, absl::string_view request,
+                                                        absl::Time deadline) {
+  if (request.size() > limits::kTcpVerbBytesMax || !Ready()) return std::nullopt;
+  absl::StatusOr<std::string> answer;
+  {
+    Call call(*this, MonotonicDeadline(deadline));
+    const std::optional<absl::Status> started = call.StartNow();
+    if (!started.has_value()) return std::nullopt;
+    answer = started->ok() ? call.Ask(verb, request) : *started;
+  }
+  Note(answer.status());
+  if (IsLaneDown(answer.status())) return std::nullopt;
+  return answer;
 }
 
 absl::StatusOr<tcp::DataSocket> TcpLane::Dial(MonotonicDeadline deadline) const {

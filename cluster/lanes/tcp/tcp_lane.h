@@ -1,6 +1,6 @@
 // The caller's end of the tcp lane: sockets to the shard's own port. Bytes are received where the
 // sink wants them and sent from where the source has them, without gRPC's framing and copies in
-// between.
+// between; and verbs are asked on the same connections while those are free.
 //
 // Invariants: a call in which nothing moves for limits::kLaneDeadlineShare of its time, or whose
 // peer is gone or says nonsense, is UNAVAILABLE (LANE_DOWN); after that the lane is not Ready for
@@ -16,6 +16,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "cluster/lanes/connection_pool.h"
@@ -50,6 +51,13 @@ class TcpLane final : public Lane {
   bool notices_stalls() const override { return true; }
   absl::Status Read(const ReadJob& job, BlockSink& sink, absl::Time deadline) override;
   absl::Status Write(const WriteJob& job, BlockSource& source, absl::Time deadline) override;
+
+  // What the shard answers to a verb, or refuses it with: see VerbHost. nullopt: it is to be asked
+  // over gRPC, since the lane is not Ready, all connections are busy, the request is larger than
+  // limits::kTcpVerbBytesMax, or the lane failed, after which the shard may have done what was
+  // asked. DEADLINE_EXCEEDED. REQUIRES: the shard answers verbs on its port.
+  std::optional<absl::StatusOr<std::string>> Ask(tcp::Verb verb, absl::string_view request,
+                                                 absl::Time deadline);
 
  private:
   class Call;

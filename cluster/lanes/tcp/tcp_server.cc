@@ -72,7 +72,8 @@ class TcpServer::Connection {
     tcp::CallServer calls({.host = server_.options_.host,
                            .guards = &server_.options_.guards,
                            .socket = &socket_,
-                           .attachment = attachment()});
+                           .attachment = attachment(),
+                           .verbs = &server_.verbs_});
     while (state() != State::kEnded) {
       REPRISE_ASSIGN_OR_RETURN(
           const tcp::Header header,
@@ -179,8 +180,26 @@ void TcpServer::EndAttachment(AttachmentId attachment) {
   }
 }
 
+void TcpServer::AnswerVerbs(VerbHost* host) {
+  verbs_.To(host);
+}
+
+void TcpServer::VerbSwitch::To(VerbHost* host) {
+  absl::MutexLock lock(&mu_);
+  host_ = host;
+}
+
+absl::StatusOr<std::string> TcpServer::VerbSwitch::Answer(AttachmentId attachment, tcp::Verb verb,
+                                                          absl::string_view request) {
+  answered_.fetch_add(1, std::memory_order_relaxed);
+  absl::ReaderMutexLock lock(&mu_);
+  if (host_ != nullptr) return host_->Answer(attachment, verb, request);
+  return Refusal(absl::StatusCode::kUnimplemented, "TCP_NO_VERBS",
+                 "this port answers no verbs: ask over gRPC");
+}
+
 TcpServer::Use TcpServer::use() const {
-  Use use;
+  Use use{.verbs = verbs_.answered()};
   absl::MutexLock lock(&mu_);
   for (const auto& connection : connections_) {
     use.connections += connection->finished() ? 0 : 1;

@@ -1,5 +1,5 @@
 // The shard's end of the tcp lane: a port of its own, beside gRPC's, on which attached callers read
-// and write blocks without gRPC in between.
+// and write blocks, and ask the verbs that go with them, without gRPC in between.
 //
 // Invariants:
 //   - only an attachment that was welcomed is served: encrypted, whoever has its key; in plaintext,
@@ -12,6 +12,8 @@
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <list>
 #include <memory>
 #include <optional>
@@ -26,6 +28,7 @@
 #include "cluster/lanes/tcp/tcp_keys.h"
 #include "cluster/lanes/tcp/tcp_sockets.h"
 #include "cluster/lanes/tcp/tcp_tls.h"
+#include "cluster/lanes/tcp/verb_host.h"
 
 namespace reprise::lanes {
 
@@ -51,14 +54,32 @@ class TcpServer {
   absl::StatusOr<std::optional<TcpKey>> Welcome(AttachmentId attachment);
   void EndAttachment(AttachmentId attachment);
 
+  // Whom verbs are given to; nullptr, as in the beginning: they are refused. Returns when the one
+  // before answers none any more.
+  void AnswerVerbs(VerbHost* host);
+
   struct Use {
     size_t connections = 0;
-    size_t idle = 0;  // of them: between calls
+    size_t idle = 0;     // of them: between calls
+    uint64_t verbs = 0;  // answered since the start, refusals included
   };
   Use use() const;
 
  private:
   class Connection;
+  // The verbs' host at any time.
+  class VerbSwitch final : public VerbHost {
+   public:
+    void To(VerbHost* host);
+    absl::StatusOr<std::string> Answer(AttachmentId attachment, tcp::Verb verb,
+                                       absl::string_view request) override;
+    uint64_t answered() const { return answered_.load(std::memory_order_relaxed); }
+
+   private:
+    absl::Mutex mu_;  // held shared while one is answered
+    VerbHost* host_ ABSL_GUARDED_BY(mu_) = nullptr;
+    std::atomic<uint64_t> answered_{0};
+  };
 
   TcpServer(Options options, tcp::Listeners listeners);
   void AcceptLoop();
@@ -69,6 +90,7 @@ class TcpServer {
 
   const Options options_;
   TcpKeys keys_;
+  VerbSwitch verbs_;
   std::unique_ptr<const tcp::TlsContext> tls_;  // nullptr: plaintext
   const tcp::Listeners listeners_;
   const Descriptor wake_;  // an eventfd that ends the acceptor's wait

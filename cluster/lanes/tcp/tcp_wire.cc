@@ -25,6 +25,12 @@ std::array<uint8_t, kHeaderBytes> EncodeHeader(const Header& header) {
   return bytes;
 }
 
+uint64_t BodyBytesMax(const Header& header) {
+  if (header.is_block()) return limits::kBlockBytesMax;
+  if (header.is_verb() || header.is_answer()) return limits::kTcpVerbBytesMax;
+  return limits::kTcpMessageBytesMax;
+}
+
 void Put(FieldWriter& w, const Hello& m) {
   w.U64(m.attachment.value);
 }
@@ -86,9 +92,21 @@ std::string Encode(const Message& message) {
   return std::string(header.begin(), header.end()) + body.out;
 }
 
-std::array<uint8_t, kHeaderBytes> EncodeBlockHeader(uint32_t block, uint64_t block_bytes) {
+std::array<uint8_t, kHeaderBytes> EncodeBlockHeader(uint32_t block, uint64_t body_bytes) {
   return EncodeHeader(
-      {.type = kBlockType, .block = block, .body_bytes = static_cast<uint32_t>(block_bytes)});
+      {.type = kBlockType, .block = block, .body_bytes = static_cast<uint32_t>(body_bytes)});
+}
+
+std::array<uint8_t, kHeaderBytes> EncodeVerbHeader(Verb verb, uint64_t body_bytes) {
+  return EncodeHeader({.type = kVerbType,
+                       .block = static_cast<uint32_t>(verb),
+                       .body_bytes = static_cast<uint32_t>(body_bytes)});
+}
+
+std::array<uint8_t, kHeaderBytes> EncodeAnswerHeader(Verb verb, uint64_t body_bytes) {
+  return EncodeHeader({.type = kAnswerType,
+                       .block = static_cast<uint32_t>(verb),
+                       .body_bytes = static_cast<uint32_t>(body_bytes)});
 }
 
 absl::StatusOr<Header> DecodeHeader(std::span<const uint8_t, kHeaderBytes> bytes) {
@@ -98,7 +116,7 @@ absl::StatusOr<Header> DecodeHeader(std::span<const uint8_t, kHeaderBytes> bytes
   header.type = reader.U32();
   header.block = reader.U32();
   header.body_bytes = reader.U32();
-  const uint64_t most = header.is_block() ? limits::kBlockBytesMax : limits::kTcpMessageBytesMax;
+  const uint64_t most = BodyBytesMax(header);
   if (header.body_bytes > most) {
     return Malformed(absl::StrCat("a body of ", header.body_bytes, " bytes; at most ", most));
   }

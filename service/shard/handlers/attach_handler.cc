@@ -159,7 +159,9 @@ class AttachReactor final : public grpc::ServerBidiReactor<v1::AttachRequest, v1
     for (const LaneKind lane : lanes) {
       welcome_.add_lanes(wire::ToMessage(lane));
       if (lane == LaneKind::kView) welcome_.set_view_socket(core_.view_socket);
-      if (lane == LaneKind::kTcp) welcome_.set_tcp_port(core_.tcp->port());
+      if (lane != LaneKind::kTcp) continue;
+      welcome_.set_tcp_port(core_.tcp->port());
+      welcome_.set_tcp_verbs(true);
     }
     if (tcp_key.has_value()) welcome_.set_tcp_key(tcp_key->data(), tcp_key->size());
     welcome_.set_incarnation(core_.incarnation);

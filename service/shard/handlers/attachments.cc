@@ -6,6 +6,15 @@
 #include "proto/types/refusal.h"
 
 namespace reprise::shard {
+namespace {
+
+absl::Status Unknown(AttachmentId id) {
+  return Refusal(absl::StatusCode::kNotFound, "ATTACHMENT_UNKNOWN",
+                 absl::StrCat("attachment_id = ", id.value,
+                              " is not attached: its stream ended, or it never was; attach anew"));
+}
+
+}  // namespace
 
 absl::Status Attachments::AddStream(AttachedStream* stream) {
   absl::MutexLock lock(&mu_);
@@ -38,9 +47,16 @@ absl::StatusOr<Tenant> Attachments::TenantOf(AttachmentId id, const Tenant& call
     const auto it = owners_.find(id);
     if (it != owners_.end() && it->second.caller == caller) return it->second.tenant;
   }
-  return Refusal(absl::StatusCode::kNotFound, "ATTACHMENT_UNKNOWN",
-                 absl::StrCat("attachment_id = ", id.value,
-                              " is not attached: its stream ended, or it never was; attach anew"));
+  return Unknown(id);
+}
+
+absl::StatusOr<Tenant> Attachments::CallerOf(AttachmentId id) const {
+  {
+    absl::MutexLock lock(&owners_mu_);
+    const auto it = owners_.find(id);
+    if (it != owners_.end()) return it->second.caller;
+  }
+  return Unknown(id);
 }
 
 void Attachments::ForEach(absl::FunctionRef<void(AttachedStream&)> visit) {

@@ -55,6 +55,8 @@ class Attachments {
   absl::Status Check(AttachmentId id, const Tenant& caller) const;
   // Whose blocks it is about. As Check.
   absl::StatusOr<Tenant> TenantOf(AttachmentId id, const Tenant& caller) const;
+  // Who opened it, for a transport that knows by itself whose it is. As Check.
+  absl::StatusOr<Tenant> CallerOf(AttachmentId id) const;
 
   void ForEach(absl::FunctionRef<void(AttachedStream&)> visit);
   // EndStopping of every stream, those that are not there yet included.

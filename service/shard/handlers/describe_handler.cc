@@ -76,6 +76,7 @@ NamedCounters Limits() {
       {"tcp_frame_timeout_ms", Milliseconds(limits::kTcpFrameTimeout)},
       {"tcp_hello_timeout_ms", Milliseconds(limits::kTcpHelloTimeout)},
       {"tcp_idle_max_ms", Milliseconds(limits::kTcpIdleMax)},
+      {"tcp_verb_bytes_max", limits::kTcpVerbBytesMax},
       {"tcp_writes_max", limits::kTcpWritesMax},
       {"tenant_bytes_max", limits::kTenantBytesMax},
       {"tls_reload_interval_ms", Milliseconds(limits::kTlsReloadInterval)},

@@ -55,7 +55,9 @@ class Client:
         self._spec = reprise.CacheSpec(
             f"bench-{block_bytes}", layers=block_bytes // LAYER_BYTES, kv_heads=8, head_dim=128
         )
-        self._client = reprise.Client(router=router, lanes=[lane], timeout=TIMEOUT_S)
+        # What carries no calls of its own has the tcp port for them, as workers have.
+        lanes = [lane] if lane == "stream" else list({lane: None, "tcp": None})
+        self._client = reprise.Client(router=router, lanes=lanes, timeout=TIMEOUT_S)
 
     def store(self, keys: Keys, blocks: Blocks, first: int = 0) -> int:
         done = self._client.store(self._spec, keys.packed, blocks.array[first:], first=first)

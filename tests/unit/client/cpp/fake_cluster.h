@@ -37,7 +37,7 @@ struct Trouble {
   std::atomic<int> fail_at_write{-1};  // fails this one of the lane's writes
   std::atomic<int> fail_at_block{-1};  // fails the write that begins with this block
   std::atomic<int> refused_reads{0};   // so many from now on are too much at once
-  std::atomic<int> fail_at_commit{-1};  // fails this one of the started commits
+  std::atomic<int> fail_at_commit{-1};  // fails this one of the commits
   std::atomic<int> commits{0};
   std::atomic<int> commits_open{0};  // started, and not awaited
   std::atomic<int> commits_open_max{0};
@@ -235,6 +235,8 @@ class FakeLink final : public cluster::ShardLink {
                                                std::span<const uint32_t> blocks,
                                                std::span<const Checksum128> checksums,
                                                absl::Time deadline) override {
+    Trouble& trouble = shard_.trouble;
+    if (trouble.commits++ == trouble.fail_at_commit) return absl::InternalError("no commit");
     REPRISE_RETURN_IF_ERROR(Well(deadline));
     REPRISE_ASSIGN_OR_RETURN(
         const auto answer,
@@ -283,17 +285,11 @@ class FakeLink final : public cluster::ShardLink {
     absl::StatusOr<cluster::CommittedRun> Await(absl::Time deadline) override {
       if (answer_.has_value()) return *answer_;
       --link_.shard_.trouble.commits_open;
-      answer_ = Answer(std::min(deadline, deadline_));
+      answer_ = link_.Commit(reservation_, blocks_, checksums_, std::min(deadline, deadline_));
       return *answer_;
     }
 
    private:
-    absl::StatusOr<cluster::CommittedRun> Answer(absl::Time deadline) {
-      Trouble& trouble = link_.shard_.trouble;
-      if (trouble.commits++ == trouble.fail_at_commit) return absl::InternalError("no commit");
-      return link_.Commit(reservation_, blocks_, checksums_, deadline);
-    }
-
     FakeLink& link_;
     std::optional<absl::StatusOr<cluster::CommittedRun>> answer_;
     const ReservationId reservation_;
@@ -388,6 +384,12 @@ class FakeCluster {
       route.runs_known = !call.keys.empty();
       if (!cluster_.router_blind) AddRuns(call, route);
       return route;
+    }
+    std::unique_ptr<PendingRoute> StartRouteSession(const RouteCall& call, absl::Time deadline,
+                                                    RouteHeard heard) override {
+      absl::StatusOr<Route> route = RouteSession(call, deadline);
+      if (route.ok()) heard(*route);
+      return std::make_unique<AnsweredRoute>(std::move(route));
     }
     absl::StatusOr<std::vector<ShardTarget>> Shards(absl::Time) override {
       std::vector<ShardTarget> all;
