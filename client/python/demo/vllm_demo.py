@@ -1,5 +1,6 @@
 """The demo with vLLM: two servers, one cache. They answer a conversation's turns in turn; then one
-of them is killed and the other goes on, from K/V that the dead one computed.
+of them is killed and the other goes on, from K/V that the dead one computed. Before that, one
+computes a prompt that the other one answers.
 
 The control is the surviving server alone, with its own prefix cache and without Reprise: its tokens
 must be the same.
@@ -18,6 +19,7 @@ from demo.console import Console
 from demo.options import Options
 from demo.report import Report, Section, count, milliseconds
 from demo.vllm_fleet import Answer, Server, full_blocks, reprise_connector
+from demo.vllm_handover import Handover
 from demo.vllm_model import local_text, make_model
 
 SESSION = "demo-conversation"
@@ -110,6 +112,7 @@ class _Story:
         answers: list[tuple[str, list[int], Answer, int]] = []
         prompt: list[int] = []
         stored = 0
+        handover = Handover.measure(a, b, turns[0], self._options.answer_tokens, say)
         for number, ids in enumerate(turns):
             last = number == TURNS - 1
             server = b if last else (a, b)[number % 2]
@@ -147,10 +150,14 @@ class _Story:
         cold = b.complete(
             answers[-1][1], self._options.answer_tokens, salt="cold", own_cache_only=True
         )
-        return self._report(answers, alone, cold)
+        return self._report(answers, alone, cold, handover)
 
     def _report(
-        self, answers: list[tuple[str, list[int], Answer, int]], alone: list[Answer], cold: Answer
+        self,
+        answers: list[tuple[str, list[int], Answer, int]],
+        alone: list[Answer],
+        cold: Answer,
+        handover: Handover,
     ) -> Report:
         report = Report()
         restored = answers[-1][2]
@@ -167,7 +174,9 @@ class _Story:
             "ttft_restored_ms": restored.ttft_ms,
             "ttft_speedup": cold.ttft_ms / max(restored.ttft_ms, 0.001),
             "answer_tokens": self._options.answer_tokens,
+            "handover": handover.facts(),
         }
+        handover.check(report)
         report.require(
             identical, "the tokens differ from those of one server with its own prefix cache"
         )
@@ -189,6 +198,7 @@ class _Story:
             for number, ((name, _, mine, _), own) in enumerate(zip(answers, alone))
         ]
         report.sections = [
+            handover.section(),
             Section(
                 "The conversation, in tokens",
                 rows,

@@ -156,16 +156,19 @@ class Server(ServerProcess):
         session: str | None = None,
         salt: str | None = None,
         own_cache_only: bool = False,
+        handed: dict[str, Any] | None = None,
         timeout: float = 60.0,
     ) -> "Answer":
         """Greedy completion of a prompt of token ids, streamed. `own_cache_only`: Reprise is
-        asked for nothing and given nothing.
+        asked for nothing and given nothing. `handed`: what another server's `prefill` returned.
         """
         extra: dict[str, Any] = {"return_token_ids": True}
         if session is not None:
             extra["session_id"] = session
         if salt is not None:
             extra["cache_salt"] = salt
+        if handed is not None:
+            extra["kv_transfer_params"] = handed
         if own_cache_only:
             extra["kv_transfer_params"] = {"reprise": {"load": False, "save": False}}
         begun = time.monotonic()
@@ -189,6 +192,21 @@ class Server(ServerProcess):
                 answer.prompt_tokens = chunk.usage.prompt_tokens
                 answer.cached_tokens = (details.cached_tokens or 0) if details else 0
         return answer
+
+    def prefill(
+        self, prompt: list[int], *, session: str | None = None, timeout: float = 60.0
+    ) -> dict[str, Any]:
+        """Computes a prompt of token ids that another server answers, as vLLM's proxies ask for it;
+        returns what they hand on to that one.
+        """
+        extra: dict[str, Any] = {"kv_transfer_params": {"do_remote_decode": True}}
+        if session is not None:
+            extra["session_id"] = session
+        answer = self.client(timeout).completions.create(
+            model=MODEL_NAME, prompt=prompt, max_tokens=1, temperature=0, extra_body=extra
+        )
+        told: dict[str, Any] = answer.model_extra["kv_transfer_params"]
+        return told
 
     def post(self, path: str) -> int:
         request = urllib.request.Request(self.url + path, method="POST")

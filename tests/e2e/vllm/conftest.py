@@ -40,6 +40,7 @@ SHARDS = 5
 # late answer.
 LOOKUP_BUDGET_MS = 3_000
 LOAD_TIMEOUT_MS = 4_000
+HANDOFF_WAIT_MS = 10_000
 DRAM = "32MiB"  # small on purpose: the crowd's test fills it
 
 
@@ -72,6 +73,7 @@ class Pair:
                 router,
                 lookup_budget_ms=LOOKUP_BUDGET_MS,
                 load_timeout_ms=LOAD_TIMEOUT_MS,
+                handoff_wait_ms=HANDOFF_WAIT_MS,
                 explain_interval_ms=1000,
             ),
         )

@@ -195,8 +195,10 @@ class RepriseConnector(KVConnectorBase_V1, SupportsHMA):
 
     def get_transfer_results(self, finished_req_ids: set[str]) -> KVConnectorTransferResults:
         metadata = self._connector_metadata
-        idle = isinstance(metadata, StepMetadata) and metadata.idle
-        results = self._mover.results(idle)
+        idle = pausing = False
+        if isinstance(metadata, StepMetadata):
+            idle, pausing = metadata.idle, metadata.pausing
+        results = self._mover.results(idle, pausing)
         self._failed_blocks = results.failed_blocks
         return KVConnectorTransferResults(
             finished_recving=results.finished, failed_recving=results.failed

@@ -16,7 +16,8 @@ from typing import Any
 
 from reprise.engines.claims import CLAIM_BYTES_MAX, is_name, own_claim
 
-from . import hint_payloads
+from . import handoff, hint_payloads
+from .handoff import Handoff
 from .hint_fields import Malformed, Payload, Unsupported, mapping, shown
 from .hint_payloads import CLAIMS, Context, Reader, Reading, Wish
 
@@ -24,8 +25,9 @@ SESSION_BYTES_MAX = 128
 ACTIONS_MAX = 16  # of one envelope
 WISHES_MAX = 128  # of one request
 SWITCHES = ("load", "save")
-# What an answer of ours carries: a proxy that hands it on with the next request asks for nothing.
-ANSWERED = ("session", "loaded_tokens", "saved_tokens", "outcomes")
+# What an answer of ours carries: a proxy that hands it on with the next request asks for nothing of
+# it, but for a handoff.
+ANSWERED = ("session", "loaded_tokens", "saved_tokens", "outcomes", "handoff")
 
 logger = logging.getLogger("vllm.reprise")
 
@@ -48,6 +50,7 @@ class RequestHints:
     asked: bool
     hints: tuple[Asked, ...] = ()
     save_tokens: int | None = None  # no block is saved behind them: it would go at once
+    handoff: Handoff = Handoff()
 
     def uncached(self, why: str) -> RequestHints:
         """The same of a request that has no place in the cache."""
@@ -72,10 +75,15 @@ def read_hints(request: Any, session_key: str, block_tokens: int) -> RequestHint
     sampling = request.sampling_params
     extra = (getattr(sampling, "extra_args", None) or {}) if sampling is not None else {}
     hints: list[Asked] = []
-    session = _session(
-        request.session_id or params.get(session_key) or extra.get(session_key), hints
-    )
     ours = params.get("reprise")
+    handed = _handoff(params, hints)
+    session = _session(
+        request.session_id
+        or params.get(session_key)
+        or extra.get(session_key)
+        or (ours.get("session") if handed.tokens and isinstance(ours, dict) else None),
+        hints,
+    )
     switches = ours if isinstance(ours, dict) else {}
     load, save = (_switch(switches, name, hints) for name in SWITCHES)
     envelope = getattr(request, "kv_hints", None)
@@ -91,6 +99,7 @@ def read_hints(request: Any, session_key: str, block_tokens: int) -> RequestHint
         bool(params) or envelope is not None or agent is not None,
         tuple(hints),
         _save_tokens(hints),
+        handed,
     )
 
 
@@ -107,6 +116,14 @@ def _session(value: Any, hints: list[Asked]) -> str | None:
     why = f"a session is text of at most {SESSION_BYTES_MAX} bytes"
     hints.append(_settled("session", "rejected", why))
     return None
+
+
+def _handoff(params: Payload, hints: list[Asked]) -> Handoff:
+    try:
+        return handoff.read(params)
+    except Malformed as wrong:
+        hints.append(_settled("handoff", "rejected", str(wrong)))
+        return Handoff()
 
 
 def _switch(switches: Payload, name: str, hints: list[Asked]) -> bool:

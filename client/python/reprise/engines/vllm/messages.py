@@ -65,6 +65,7 @@ class StepMetadata(KVConnectorMetadata):
         default_factory=set
     )  # requests whose load no one needs any more
     idle: bool = False  # the step runs no request
+    pausing: bool = False  # some request waits, and is asked for again in a moment
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,6 +40,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "failed, unsupported, rejected",
         ("outcome",),
     ),
+    "handoffs": (
+        "Prompts that another server computed, by how much of them was found in time: whole, short",
+        ("outcome",),
+    ),
     "skipped_saves": ("Saves not begun because too many were under way", ()),
 }
 SEPARATOR = "|"

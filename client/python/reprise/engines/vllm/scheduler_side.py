@@ -11,44 +11,26 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-import uuid
 from typing import Any
 
 import numpy as np
 
-from reprise.engines import digests
 from reprise.engines.miss_explainer import MissExplainer
 from reprise.engines.transfers import transfer_s
 
-from . import keys, lookup
+from . import handoff, keys, lookup
 from .hint_execution import Chain, HintExecution
-from .hints import RequestHints, read_hints
+from .hints import read_hints
 from .messages import GroupBlocks, Load, RankParts, Save, StepMetadata, Variant, WorkerReport
 from .metrics import RepriseStats
 from .pins import Pins
 from .request_orders import ChainOf, RequestOrders
 from .settings import Settings
 from .spec_from_engine import Part
+from .tracked import Tracked
+from .variants import Variants
 
 logger = logging.getLogger("vllm.reprise")
-
-
-@dataclasses.dataclass
-class Tracked:
-    """What the scheduler side knows of one unfinished request."""
-
-    request: Any
-    hints: RequestHints
-    variant: Variant
-    orders: RequestOrders
-    lookup: lookup.Lookup | None = None
-    loading: bool = False
-    attempts_at: int = -1  # preemptions when it last loaded: a load is tried once per admission
-    saved_blocks: int = 0  # of the unit's blocks, handed to a save
-    due: int = 0  # no save before so many tokens are computed
-    loaded_tokens: int = 0
-    promised_tokens: int = 0  # local and loaded, when the load began
-    submitted_blocks: int = 0
 
 
 class SchedulerSide:
@@ -83,8 +65,8 @@ class SchedulerSide:
         self._ranks_left: dict[int, int] = {}
         self._next_save = 0
         self._leftovers = lookup.Leftovers()
-        self._epoch = ""
-        self._loras: dict[str, str] = {}
+        self._variants = Variants()
+        self._pausing = False  # a request waits, and is not to be asked for yet
         self._explainer = MissExplainer(client, settings.explain_interval_ms / 1000, logger)
 
     # ---- Start
@@ -105,7 +87,7 @@ class SchedulerSide:
         known = self._requests.get(request.request_id)
         if known is None:
             hints = read_hints(request, self.settings.session_key, self._tokens_per_hash)
-            variant = self._variant(request)
+            variant = self._variants.of(request)
             if variant is None:
                 why = "the request's LoRA adapter cannot be read, so it is not cached"
                 hints, variant = hints.uncached(why), Variant()
@@ -143,6 +125,9 @@ class SchedulerSide:
             asked.close()
             asked = None
         if asked is None:
+            if self._begin_wait(tracked, limit, now).asks_at > now:
+                self._pausing = True
+                return None, False
             asked = tracked.lookup = self._ask(tracked, computed, limit, now)
         if asked.tokens is None:
             self._wait(asked)
@@ -151,6 +136,8 @@ class SchedulerSide:
         if stored is None:
             return None, False
         if not answered_before:
+            if self._waits_on(tracked, asked, max(stored, computed)):
+                return None, False
             self._count_answer(tracked, asked)
         gain = stored - computed
         if gain < self.settings.min_load_tokens:
@@ -166,6 +153,33 @@ class SchedulerSide:
             and not tracked.request.skip_reading_prefix_cache
             and tracked.attempts_at != tracked.request.num_preemptions
         )
+
+    def _begin_wait(self, tracked: Tracked, limit: int, now: float) -> handoff.Wait:
+        if tracked.wait is None:
+            tokens = min(tracked.hints.handoff.tokens, limit) // self._unit * self._unit
+            tracked.wait = handoff.Wait(tokens, now, self.settings.handoff_wait_ms / 1000)
+        return tracked.wait
+
+    def _waits_on(self, tracked: Tracked, asked: lookup.Lookup, found: int) -> bool:
+        """Whether more is to be waited for than was found; the question is over then."""
+        wait = tracked.wait
+        if wait is None or wait.over:
+            return False
+        if wait.goes_on(found, self._clock(), asked.outcome in ("hit", "miss")):
+            self._end_lookup(tracked)
+            return True
+        whole = wait.came >= wait.tokens
+        self.stats.add("handoffs", label="whole" if whole else "short")
+        if not whole:
+            logger.warning(
+                "Of request %s, which another server computed, %d of %d tokens were found within "
+                "handoff_wait_ms = %d: the rest is computed",
+                tracked.request.request_id,
+                wait.came,
+                wait.tokens,
+                self.settings.handoff_wait_ms,
+            )
+        return False
 
     def _ask(self, tracked: Tracked, computed: int, limit: int, now: float) -> lookup.Lookup:
         hashes = tracked.request.block_hashes
@@ -301,8 +315,9 @@ class SchedulerSide:
                     self._plan_save(tracked, done, block_ids)
             tracked.due = (tracked.saved_blocks + least) * self._unit
         idle = not scheduler_output.num_scheduled_tokens
-        metadata = StepMetadata(self._loads, self._saves, self._cancelled, idle)
+        metadata = StepMetadata(self._loads, self._saves, self._cancelled, idle, self._pausing)
         self._loads, self._saves, self._cancelled = [], [], set()
+        self._pausing = False
         return metadata
 
     def _new_blocks(self, tracked: Tracked, done_tokens: int) -> int:
@@ -411,22 +426,15 @@ class SchedulerSide:
         if not tracked.hints.asked:
             return None
         self._end_hints(tracked, done)
-        return {
-            "reprise": {
-                "session": tracked.hints.session,
-                "loaded_tokens": tracked.loaded_tokens,
-                "saved_tokens": tracked.submitted_blocks * self._unit,
-                "outcomes": tracked.orders.outcomes(),
-            }
-        }
+        return tracked.answer(self._unit)
 
     def forget_all(self) -> None:
         """The engine's weights may be others from now on: what it stored before is not its own
         any more.
         """
-        self._epoch = uuid.uuid4().hex
+        self._variants.replace_weights()
         for tracked in self._requests.values():
-            tracked.variant = dataclasses.replace(tracked.variant, epoch=self._epoch)
+            tracked.variant = dataclasses.replace(tracked.variant, epoch=self._variants.epoch)
             if not tracked.loading:
                 self._end_lookup(tracked)
 
@@ -478,19 +486,3 @@ class SchedulerSide:
 
     def _keys(self, hashes: Any, block_tokens: int, tokens: int) -> bytes:
         return keys.keys_of(hashes, block_tokens // self._tokens_per_hash, tokens // block_tokens)
-
-    def _variant(self, request: Any) -> Variant | None:
-        adapter = request.lora_request
-        if adapter is None:
-            return Variant("", self._epoch)
-        try:
-            if adapter.lora_path not in self._loras:
-                self._loras[adapter.lora_path] = digests.folder_digest(adapter.lora_path)
-        except OSError as error:
-            logger.warning(
-                "LoRA adapter %s cannot be read (%s): its requests are not cached",
-                adapter.lora_name,
-                error,
-            )
-            return None
-        return Variant(self._loras[adapter.lora_path], self._epoch)

@@ -20,6 +20,7 @@ class Settings(CacheSettings):
     lookup_budget_ms: int = 200  # a later answer counts as nothing
     lookup_wait_ms: float = 0.0  # the most that one question may block the scheduler
     lookup_hold_ms: int = 5_000  # an answer not used by then is asked for again; its lease ends
+    handoff_wait_ms: int = 2_000  # for what another server computed and still stores
     load_timeout_ms: int = 3_000  # then the prompt is computed
     load_threads: int = 4
     save_timeout_ms: int = 2_000  # then the blocks are free again and stay unsaved

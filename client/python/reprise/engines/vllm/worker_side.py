@@ -315,11 +315,13 @@ class WorkerSide:
 
     # ---- Answers
 
-    def results(self, idle: bool = False) -> Results:
-        """`idle`: the step has nothing else to do, so an end that is near is waited for."""
+    def results(self, idle: bool = False, pausing: bool = False) -> Results:
+        """`idle`: the step has nothing else to do, so an end that is near is waited for, and so is
+        the time of a request that pauses.
+        """
         with self._lock:
             ended = self._results.finished or self._report.saves
-            if idle and not ended and (self._running or self._saving):
+            if idle and not ended and (self._running or self._saving or pausing):
                 self._ended.wait(IDLE_WAIT_S)
             taken, self._results = self._results, Results()
             return taken

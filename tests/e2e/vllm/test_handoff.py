@@ -1,0 +1,236 @@
+"""Disaggregated serving in the scheduler's half: what the server that computes tells of a prompt,
+and how the one that answers waits for it. A stand-in of the Reprise client answers when told.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
+
+from reprise.engines.vllm import handoff  # noqa: E402
+from reprise.engines.vllm.messages import SaveOutcome, WorkerReport  # noqa: E402
+from test_from_the_engine import TOKENS  # noqa: E402
+from test_scheduler_side import Stage, part  # noqa: E402
+
+COMPUTE = {"kv_transfer_params": {"do_remote_decode": True, "do_remote_prefill": False}}
+
+
+def handed(blocks: int, **more):
+    return {
+        "kv_transfer_params": {
+            "do_remote_prefill": True,
+            "reprise": {"handoff": {"tokens": blocks * TOKENS}, **more},
+        }
+    }
+
+
+def computed(stage: Stage, tokens: int, **attributes):
+    """What is told of a prompt that was computed in one step, with one token of an answer."""
+    request = stage.request(tokens, **attributes)
+    stage.ask(request)
+    for question in stage.client.questions:
+        question.answer(0)
+    assert stage.ask(request) == (0, False)
+    ids = stage.blocks(tokens // TOKENS + 1).ids
+    stage.step(r1=(tokens, ids))
+    request.num_computed_tokens = tokens
+    request.append_output_token_ids([1])
+    return stage.side.finished(request, ids)
+
+
+def short(stage: Stage) -> float:
+    return stage.side.stats.data.get("handoffs|short", 0)
+
+
+def later(stage: Stage) -> None:
+    stage.clock.now += handoff.ASK_AGAIN_S
+
+
+# ---- The server that computes
+
+
+def test_the_server_that_computes_tells_how_many_tokens_it_stores():
+    told = computed(Stage(), 5 * TOKENS + 3, **COMPUTE)
+    assert told["do_remote_prefill"] is True and told["do_remote_decode"] is False
+    assert told["reprise"]["handoff"] == {"tokens": 5 * TOKENS}
+
+
+def test_the_answers_own_tokens_are_no_part_of_it():
+    stage = Stage()
+    request = stage.request(2 * TOKENS, **COMPUTE)
+    ids = stage.blocks(4).ids
+    stage.side.track(request)
+    stage.step(r1=(2 * TOKENS, ids))
+    request.append_output_token_ids(list(range(TOKENS + 1)))
+    request.num_computed_tokens = 3 * TOKENS
+    told = stage.side.finished(request, ids)
+    assert told["reprise"]["saved_tokens"] == 3 * TOKENS
+    assert told["reprise"]["handoff"] == {"tokens": 2 * TOKENS}
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"kv_transfer_params": {"do_remote_decode": False}},
+        {"kv_transfer_params": {"do_remote_decode": "yes"}},
+        {"kv_transfer_params": {"do_remote_decode": True, "reprise": {"save": False}}},
+    ],
+    ids=["not asked", "not a flag", "nothing stored"],
+)
+def test_nothing_is_handed_over_that_nobody_wants_or_nobody_stores(attributes):
+    told = computed(Stage(), 5 * TOKENS, **attributes)
+    assert "do_remote_prefill" not in told and "handoff" not in told["reprise"]
+
+
+def test_what_a_failed_save_left_out_is_not_promised():
+    stage = Stage()
+    request = stage.request(3 * TOKENS, **COMPUTE)
+    ids = stage.blocks(4).ids
+    stage.side.track(request)
+    save = stage.step(r1=(3 * TOKENS, ids)).saves[0]
+    stage.side.worker_reported(WorkerReport({save.save_id: SaveOutcome(1, False)}))
+    stage.side.pins.capacity = lambda fraction: 0
+    stage.side._save_of[99] = "another's"
+    request.num_computed_tokens = 3 * TOKENS
+    request.append_output_token_ids([1])
+    assert "handoff" not in stage.side.finished(request, ids)["reprise"]
+
+
+# ---- The server that answers
+
+
+def test_it_asks_until_all_that_was_computed_is_found():
+    stage = Stage()
+    request = stage.request(8 * TOKENS + 1, **handed(8))
+    for number, found in enumerate((0, 3, 7)):
+        assert stage.ask(request) == (None, False)
+        assert len(stage.client.questions) == number + 1
+        stage.client.questions[-1].answer(found)
+        assert stage.ask(request) == (None, False), f"{found} of 8 blocks are there"
+        assert stage.client.questions[-1].run.released, "a question that is over holds no lease"
+        assert stage.ask(request) == (None, False)
+        assert len(stage.client.questions) == number + 1, "not again before its time"
+        assert stage.step().pausing
+        later(stage)
+    assert stage.ask(request) == (None, False)
+    stage.client.questions[-1].answer(8)
+    assert stage.ask(request) == (8 * TOKENS, True)
+    assert not stage.client.questions[-1].run.released
+    data = stage.side.stats.data
+    assert data["handoffs|whole"] == 1 and not short(stage)
+    assert data["lookups|hit"] == 1 and "lookups|miss" not in data, "one question, as users count"
+    told = stage.side.finished(request, ([],))
+    assert {"action_type": "handoff", "outcome": "applied"} in told["reprise"]["outcomes"]
+
+
+def test_what_is_found_when_the_time_is_over_is_loaded_and_the_rest_computed(caplog):
+    stage = Stage(handoff_wait_ms=1000)
+    request = stage.request(8 * TOKENS + 1, **handed(8))
+    stage.ask(request)
+    stage.client.questions[0].answer(2)
+    assert stage.ask(request) == (None, False)
+    stage.clock.now += 1.0
+    stage.ask(request)
+    stage.client.questions[1].answer(5)
+    assert stage.ask(request) == (5 * TOKENS, True)
+    assert short(stage) == 1
+    assert f"{5 * TOKENS} of {8 * TOKENS} tokens were found" in caplog.text
+    assert "handoff_wait_ms = 1000" in caplog.text
+    (told,) = stage.side.finished(request, ([],))["reprise"]["outcomes"]
+    assert told["outcome"] == "missing" and f"{5 * TOKENS} of {8 * TOKENS}" in told["reason"]
+
+
+def test_a_cache_that_is_down_is_not_waited_for():
+    stage = Stage()
+    request = stage.request(8 * TOKENS + 1, **handed(8))
+    stage.ask(request)
+    stage.client.questions[0].answer(0, error="UNAVAILABLE")
+    assert stage.ask(request) == (0, False)
+    late = stage.request(8 * TOKENS + 1, "r2", **handed(8))
+    stage.ask(late)
+    stage.clock.now += stage.side.settings.lookup_budget_ms / 1000
+    assert stage.ask(late) == (0, False)
+    assert short(stage) == 2
+
+
+def test_the_last_token_is_computed_here_and_so_not_waited_for():
+    stage = Stage()
+    request = stage.request(8 * TOKENS, **handed(8))
+    stage.ask(request)
+    stage.client.questions[0].answer(7)
+    assert stage.ask(request) == (7 * TOKENS, True)
+
+
+def test_what_the_engine_has_itself_is_not_waited_for():
+    stage = Stage()
+    request = stage.request(8 * TOKENS + 1, **handed(4))
+    stage.ask(request, computed=4 * TOKENS)
+    stage.client.questions[0].answer(4)
+    assert stage.ask(request, computed=4 * TOKENS) == (0, False)
+    assert stage.side.stats.data["handoffs|whole"] == 1
+
+
+def test_every_rank_has_to_have_it():
+    stage = Stage([[part(0, 0)], [part(0, 1)]])
+    request = stage.request(8 * TOKENS + 1, **handed(8))
+    stage.ask(request)
+    first, second = stage.client.questions
+    first.answer(8)
+    second.answer(7)
+    assert stage.ask(request) == (None, False)
+    assert first.run.released and second.run.released
+
+
+def test_a_request_that_ends_while_it_waits_leaves_nothing():
+    stage = Stage()
+    request = stage.request(8 * TOKENS + 1, **handed(8))
+    stage.ask(request)
+    stage.client.questions[0].answer(1)
+    stage.ask(request)
+    stage.side.finished(request, ([],))
+    assert not stage.side._requests and not stage.side.busy
+    assert stage.client.questions[0].run.released
+
+
+def test_a_request_that_stays_out_waits_for_nothing():
+    stage = Stage()
+    request = stage.request(8 * TOKENS + 1, **handed(8, load=False))
+    assert stage.ask(request) == (0, False)
+    assert not stage.client.questions and not stage.step().pausing
+
+
+def test_others_do_not_pause():
+    stage = Stage()
+    stage.ask(stage.request(8 * TOKENS + 1))
+    assert not stage.step().pausing
+
+
+def test_the_second_server_goes_on_with_the_firsts_session():
+    stage = Stage()
+    stage.ask(stage.request(8 * TOKENS + 1, "r1", **handed(8, session="s-1")))
+    stage.ask(stage.request(8 * TOKENS + 1, "r2", session_id="own", **handed(8, session="s-1")))
+    told = {"kv_transfer_params": {"reprise": {"session": "s-1"}}}
+    stage.ask(stage.request(8 * TOKENS + 1, "r3", **told))
+    assert [q.session for q in stage.client.questions] == ["s-1", "own", None]
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (8, "handoff = 8: it is an object"),
+        ({}, "tokens = None"),
+        ({"tokens": -1}, "tokens = -1"),
+        ({"tokens": True}, "tokens = True"),
+        ({"tokens": 8, "blocks": 1}, "unknown member 'blocks'"),
+    ],
+)
+def test_a_handoff_that_makes_no_sense_is_rejected_by_name_and_not_waited_for(given, why):
+    stage = Stage()
+    request = stage.request(8 * TOKENS + 1, kv_transfer_params={"reprise": {"handoff": given}})
+    stage.ask(request)
+    stage.client.questions[0].answer(0)
+    assert stage.ask(request) == (0, False)
+    (told,) = stage.side.finished(request, ([],))["reprise"]["outcomes"]
+    assert (told["action_type"], told["outcome"]) == ("handoff", "rejected")
+    assert why in told["reason"]
