@@ -122,9 +122,11 @@ class Search {
       if (fresh.ok()) route = *std::move(fresh);
     }
     std::vector<std::string> candidates = Candidates(route, found_, asked_);
-    // Home answered: what it does not have its replica has only if the router says so.
+    // Home answered: what it does not have its replica has only if the router says so. A home that
+    // is another one by now was not asked yet, and is, as every home.
     if (status_.ok() && route.runs_known) {
       std::erase_if(candidates, [&](const std::string& address) {
+        if (!route.order.empty() && address == route.order.front().address) return false;
         return std::none_of(route.runs.begin(), route.runs.end(), [&](const LocatedRun& run) {
           return run.shard.address == address && run.blocks > found_;
         });

@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "client/cpp/call_policy.h"
 #include "proto/types/clock.h"
+#include "proto/types/limits.h"
 #include "proto/types/refusal.h"
 #include "proto/types/status_macros.h"
 #include "proto/wire/channel.h"
@@ -77,8 +78,9 @@ struct BackgroundCall {
 
 // The routers, which of them are worth asking, and the calls to them that nobody may wait for.
 //
-// Invariants: such a call ends with this, and its context, which keeps a channel, never on a thread
-// of gRPC's. Thread safety: all methods may be called from any thread.
+// Invariants: such calls are limits::kClientQueueJobsMax at most; one ends with this, and its
+// context, which keeps a channel, never on a thread of gRPC's. Thread safety: all methods may be
+// called from any thread.
 class Routers {
  public:
   Routers(std::vector<std::string> addresses,
@@ -89,8 +91,14 @@ class Routers {
     }
   }
   ~Routers() {
+    std::vector<std::shared_ptr<BackgroundCall>> calls;
+    {
+      absl::MutexLock lock(&mu_);
+      calls = under_way_;
+    }
+    // Without the lock: gRPC may end a call on the thread that cancels it.
+    for (const auto& call : calls) call->context.TryCancel();
     absl::MutexLock lock(&mu_);
-    for (const auto& call : under_way_) call->context.TryCancel();
     mu_.Await(absl::Condition(
         +[](std::vector<std::shared_ptr<BackgroundCall>>* calls) { return calls->empty(); },
         &under_way_));
@@ -121,11 +129,14 @@ class Routers {
     return verdict == Verdict::kGood;
   }
 
-  void Begin(std::shared_ptr<BackgroundCall> call) {
+  // False when as many are under way as may be.
+  bool Begin(std::shared_ptr<BackgroundCall> call) {
     std::vector<std::shared_ptr<BackgroundCall>> over;
     absl::MutexLock lock(&mu_);
     over.swap(over_);
+    if (under_way_.size() >= limits::kClientQueueJobsMax) return false;
     under_way_.push_back(std::move(call));
+    return true;
   }
   // The last thing that gRPC's thread does with it.
   void End(const BackgroundCall* call) {
@@ -171,7 +182,8 @@ absl::Status NobodyToAsk() {
                  "every router is left out for a while after failures");
 }
 
-// Asks the first router in the background; the others, when that one fails, when somebody waits.
+// Asks the first router in the background; the others, when that one fails or nobody could be asked
+// in the background, when somebody waits.
 class GrpcPendingRoute final : public PendingRoute {
  public:
   // REQUIRES: `routers` outlives this.
@@ -180,18 +192,21 @@ class GrpcPendingRoute final : public PendingRoute {
       : routers_(routers) {
     call_->request = std::move(request);
     call_->heard = std::move(heard);
+    if (!routers_.Begin(call_)) {
+      AskNobody();
+      return;
+    }
     std::vector<size_t> order = routers_.Order();
     while (!order.empty() && !routers_.Allowed(order.front())) order.erase(order.begin());
     if (order.empty()) {
-      call_->answer = NobodyToAsk();
-      call_->done.Notify();
+      routers_.End(call_.get());
+      AskNobody();
       return;
     }
     asked_ = order.front();
     const absl::Time now = absl::Now();
     const absl::Time until = TryDeadline(now, deadline, static_cast<int>(order.size()));
     call_->context.set_deadline(wire::ToGprDeadline(until));
-    routers_.Begin(call_);
     routers_.stub(*asked_).async()->RouteSession(
         &call_->context, &call_->request, &call_->response,
         [call = call_.get(), routers = &routers_, index = *asked_,
@@ -208,7 +223,7 @@ class GrpcPendingRoute final : public PendingRoute {
     if (!call_->done.WaitForNotificationWithDeadline(deadline)) {
       return absl::DeadlineExceededError("no router answered in time");
     }
-    if (call_->answered || !asked_.has_value()) return call_->answer;
+    if (call_->answered) return call_->answer;
     v1::RouteSessionResponse response;
     REPRISE_RETURN_IF_ERROR(
         AskInTurn(routers_, routers_.Order(asked_), deadline, call_->answer.status(),
@@ -221,9 +236,14 @@ class GrpcPendingRoute final : public PendingRoute {
   }
 
  private:
+  void AskNobody() {
+    call_->answer = NobodyToAsk();
+    call_->done.Notify();
+  }
+
   Routers& routers_;
   const std::shared_ptr<BackgroundCall> call_ = std::make_shared<BackgroundCall>();
-  std::optional<size_t> asked_;
+  std::optional<size_t> asked_;  // nullopt: nobody yet
 };
 
 class GrpcRouterClient final : public RouterClient {

@@ -70,9 +70,9 @@ class ShardSet {
   void Report(const std::string& address, const std::shared_ptr<cluster::ShardLink>& link,
               const absl::Status& status, absl::Duration budget);
 
-  // "" when it was never attached.
   // Whether a call could be made now, as far as is known.
   bool Attached(const std::string& address) const;
+  // "" when it was never attached.
   ShardId IdOf(const std::string& address) const;
 
   std::vector<ShardView> Views() const;

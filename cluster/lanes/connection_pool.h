@@ -43,25 +43,27 @@ class ConnectionPool {
   // DEADLINE_EXCEEDED; UNAVAILABLE (LANE_DOWN) while the peer is left alone; else what dialling
   // says. OK: GiveBack follows.
   absl::StatusOr<Socket> Borrow(MonotonicDeadline deadline) {
+    std::optional<absl::StatusOr<Socket>> socket;
     {
       absl::MutexLock lock(&mu_);
       if (!mu_.AwaitWithTimeout(absl::Condition(this, &ConnectionPool::MayBorrow),
                                 deadline.left())) {
         return absl::DeadlineExceededError(absl::StrCat(options_.lane, ": the deadline is over"));
       }
-      ++borrowed_;
+      socket = Lend();
     }
-    return Connect(deadline);
+    return socket.has_value() ? *std::move(socket) : Dial(deadline);
   }
 
   // The same without waiting for others: nullopt when as many are lent as may be.
   std::optional<absl::StatusOr<Socket>> BorrowNow(MonotonicDeadline deadline) {
+    std::optional<absl::StatusOr<Socket>> socket;
     {
       absl::MutexLock lock(&mu_);
       if (!MayBorrow()) return std::nullopt;
-      ++borrowed_;
+      socket = Lend();
     }
-    return Connect(deadline);
+    return socket.has_value() ? *std::move(socket) : Dial(deadline);
   }
 
   // One that was made elsewhere, for the next call.
@@ -78,21 +80,24 @@ class ConnectionPool {
   }
 
  private:
-  // For a borrower that is counted; no more when this fails.
-  absl::StatusOr<Socket> Connect(MonotonicDeadline deadline) {
-    {
-      absl::MutexLock lock(&mu_);
-      while (!idle_.empty()) {
-        Socket socket = std::move(idle_.back());
-        idle_.pop_back();
-        // One that the shard has closed meanwhile is no reason to give up the lane.
-        if (socket.Quiet()) return socket;
-      }
-      if (MonotonicClock().Now() < retry_at_) {
-        --borrowed_;
-        return LaneDown(absl::StrCat(options_.lane, ": the shard's socket did not answer lately"));
-      }
+  // Counts the borrower and takes an idle connection for it in one go, so that nobody else is let
+  // in by the same one. nullopt: it has to dial. No borrower when it is not OK.
+  std::optional<absl::StatusOr<Socket>> Lend() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    ++borrowed_;
+    while (!idle_.empty()) {
+      Socket socket = std::move(idle_.back());
+      idle_.pop_back();
+      // One that the shard has closed meanwhile is no reason to give up the lane.
+      if (socket.Quiet()) return absl::StatusOr<Socket>(std::move(socket));
     }
+    if (MonotonicClock().Now() >= retry_at_) return std::nullopt;
+    --borrowed_;
+    return absl::StatusOr<Socket>(
+        LaneDown(absl::StrCat(options_.lane, ": the shard's socket did not answer lately")));
+  }
+
+  // For a borrower that is counted; no more when this fails.
+  absl::StatusOr<Socket> Dial(MonotonicDeadline deadline) {
     absl::StatusOr<Socket> socket = options_.dial(deadline);
     if (socket.ok()) return socket;
     absl::MutexLock lock(&mu_);

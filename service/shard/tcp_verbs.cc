@@ -65,7 +65,7 @@ absl::StatusOr<std::string> TcpVerbs::Run(WorkKind kind, Handler& handler, absl:
         handler.Handle(wire::Caller{.tenant = std::move(tenant)}, request, response));
     std::string answer = response.SerializeAsString();
     if (answer.size() <= limits::kTcpVerbBytesMax) return answer;
-    return Refusal(absl::StatusCode::kInternal, "TCP_ANSWER_SIZE",
+    return Refusal(absl::StatusCode::kUnimplemented, "TCP_ANSWER_SIZE",
                    absl::StrCat("the answer has ", answer.size(), " bytes, more than ",
                                 limits::kTcpVerbBytesMax, ": ask over gRPC"));
   };

@@ -353,7 +353,7 @@ class Client:
     def close(self) -> None:
         """Cancels what is under way, ends all leases, frees everything. Safe to call again.
 
-        Calls of other threads that do not return at once (`explain`) are waited for.
+        Calls of other threads that run there (`acquire`, `explain`) are waited for.
         """
         if not self._usable():
             return

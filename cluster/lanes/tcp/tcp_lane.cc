@@ -231,7 +231,9 @@ std::optional<absl::StatusOr<std::string>> TcpLane::Ask(tcp::Verb verb, absl::st
     answer = started->ok() ? call.Ask(verb, request) : *started;
   }
   Note(answer.status());
-  if (IsLaneDown(answer.status())) return std::nullopt;
+  // UNIMPLEMENTED: this port does not answer that, which says nothing of the shard.
+  const absl::Status& status = answer.status();
+  if (IsLaneDown(status) || absl::IsUnimplemented(status)) return std::nullopt;
   return answer;
 }
 

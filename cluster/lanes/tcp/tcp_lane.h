@@ -54,8 +54,9 @@ class TcpLane final : public Lane {
 
   // What the shard answers to a verb, or refuses it with: see VerbHost. nullopt: it is to be asked
   // over gRPC, since the lane is not Ready, all connections are busy, the request is larger than
-  // limits::kTcpVerbBytesMax, or the lane failed, after which the shard may have done what was
-  // asked. DEADLINE_EXCEEDED. REQUIRES: the shard answers verbs on its port.
+  // limits::kTcpVerbBytesMax, the port does not answer that (UNIMPLEMENTED), or the lane failed,
+  // after which the shard may have done what was asked. DEADLINE_EXCEEDED. REQUIRES: the shard
+  // answers verbs on its port.
   std::optional<absl::StatusOr<std::string>> Ask(tcp::Verb verb, absl::string_view request,
                                                  absl::Time deadline);
 

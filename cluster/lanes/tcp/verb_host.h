@@ -17,7 +17,8 @@ class VerbHost {
   virtual ~VerbHost() = default;
   // Request and answer are the protobuf messages of the verb's RPC. The attachment is the
   // connection's own, whatever the request says; `verb` may be none that is known. Not OK: what the
-  // RPC would be refused with. REQUIRES: an answer has at most limits::kTcpVerbBytesMax bytes.
+  // RPC would be refused with, or UNIMPLEMENTED: it is to be asked over gRPC. REQUIRES: an answer
+  // has at most limits::kTcpVerbBytesMax bytes.
   virtual absl::StatusOr<std::string> Answer(AttachmentId attachment, tcp::Verb verb,
                                              absl::string_view request) = 0;
 };

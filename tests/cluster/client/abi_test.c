@@ -88,6 +88,46 @@ static reprise_run* Acquire(reprise_client* client, reprise_spec* spec, const ui
   return run;
 }
 
+/* The same on this thread. */
+static void TestAcquireAtOnce(reprise_client* client, reprise_spec* spec, const uint8_t* keys) {
+  uint8_t absent[32 * BLOCKS];
+  char session[2000];
+  int block;
+  reprise_run* run = NULL;
+  EXPECT(reprise_acquire(client, spec, "abi", keys, BLOCKS, 0, 0, &run, &error) == REPRISE_OK);
+  EXPECT(run != NULL && reprise_run_blocks(run) == BLOCKS);
+  reprise_run_release(run);
+  EXPECT(reprise_acquire(client, spec, NULL, keys, BLOCKS, BLOCKS - 1, WAIT_US, &run, &error) ==
+         REPRISE_OK);
+  EXPECT(run != NULL && reprise_run_blocks(run) == BLOCKS);
+  reprise_run_release(run);
+  /* A miss is a run of no blocks, and so is a prompt of none. */
+  memset(absent, 0, sizeof(absent));
+  for (block = 0; block < BLOCKS; ++block) absent[32 * block] = (uint8_t)(block + 1);
+  EXPECT(reprise_acquire(client, spec, "abi", absent, BLOCKS, 0, 0, &run, &error) == REPRISE_OK);
+  EXPECT(run != NULL && reprise_run_blocks(run) == 0);
+  reprise_run_release(run);
+  EXPECT(reprise_acquire(client, spec, "abi", NULL, 0, 0, 0, &run, &error) == REPRISE_OK);
+  EXPECT(run != NULL && reprise_run_blocks(run) == 0);
+  reprise_run_release(run);
+  /* Whatever stood there, a refusal leaves NULL. */
+  EXPECT(reprise_acquire(NULL, spec, "abi", keys, BLOCKS, 0, 0, &run, &error) == 3 && run == NULL);
+  EXPECT(strstr(error.message, "client") != NULL);
+  run = (reprise_run*)absent;
+  EXPECT(reprise_acquire(client, NULL, "abi", keys, BLOCKS, 0, 0, &run, &error) == 3);
+  EXPECT(run == NULL && strstr(error.message, "spec") != NULL);
+  run = (reprise_run*)absent;
+  EXPECT(reprise_acquire(client, spec, "abi", NULL, BLOCKS, 0, 0, &run, &error) == 3);
+  EXPECT(run == NULL && strstr(error.message, "keys") != NULL);
+  memset(session, 's', sizeof(session));
+  session[sizeof(session) - 1] = '\0';
+  run = (reprise_run*)absent;
+  EXPECT(reprise_acquire(client, spec, session, keys, BLOCKS, 0, 0, &run, &error) == 3);
+  EXPECT(run == NULL && strstr(error.message, "session") != NULL);
+  EXPECT(reprise_acquire(client, spec, "abi", keys, BLOCKS, 0, 0, NULL, &error) == 3);
+  EXPECT(strstr(error.message, "run") != NULL);
+}
+
 static void Fetch(reprise_run* run, const reprise_memory* memory) {
   reprise_op* op = NULL;
   reprise_fetch_result fetched;
@@ -199,6 +239,7 @@ int main(int argc, char** argv) {
     for (i = 0; i < bytes; ++i) ((uint8_t*)buffers[b])[i] = (uint8_t)(i * 31 + b * 7 + i / 251);
   }
   StoreBuffers(client, spec, keys, tokens, buffers);
+  TestAcquireAtOnce(client, spec, keys);
   run = Acquire(client, spec, keys);
   {
     reprise_memory memory = {back, NULL, NULL};

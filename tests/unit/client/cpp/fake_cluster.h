@@ -337,7 +337,10 @@ class FakeCluster {
   std::atomic<bool> router_down{false};
   std::atomic<bool> router_blind{false};            // answers, and knows of no block
   std::atomic<FakeShard*> router_errs_on{nullptr};  // says that this one holds every block
+  std::atomic<FakeShard*> router_home{nullptr};     // is every session's home
+  std::atomic<bool> router_holds{false};  // what is asked in the background, until HearRouters
   std::atomic<int> router_calls{0};
+  std::atomic<int> router_questions{0};       // of them: in the background
   std::atomic<int64_t> compute_block_ns{-1};  // as the last one said
 
   // In placement order, whether they live or not.
@@ -352,7 +355,17 @@ class FakeCluster {
   }
   FakeShard& Home(const std::string& session) { return Placed(session, 0); }
 
-  std::unique_ptr<Client> MakeClient(ClientOptions options = {}) {
+  // The answers to what was asked in the background and held, whether anybody waits or not.
+  void HearRouters() {
+    std::vector<std::function<void()>> answers;
+    {
+      absl::MutexLock lock(&mu_);
+      answers.swap(held_);
+    }
+    for (const auto& answer : answers) answer();
+  }
+
+  std::unique_ptr<Client> MakeClient(ClientOptions options = {}, const Clock* clock = nullptr) {
     const bool with_shards = !options.shards.empty();
     if (!with_shards) options.routers = {"router:1"};
     ClientSeams seams;
@@ -361,6 +374,7 @@ class FakeCluster {
     };
     if (!with_shards) seams.router = std::make_unique<Router>(*this);
     seams.queries = std::make_unique<Queries>();
+    seams.clock = clock;
     auto client = Client::CreateWith(std::move(options), std::move(seams));
     REPRISE_CHECK(client.ok());
     return *std::move(client);
@@ -381,14 +395,28 @@ class FakeCluster {
         if (!shard.trouble.down) route.order.push_back({shard.id(), shard.address()});
       }
       if (route.order.empty()) return absl::UnavailableError("no shard is alive");
+      if (const FakeShard* const home = cluster_.router_home; home != nullptr) {
+        std::stable_partition(
+            route.order.begin(), route.order.end(),
+            [home](const ShardTarget& target) { return target.id == home->id(); });
+      }
       route.runs_known = !call.keys.empty();
       if (!cluster_.router_blind) AddRuns(call, route);
       return route;
     }
     std::unique_ptr<PendingRoute> StartRouteSession(const RouteCall& call, absl::Time deadline,
                                                     RouteHeard heard) override {
+      ++cluster_.router_questions;
       absl::StatusOr<Route> route = RouteSession(call, deadline);
-      if (route.ok()) heard(*route);
+      auto hear = [route, heard = std::move(heard)] {
+        if (route.ok()) heard(*route);
+      };
+      if (cluster_.router_holds) {
+        absl::MutexLock lock(&cluster_.mu_);
+        cluster_.held_.push_back(hear);
+        return std::make_unique<HeldRoute>(std::move(route), std::move(hear));
+      }
+      hear();
       return std::make_unique<AnsweredRoute>(std::move(route));
     }
     absl::StatusOr<std::vector<ShardTarget>> Shards(absl::Time) override {
@@ -398,6 +426,21 @@ class FakeCluster {
     }
 
    private:
+    // Answered when somebody waits for it.
+    class HeldRoute final : public PendingRoute {
+     public:
+      HeldRoute(absl::StatusOr<Route> route, std::function<void()> hear)
+          : route_(std::move(route)), hear_(std::move(hear)) {}
+      absl::StatusOr<Route> Await(absl::Time) override {
+        hear_();
+        return route_;
+      }
+
+     private:
+      const absl::StatusOr<Route> route_;
+      const std::function<void()> hear_;
+    };
+
     void AddRuns(const RouteCall& call, Route& route) {
       for (const auto& shard : cluster_.shards_) {
         if (shard->trouble.down) continue;
@@ -432,6 +475,8 @@ class FakeCluster {
   }
 
   std::vector<std::unique_ptr<FakeShard>> shards_;
+  absl::Mutex mu_;
+  std::vector<std::function<void()>> held_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace reprise::client::testing

@@ -185,6 +185,34 @@ TEST(ExecutorTest, AJobThatWaitsBeyondItsDeadlineIsDropped) {
   release.Notify();
 }
 
+TEST(ExecutorTest, AJobThatComesLaterAndIsDueEarlierIsDroppedFirst) {
+  Executor executor(1, 10);
+  absl::Notification release, blocked, dropped;
+  ASSERT_TRUE(executor
+                  .Submit({absl::InfiniteFuture(),
+                           [&] {
+                             blocked.Notify();
+                             release.WaitForNotification();
+                           },
+                           [](const absl::Status&) {}})
+                  .ok());
+  blocked.WaitForNotification();
+  // The thread that drops sleeps until this one is due, and is woken by the next.
+  std::atomic<bool> ran{false};
+  ASSERT_TRUE(
+      executor
+          .Submit({absl::Now() + absl::Hours(1), [&] { ran = true; }, [](const absl::Status&) {}})
+          .ok());
+  absl::SleepFor(absl::Milliseconds(20));
+  ASSERT_TRUE(executor
+                  .Submit({absl::Now() + absl::Milliseconds(20), [] { FAIL() << "ran"; },
+                           [&](const absl::Status&) { dropped.Notify(); }})
+                  .ok());
+  EXPECT_TRUE(dropped.WaitForNotificationWithTimeout(absl::Seconds(30)));
+  EXPECT_FALSE(ran);
+  release.Notify();
+}
+
 TEST(ExecutorTest, AFullQueueRefusesAtOnce) {
   Executor executor(1, 1);
   absl::Notification release, blocked;

@@ -84,6 +84,43 @@ TEST(TcpWireTest, ABlocksHeaderSaysWhichAndHowLong) {
   EXPECT_FALSE(DecodeHeader(EncodeBlockHeader(0, limits::kBlockBytesMax + 1)).ok());
 }
 
+TEST(TcpWireTest, AVerbsHeaderSaysWhichAndHowLongAndSoDoesItsAnswers) {
+  // The last one is of a newer version: whoever answers knows whether it is known.
+  for (const uint32_t number : {1u, 2u, 3u, 4u, 5u, 77u}) {
+    const auto verb = static_cast<Verb>(number);
+    const absl::StatusOr<Header> asked =
+        DecodeHeader(EncodeVerbHeader(verb, limits::kTcpVerbBytesMax));
+    ASSERT_TRUE(asked.ok()) << asked.status();
+    EXPECT_TRUE(asked->is_verb());
+    EXPECT_FALSE(asked->is_answer() || asked->is_block() || asked->is_message());
+    EXPECT_EQ(asked->verb(), verb);
+    EXPECT_EQ(asked->body_bytes, limits::kTcpVerbBytesMax);
+    const absl::StatusOr<Header> answer = DecodeHeader(EncodeAnswerHeader(verb, 0));
+    ASSERT_TRUE(answer.ok()) << answer.status();
+    EXPECT_TRUE(answer->is_answer());
+    EXPECT_FALSE(answer->is_verb() || answer->is_block() || answer->is_message());
+    EXPECT_EQ(answer->verb(), verb);
+    EXPECT_EQ(answer->body_bytes, 0u);
+  }
+}
+
+TEST(TcpWireTest, AVerbOrAnAnswerBeyondItsLimitIsRefused) {
+  EXPECT_FALSE(DecodeHeader(EncodeVerbHeader(Verb::kLookup, limits::kTcpVerbBytesMax + 1)).ok());
+  EXPECT_FALSE(DecodeHeader(EncodeAnswerHeader(Verb::kLookup, limits::kTcpVerbBytesMax + 1)).ok());
+}
+
+TEST(TcpWireTest, ATypeThatIsNotKnownIsNoMessage) {
+  for (const uint32_t type : {5u, 0xffu, kVerbType, kAnswerType, kAnswerType + 1, ~0u}) {
+    const absl::StatusOr<Message> message = DecodeBody({.type = type}, {});
+    EXPECT_EQ(message.status().code(), absl::StatusCode::kInvalidArgument) << type;
+  }
+  // A larger body than a message's is none of a type that is not known either.
+  auto header = EncodeAnswerHeader(Verb::kLookup, limits::kTcpMessageBytesMax + 1);
+  EXPECT_TRUE(DecodeHeader(header).ok());
+  ++header[4];
+  EXPECT_FALSE(DecodeHeader(header).ok());
+}
+
 TEST(TcpWireTest, AStatusThatIsTooLongIsCut) {
   const std::string frame = Encode(Outcome{absl::InternalError(std::string(100'000, 'x'))});
   EXPECT_LE(frame.size(), kHeaderBytes + limits::kTcpMessageBytesMax);

@@ -169,6 +169,8 @@ TEST(ShardMetrics, TiersPeersAndPresenceAreWhatTheSnapshotSays) {
   shard.engine.reservations = 6;
   shard.engine.attachments = 7;
   shard.engine.watchers = 8;
+  shard.lanes.tcp_connections = 12;
+  shard.lanes.tcp_verbs = 13;
   shard.lanes.nccl_links_served = 1;
   shard.lanes.nccl_links_made = 2;
   shard.lanes.nccl_link_failures = 3;
@@ -190,6 +192,8 @@ TEST(ShardMetrics, TiersPeersAndPresenceAreWhatTheSnapshotSays) {
   EXPECT_EQ(ValueOf(families, "reprise_reservations"), 6);
   EXPECT_EQ(ValueOf(families, "reprise_attachments"), 7);
   EXPECT_EQ(ValueOf(families, "reprise_watchers"), 8);
+  EXPECT_EQ(ValueOf(families, "reprise_tcp_connections"), 12);
+  EXPECT_EQ(ValueOf(families, "reprise_tcp_verbs_total"), 13);
   EXPECT_EQ(ValueOf(families, "reprise_nccl_links", {{"side", "served"}}), 1);
   EXPECT_EQ(ValueOf(families, "reprise_nccl_links", {{"side", "made"}}), 2);
   EXPECT_EQ(ValueOf(families, "reprise_nccl_link_failures_total"), 3);
