@@ -21,6 +21,12 @@ absl::Status Over() {
   return absl::DeadlineExceededError(absl::StrCat(kLane, ": the deadline is over"));
 }
 
+// Whether the shard may be asked again, over gRPC, while it may be about to answer: what asks for
+// slots would find them taken by itself.
+bool HarmlessTwice(tcp::Verb verb) {
+  return verb != tcp::Verb::kReserve && verb != tcp::Verb::kCommit;
+}
+
 }  // namespace
 
 // One call's use of a connection. A connection whose call ended in the middle is closed, since what
@@ -94,6 +100,7 @@ class TcpLane::Call {
 
   absl::StatusOr<std::string> Ask(tcp::Verb verb, absl::string_view request) {
     in_step_ = false;
+    if (!HarmlessTwice(verb)) socket_->set_stall(absl::InfiniteDuration());
     REPRISE_RETURN_IF_ERROR(socket_->SendVerb(verb, request, deadline_));
     const absl::StatusOr<tcp::Header> header = socket_->ReceiveHeader(deadline_);
     if (!header.ok()) return tcp::AsLaneFailure(header.status());

@@ -55,7 +55,8 @@ class TcpLane final : public Lane {
   // What the shard answers to a verb, or refuses it with: see VerbHost. nullopt: it is to be asked
   // over gRPC, since the lane is not Ready, all connections are busy, the request is larger than
   // limits::kTcpVerbBytesMax, the port does not answer that (UNIMPLEMENTED), or the lane failed,
-  // after which the shard may have done what was asked. DEADLINE_EXCEEDED. REQUIRES: the shard
+  // after which the shard may have done what was asked. An answer to Reserve and Commit is waited
+  // for until the deadline, however long nothing moves. DEADLINE_EXCEEDED. REQUIRES: the shard
   // answers verbs on its port.
   std::optional<absl::StatusOr<std::string>> Ask(tcp::Verb verb, absl::string_view request,
                                                  absl::Time deadline);

@@ -97,7 +97,20 @@ def test_what_a_failed_save_left_out_is_not_promised():
     assert "handoff" not in stage.side.finished(request, ids)["reprise"]
 
 
+def test_a_server_that_only_answers_promises_nothing():
+    stage = Stage()
+    stage.side._produces = False
+    assert "handoff" not in computed(stage, 5 * TOKENS, **COMPUTE)["reprise"]
+
+
 # ---- The server that answers
+
+
+def test_a_server_that_only_computes_waits_for_nothing():
+    stage = Stage()
+    stage.side._consumes = False
+    assert stage.ask(stage.request(8 * TOKENS + 1, **handed(8))) == (0, False)
+    assert not stage.client.questions
 
 
 def test_it_asks_until_all_that_was_computed_is_found():

@@ -73,6 +73,16 @@ TEST_P(LaneVerbsTest, ARefusalIsAnAnswerAndBlocksComeOnTheSameConnection) {
   EXPECT_EQ(server_->use().connections, 1u);
 }
 
+TEST_P(LaneVerbsTest, WhatMustNotBeAskedTwiceIsWaitedForUntilTheDeadline) {
+  ASSERT_TRUE(AwaitReady(*lane_));
+  verbs_.Stall(true);
+  for (const Verb verb : {Verb::kReserve, Verb::kCommit}) {
+    const auto answer = lane_->Ask(verb, "slow", absl::Now() + absl::Milliseconds(500));
+    ASSERT_TRUE(answer.has_value()) << "it would be asked again over gRPC";
+    EXPECT_TRUE(absl::IsDeadlineExceeded(answer->status())) << answer->status();
+  }
+}
+
 TEST_P(LaneVerbsTest, WhatThePortDoesNotAnswerIsForGrpcAndTheLaneGoesOn) {
   ASSERT_TRUE(AwaitReady(*lane_));
   server_->AnswerVerbs(nullptr);
