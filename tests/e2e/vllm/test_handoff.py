@@ -8,8 +8,11 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: ./dev test installs it")
 
-from reprise.engines.vllm import handoff  # noqa: E402
-from reprise.engines.vllm.messages import SaveOutcome, WorkerReport  # noqa: E402
+from reprise.engines.vllm import handoff, nesting  # noqa: E402
+from reprise.engines.vllm.connector import RepriseConnector  # noqa: E402
+from reprise.engines.vllm.messages import SaveOutcome, StepMetadata, WorkerReport  # noqa: E402
+from reprise.engines.vllm.settings import Settings  # noqa: E402
+from reprise.engines.vllm.worker_side import IDLE_WAIT_S, WorkerSide  # noqa: E402
 from test_from_the_engine import TOKENS  # noqa: E402
 from test_scheduler_side import Stage, part  # noqa: E402
 
@@ -213,10 +216,39 @@ def test_a_request_that_stays_out_waits_for_nothing():
     assert not stage.client.questions and not stage.step().pausing
 
 
-def test_others_do_not_pause():
+def test_others_do_not_pause_and_are_not_counted():
     stage = Stage()
-    stage.ask(stage.request(8 * TOKENS + 1))
+    request = stage.request(8 * TOKENS + 1)
+    stage.ask(request)
     assert not stage.step().pausing
+    stage.client.questions[0].answer(8)
+    assert stage.ask(request) == (8 * TOKENS, True)
+    assert not [name for name in stage.side.stats.data if name.startswith("handoffs")]
+
+
+def test_a_step_pauses_for_those_that_it_asked_for_alone():
+    stage = Stage()
+    request = stage.request(8 * TOKENS + 1, **handed(8))
+    stage.ask(request)
+    stage.client.questions[0].answer(1)
+    stage.ask(request)
+    stage.ask(request)
+    assert stage.step().pausing
+    assert not stage.step().pausing
+
+
+@pytest.mark.parametrize(
+    ("idle", "pausing", "waits"), [(True, True, 1), (True, False, 0), (False, True, 0)]
+)
+def test_workers_wait_a_moment_in_a_step_that_has_nothing_but_a_pause(idle, pausing, waits):
+    connector = object.__new__(RepriseConnector)
+    connector._connector_metadata = StepMetadata(idle=idle, pausing=pausing)
+    connector._worker = WorkerSide(Settings(router=("r",)), None)
+    waited = []
+    connector._worker._ended.wait = waited.append
+    connector.get_transfer_results(set())
+    connector._worker.close()
+    assert waited == [IDLE_WAIT_S] * waits
 
 
 def test_the_second_server_goes_on_with_the_firsts_session():
@@ -235,6 +267,10 @@ def test_the_second_server_goes_on_with_the_firsts_session():
         ({}, "tokens = None"),
         ({"tokens": -1}, "tokens = -1"),
         ({"tokens": True}, "tokens = True"),
+        ({"tokens": float("nan")}, "tokens = nan"),
+        ({"tokens": 64.0}, "tokens = 64.0"),
+        ({"tokens": "64"}, "tokens = '64'"),
+        ([64], "handoff = [64]: it is an object"),
         ({"tokens": 8, "blocks": 1}, "unknown member 'blocks'"),
     ],
 )
@@ -247,3 +283,216 @@ def test_a_handoff_that_makes_no_sense_is_rejected_by_name_and_not_waited_for(gi
     (told,) = stage.side.finished(request, ([],))["reprise"]["outcomes"]
     assert (told["action_type"], told["outcome"]) == ("handoff", "rejected")
     assert why in told["reason"]
+
+
+def outcome(stage: Stage, request):
+    (told,) = stage.side.finished(request, ([],))["reprise"]["outcomes"]
+    return told
+
+
+def test_a_wait_ends_in_time_and_asks_less_often_the_longer_it_takes():
+    stage = Stage(handoff_wait_ms=2000)
+    request = stage.request(8 * TOKENS + 1, **handed(8))
+    began = stage.clock.now
+    while (got := stage.ask(request)) == (None, False):
+        if not stage.client.questions[-1].done():
+            stage.client.questions[-1].answer(3)
+        elif not stage.step().pausing:
+            continue
+        stage.clock.now += 0.001
+        assert stage.clock.now < began + 3, "it waits for ever"
+    assert got == (3 * TOKENS, True)
+    assert stage.clock.now - began == pytest.approx(2.0, abs=0.01)
+    assert 20 < len(stage.client.questions) < 60
+
+
+def test_a_server_whose_bound_is_nothing_neither_waits_nor_promises():
+    stage = Stage(handoff_wait_ms=0)
+    request = stage.request(8 * TOKENS + 1, **handed(8))
+    stage.ask(request)
+    stage.client.questions[0].answer(3)
+    assert stage.ask(request) == (3 * TOKENS, True)
+    told = computed(Stage(handoff_wait_ms=0), 5 * TOKENS, **COMPUTE)
+    assert list(told) == ["reprise"] and "handoff" not in told["reprise"]
+
+
+def test_beside_another_connector_that_hands_over_the_answers_can_be_joined():
+    """vLLM's MultiConnector ends the engine where two connectors answer with the same members."""
+    from vllm.distributed.kv_transfer.kv_connector.v1.multi_connector import MultiConnector
+
+    class Others:
+        def request_finished(self, request, ids):
+            return False, {"do_remote_prefill": True, "do_remote_decode": False}
+
+    class Ours:
+        def request_finished(self, request, ids):
+            return False, computed(Stage(handoff_wait_ms=0), 5 * TOKENS, **COMPUTE)
+
+    both = object.__new__(MultiConnector)
+    both._connectors = [Others(), Ours()]
+    both._requests_to_connector = {}
+    request = Stage().request(5 * TOKENS)
+    _, told = both.request_finished(request, [])
+    assert told["do_remote_prefill"] and told["reprise"]["saved_tokens"] == 5 * TOKENS
+
+
+def test_one_of_several_connectors_leaves_handing_over_to_the_others_unless_told():
+    from vllm.distributed.kv_transfer.kv_connector.v1.multi_connector import MultiConnector
+
+    class Several(MultiConnector):
+        def __init__(self):
+            self.seen = nesting.is_part_of_another(object())
+            self.itself = nesting.is_part_of_another(self)
+
+    assert Several().seen and not Several().itself
+    assert not nesting.is_part_of_another(object())
+    for given, expected in (({}, 0), ({"handoff_wait_ms": 70}, 70)):
+        given = {"router": "r:1", **given}
+        settings = Settings.from_extra_config(given)
+        assert settings.beside_others(given).handoff_wait_ms == expected
+
+
+# ---- Weights that are no other server's
+
+
+def test_what_other_weights_computed_is_neither_promised_nor_waited_for():
+    stage = Stage()
+    stage.side.forget_all()
+    assert "handoff" not in computed(stage, 5 * TOKENS, **COMPUTE)["reprise"]
+    request = stage.request(8 * TOKENS + 1, "r2", **handed(8))
+    stage.ask(request)
+    stage.client.questions[-1].answer(0)
+    assert stage.ask(request) == (0, False)
+    assert short(stage) == 1 and outcome(stage, request)["outcome"] == "missing"
+
+
+def test_a_wait_ends_when_the_weights_are_replaced():
+    stage = Stage()
+    request = stage.request(8 * TOKENS + 1, **handed(8))
+    stage.ask(request)
+    stage.client.questions[0].answer(1)
+    assert stage.ask(request) == (None, False)
+    stage.side.forget_all()
+    later(stage)
+    assert stage.ask(request) == (None, False)
+    stage.client.questions[1].answer(0)
+    assert stage.ask(request) == (0, False)
+    assert stage.client.questions[0].run.released
+
+
+# ---- What the engine finds out by itself meanwhile
+
+
+def test_a_prompt_that_the_engine_has_itself_by_now_is_waited_for_no_longer():
+    stage = Stage()
+    request = stage.request(8 * TOKENS + 1, **handed(8))
+    stage.ask(request)
+    stage.client.questions[0].answer(1)
+    stage.ask(request)
+    later(stage)
+    stage.ask(request)
+    assert stage.ask(request, computed=8 * TOKENS) == (0, False)
+    assert stage.client.questions[1].cancelled, "its lease would last as long as the request"
+    assert stage.side.stats.data["handoffs|whole"] == 1
+    assert outcome(stage, request)["outcome"] == "applied"
+
+
+def test_a_prompt_that_the_engine_has_itself_from_the_start_is_told_of():
+    stage = Stage()
+    request = stage.request(8 * TOKENS + 1, **handed(8))
+    assert stage.ask(request, computed=8 * TOKENS) == (0, False)
+    assert not stage.client.questions
+    assert outcome(stage, request) == {"action_type": "handoff", "outcome": "applied"}
+
+
+def test_a_handoff_that_nobody_looks_for_is_told_of_as_well():
+    stage = Stage()
+    request = stage.request(8 * TOKENS + 1, **handed(8, load=False))
+    stage.ask(request)
+    told = outcome(stage, request)
+    assert told["outcome"] == "accepted" and "loads nothing" in told["reason"]
+
+
+def test_what_the_engine_does_not_load_after_all_is_leased_no_longer():
+    """Behind MultiConnector another one may load it."""
+    stage = Stage()
+    request = stage.request(8 * TOKENS + 1, **handed(8))
+    stage.ask(request)
+    stage.client.questions[0].answer(8)
+    assert stage.ask(request) == (8 * TOKENS, True)
+    stage.side.allocated(request, stage.blocks(9), 0)
+    assert stage.client.questions[0].run.released
+
+
+# ---- A prompt that is computed in several steps
+
+
+def test_every_step_of_a_prompt_counts():
+    stage = Stage()
+    request = stage.request(6 * TOKENS, **COMPUTE)
+    ids = stage.blocks(7).ids
+    stage.side.track(request)
+    for _ in range(3):
+        stage.step(r1=(2 * TOKENS, ids))
+        request.num_computed_tokens += 2 * TOKENS
+    request.append_output_token_ids([1])
+    told = stage.side.finished(request, ids)
+    assert told["reprise"]["handoff"] == {"tokens": 6 * TOKENS}
+
+
+def test_a_step_whose_save_failed_is_saved_again_and_counts():
+    stage = Stage()
+    request = stage.request(6 * TOKENS, **COMPUTE)
+    ids = stage.blocks(7).ids
+    stage.side.track(request)
+    save = stage.step(r1=(3 * TOKENS, ids)).saves[0]
+    request.num_computed_tokens = 3 * TOKENS
+    stage.side.worker_reported(WorkerReport({save.save_id: SaveOutcome(1, False)}))
+    again = stage.step(r1=(3 * TOKENS, ids)).saves[0]
+    assert again.groups[0].first == 0
+    request.num_computed_tokens = 6 * TOKENS
+    request.append_output_token_ids([1])
+    told = stage.side.finished(request, ids)
+    assert told["reprise"]["handoff"] == {"tokens": 6 * TOKENS}
+
+
+def test_a_prompt_of_less_than_a_block_is_not_handed_over():
+    assert list(computed(Stage(), TOKENS - 1, **COMPUTE)) == ["reprise"]
+
+
+# ---- After the wait
+
+
+def test_a_request_that_is_preempted_does_not_wait_a_second_time():
+    stage = Stage()
+    request = stage.request(8 * TOKENS + 1, **handed(8))
+    stage.ask(request)
+    stage.client.questions[0].answer(8)
+    stage.ask(request)
+    stage.side.allocated(request, stage.blocks(9), 8 * TOKENS)
+    stage.step()
+    stage.side.load_ended({"r1"})
+    request.num_preemptions += 1
+    assert stage.ask(request) == (None, False)
+    stage.client.questions[1].answer(2)
+    assert stage.ask(request) == (2 * TOKENS, True)
+    assert stage.side.stats.data["handoffs|whole"] == 1 and not short(stage)
+
+
+@pytest.mark.parametrize("tokens", [9 * TOKENS, 2**63 - 1, 8 * TOKENS + 1])
+def test_no_more_is_waited_for_than_the_prompt_has(tokens):
+    stage = Stage()
+    params = {"kv_transfer_params": {"reprise": {"handoff": {"tokens": tokens}}}}
+    request = stage.request(8 * TOKENS + 2, **params)
+    stage.ask(request)
+    stage.client.questions[0].answer(8)
+    assert stage.ask(request) == (8 * TOKENS, True)
+
+
+def test_less_than_a_block_is_not_waited_for():
+    stage = Stage()
+    params = {"kv_transfer_params": {"reprise": {"handoff": {"tokens": TOKENS - 1}}}}
+    request = stage.request(8 * TOKENS + 1, **params)
+    stage.ask(request)
+    stage.client.questions[0].answer(0)
+    assert stage.ask(request) == (0, False)

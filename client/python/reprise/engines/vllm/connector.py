@@ -24,7 +24,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorStat
 
 from reprise import Client
 
-from . import affinity, groups, keys, versions
+from . import affinity, groups, keys, nesting, versions
 from .messages import RankParts, StepMetadata, WorkerReport
 from .metrics import ReprisePromMetrics, RepriseStats
 from .scheduler_side import SchedulerSide
@@ -49,9 +49,10 @@ class RepriseConnector(KVConnectorBase_V1, SupportsHMA):
     ) -> None:
         versions.check()
         super().__init__(vllm_config=vllm_config, role=role, kv_cache_config=kv_cache_config)
-        self._settings = Settings.from_extra_config(
-            self._kv_transfer_config.kv_connector_extra_config
-        )
+        extra_config = self._kv_transfer_config.kv_connector_extra_config
+        self._settings = Settings.from_extra_config(extra_config)
+        if nesting.is_part_of_another(self):
+            self._settings = self._settings.beside_others(extra_config)
         groups.check_parallelism(vllm_config.parallel_config)
         check_scales(vllm_config)
         self._groups = groups.plan_groups(kv_cache_config)

@@ -13,8 +13,17 @@ from typing import Any
 
 from . import hint_fields as fields
 
-#: Between two questions of one request that waits.
+#: Between two questions of one request that waits: at least so long, and an eighth of the time that
+#: it waited. Many may wait for a server that is gone; each question costs the engine's steps time.
 ASK_AGAIN_S = 0.005
+ASK_AGAIN_PART = 1 / 8
+
+#: For the answer, of a request that was not asked for.
+NOT_LOOKED_FOR = {
+    "action_type": "handoff",
+    "outcome": "accepted",
+    "reason": "it was not looked for: this server loads nothing for this request",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,18 +65,19 @@ class Wait:
         self.tokens = tokens
         self.came = 0
         self.over = tokens <= 0
-        self.asks_at = began
+        self.asks_at = self._began = began
         self._until = began + wait_s
 
-    def goes_on(self, stored: int, now: float, answered: bool) -> bool:
-        """Whether to ask again, at `asks_at`, when so many tokens were found. `answered`: the
-        cache said so; one that is down is not waited for.
+    def goes_on(self, found: int, now: float, may_come: bool) -> bool:
+        """Whether to ask again, at `asks_at`, when so many tokens were found. `may_come`: there is
+        a reason to wait for more; there is none when the cache is down.
         """
         if self.over:
             return False
-        self.came = min(stored, self.tokens)
-        self.over = self.came >= self.tokens or now >= self._until or not answered
-        self.asks_at = now + ASK_AGAIN_S
+        self.came = found
+        self.over = self.came >= self.tokens or now >= self._until or not may_come
+        pause = max(ASK_AGAIN_S, (now - self._began) * ASK_AGAIN_PART)
+        self.asks_at = min(now + pause, self._until)
         return not self.over
 
     def outcome(self) -> dict[str, Any]:

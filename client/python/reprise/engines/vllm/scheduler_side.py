@@ -18,7 +18,7 @@ import numpy as np
 from reprise.engines.miss_explainer import MissExplainer
 from reprise.engines.transfers import transfer_s
 
-from . import handoff, keys, lookup
+from . import keys, lookup
 from .hint_execution import Chain, HintExecution
 from .hints import read_hints
 from .messages import GroupBlocks, Load, RankParts, Save, StepMetadata, Variant, WorkerReport
@@ -111,9 +111,14 @@ class SchedulerSide:
     def _matched_tokens(self, tracked: Tracked, computed: int) -> tuple[int | None, bool]:
         request = tracked.request
         limit = (request.num_tokens - 1) // self._unit * self._unit
-        if not self._may_load(tracked) or limit - computed < self.settings.min_load_tokens:
+        if not self._may_load(tracked):
             return 0, False
         now = self._clock()
+        wait = tracked.begin_wait(limit, self._unit, now, self.settings.handoff_wait_ms / 1000)
+        if limit - computed < self.settings.min_load_tokens:
+            self._end_lookup(tracked)
+            self._goes_on(tracked, computed, may_come=False)
+            return 0, False
         asked = tracked.lookup
         if asked is not None and (
             asked.first_tokens > computed
@@ -125,7 +130,7 @@ class SchedulerSide:
             asked.close()
             asked = None
         if asked is None:
-            if self._begin_wait(tracked, limit, now).asks_at > now:
+            if not wait.over and wait.asks_at > now:
                 self._pausing = True
                 return None, False
             asked = tracked.lookup = self._ask(tracked, computed, limit, now)
@@ -136,7 +141,10 @@ class SchedulerSide:
         if stored is None:
             return None, False
         if not answered_before:
-            if self._waits_on(tracked, asked, max(stored, computed)):
+            # Under weights of a later epoch nothing comes from another server.
+            may_come = asked.outcome in ("hit", "miss") and not tracked.variant.epoch
+            if self._goes_on(tracked, max(stored, computed), may_come):
+                self._end_lookup(tracked)
                 return None, False
             self._count_answer(tracked, asked)
         gain = stored - computed
@@ -154,26 +162,21 @@ class SchedulerSide:
             and tracked.attempts_at != tracked.request.num_preemptions
         )
 
-    def _begin_wait(self, tracked: Tracked, limit: int, now: float) -> handoff.Wait:
-        if tracked.wait is None:
-            tokens = min(tracked.hints.handoff.tokens, limit) // self._unit * self._unit
-            tracked.wait = handoff.Wait(tokens, now, self.settings.handoff_wait_ms / 1000)
-        return tracked.wait
-
-    def _waits_on(self, tracked: Tracked, asked: lookup.Lookup, found: int) -> bool:
-        """Whether more is to be waited for than was found; the question is over then."""
+    def _goes_on(self, tracked: Tracked, found: int, may_come: bool) -> bool:
+        """Whether the request waits for more tokens than were found; when it no longer does, that
+        is counted.
+        """
         wait = tracked.wait
         if wait is None or wait.over:
             return False
-        if wait.goes_on(found, self._clock(), asked.outcome in ("hit", "miss")):
-            self._end_lookup(tracked)
+        if wait.goes_on(found, self._clock(), may_come):
             return True
         whole = wait.came >= wait.tokens
         self.stats.add("handoffs", label="whole" if whole else "short")
         if not whole:
             logger.warning(
-                "Of request %s, which another server computed, %d of %d tokens were found within "
-                "handoff_wait_ms = %d: the rest is computed",
+                "Of request %s, which another server computed, %d of %d tokens were found in time "
+                "(handoff_wait_ms = %d): the rest is computed",
                 tracked.request.request_id,
                 wait.came,
                 wait.tokens,
@@ -232,9 +235,11 @@ class SchedulerSide:
 
     def allocated(self, request: Any, blocks: Any, external: int) -> None:
         """vLLM's update_state_after_alloc."""
-        if external <= 0:
-            return
         tracked = self.track(request)
+        if external <= 0:
+            if not tracked.loading:
+                self._end_lookup(tracked)  # what was found is not loaded: another connector has it
+            return
         asked = tracked.lookup
         assert asked is not None and asked.tokens, "a load without an answer"
         end = asked.tokens
@@ -426,7 +431,7 @@ class SchedulerSide:
         if not tracked.hints.asked:
             return None
         self._end_hints(tracked, done)
-        return tracked.answer(self._unit)
+        return tracked.answer(self._unit, self.settings.handoff_wait_ms > 0)
 
     def forget_all(self) -> None:
         """The engine's weights may be others from now on: what it stored before is not its own

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from reprise.engines.settings import CacheSettings
 
@@ -31,3 +32,11 @@ class Settings(CacheSettings):
     min_load_tokens: int = 1  # a shorter gain is not worth a load
     send_tokens: bool = False  # lets `reprise explain` name the first differing token
     explain_interval_ms: int = 60_000  # how often a whole miss is looked into; 0: never
+
+    def beside_others(self, extra_config: Mapping[str, Any]) -> Settings:
+        """For one connector of several: prompts are handed over by another one, unless it is said
+        that we do. vLLM ends an engine two of whose connectors answer for that.
+        """
+        if "handoff_wait_ms" in extra_config:
+            return self
+        return dataclasses.replace(self, handoff_wait_ms=0)
