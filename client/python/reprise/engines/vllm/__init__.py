@@ -25,8 +25,10 @@ def __getattr__(name: str) -> Any:
 
     versions.check()
     if name == "RepriseConnector":
+        from . import nesting
         from .connector import RepriseConnector
 
+        nesting.register(name)
         return RepriseConnector
     from .offload_tier import RepriseTier
 
