@@ -126,6 +126,10 @@ class HintResult(ctypes.Structure):
 _handle = c_void_p
 _error = POINTER(Error)
 _bytes = POINTER(c_uint8)
+# client, spec, session, keys, how many, first block, timeout; into an operation or a run
+_acquire = (
+    _handle, _handle, c_char_p, _bytes, c_size_t, c_uint32, c_int64, POINTER(_handle), _error
+)  # fmt: skip
 _tokens = POINTER(c_uint32)
 
 #: name -> (result, arguments), one row per function of reprise.h, in its order.
@@ -177,35 +181,9 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "reprise_op_wait": (c_int32, (_handle, c_int64)),
     "reprise_op_cancel": (None, (_handle,)),
     "reprise_op_free": (None, (_handle,)),
-    "reprise_acquire_start": (
-        c_int32,
-        (
-            _handle,
-            _handle,
-            c_char_p,
-            _bytes,
-            c_size_t,
-            c_uint32,
-            c_int64,
-            POINTER(_handle),
-            _error,
-        ),
-    ),  # fmt: skip
+    "reprise_acquire_start": (c_int32, _acquire),
     "reprise_acquire_result": (c_int32, (_handle, POINTER(_handle), _error)),
-    "reprise_acquire": (
-        c_int32,
-        (
-            _handle,
-            _handle,
-            c_char_p,
-            _bytes,
-            c_size_t,
-            c_uint32,
-            c_int64,
-            POINTER(_handle),
-            _error,
-        ),
-    ),  # fmt: skip
+    "reprise_acquire": (c_int32, _acquire),
     "reprise_run_blocks": (c_uint32, (_handle,)),
     "reprise_run_release": (None, (_handle,)),
     "reprise_fetch_start": (

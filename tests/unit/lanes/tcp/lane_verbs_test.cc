@@ -20,15 +20,6 @@ namespace {
 
 using tcp::Verb;
 
-bool AwaitReady(TcpLane& lane) {
-  const absl::Time end = Soon();
-  while (absl::Now() < end) {
-    if (lane.Ready()) return true;
-    std::this_thread::yield();
-  }
-  return false;
-}
-
 class LaneVerbsTest : public TcpServerTest, public ::testing::WithParamInterface<bool> {
  protected:
   LaneVerbsTest() {

@@ -240,15 +240,6 @@ class RealShard {
   std::unique_ptr<TcpServer> server_ = *TcpServer::Create({.host = &host_});
 };
 
-bool AwaitReady(TcpLane& lane) {
-  const absl::Time end = Soon();
-  while (absl::Now() < end) {
-    if (lane.Ready()) return true;
-    std::this_thread::yield();
-  }
-  return false;
-}
-
 TEST(TcpLaneTest, IsReadyOnceItsPortWasReachedAndNotWhileItFails) {
   RealShard shard;
   const auto lane = TcpLane::Create(shard.address());
