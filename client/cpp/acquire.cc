@@ -93,7 +93,8 @@ class Search {
     constexpr int kSteps = 3;  // route, home, others
     const absl::Time deadline = TryDeadline(absl::Now(), context_.deadline, kSteps);
     std::optional<RouteMemory::Recalled> known = core_->routes.Recall(route_call_);
-    if (!known.has_value() || !core_->shards.Attached(known->order.front().address)) {
+    if (!known.has_value() || known->order.empty() ||
+        !core_->shards.Attached(known->order.front().address)) {
       return core_->routes.Order(route_call_, deadline);
     }
     if (known->age >= limits::kRouteTtl || known->ran_out) {

@@ -219,8 +219,9 @@ class GrpcShardLink final : public ShardLink {
     return request;
   }
 
-  // The same over the shard's tcp port where that is possible. What was asked and not answered
-  // there is asked again: a lease or a reservation that nobody knows of ends by its time.
+  // One verb of this attachment, over the shard's tcp port where that is possible. What was asked
+  // and not answered there is asked again over gRPC: a lease or a reservation that nobody knows of
+  // ends by its time.
   template <typename Response, typename Request>
   absl::StatusOr<Response> Ask(Verb verb,
                                grpc::Status (Stub::*rpc)(grpc::ClientContext*, const Request&,
