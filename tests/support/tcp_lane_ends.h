@@ -5,13 +5,26 @@
 
 #include <memory>
 #include <optional>
+#include <thread>
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "cluster/lanes/tcp/tcp_lane.h"
 #include "cluster/lanes/tcp/tcp_server.h"
 #include "proto/types/status_macros.h"
 
 namespace reprise::testing {
+
+// False when the lane's port was not reached in time.
+inline bool AwaitReady(lanes::TcpLane& lane) {
+  const absl::Time end = absl::Now() + absl::Seconds(30);
+  while (absl::Now() < end) {
+    if (lane.Ready()) return true;
+    std::this_thread::yield();
+  }
+  return false;
+}
 
 class TcpLaneEnds {
  public:

@@ -12,12 +12,14 @@
 #include "absl/synchronization/notification.h"
 #include "proto/types/limits.h"
 #include "proto/types/refusal.h"
+#include "tests/support/tcp_lane_ends.h"
 #include "tests/unit/lanes/tcp/echo_verb_host.h"
 #include "tests/unit/lanes/tcp/tcp_server_fixture.h"
 
 namespace reprise::lanes {
 namespace {
 
+using reprise::testing::AwaitReady;
 using tcp::Verb;
 
 class LaneVerbsTest : public TcpServerTest, public ::testing::WithParamInterface<bool> {

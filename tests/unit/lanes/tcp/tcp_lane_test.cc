@@ -24,10 +24,12 @@
 #include "gtest/gtest.h"
 #include "proto/types/limits.h"
 #include "tests/support/lane_ends.h"
+#include "tests/support/tcp_lane_ends.h"
 
 namespace reprise::lanes {
 namespace {
 
+using reprise::testing::AwaitReady;
 using reprise::testing::CheckingSink;
 using reprise::testing::Iota;
 using reprise::testing::MemoryLaneHost;

@@ -24,14 +24,6 @@ inline constexpr AttachmentId kAttachment(31);
 inline absl::Time Soon() {
   return absl::Now() + absl::Seconds(30);
 }
-inline bool AwaitReady(TcpLane& lane) {
-  const absl::Time end = Soon();
-  while (absl::Now() < end) {
-    if (lane.Ready()) return true;
-    std::this_thread::yield();
-  }
-  return false;
-}
 inline const MonotonicDeadline kSoon = MonotonicDeadline::After(absl::Minutes(2));
 
 class TcpServerTest : public ::testing::Test {
