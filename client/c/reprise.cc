@@ -69,6 +69,20 @@ absl::Status CheckContextBytes(absl::string_view name, const void* data, size_t 
   return absl::OkStatus();
 }
 
+absl::StatusOr<rc::AcquireCall> AcquireCallOf(reprise_client* client, reprise_spec* spec,
+                                              const char* session, const uint8_t* keys,
+                                              size_t key_count, uint32_t first_block,
+                                              int64_t timeout_us) {
+  if (client == nullptr) return Unset("client");
+  if (spec == nullptr) return Unset("spec");
+  if (keys == nullptr && key_count > 0) return Unset("keys");
+  return rc::AcquireCall{.spec = spec->spec,
+                         .keys = Keys(keys, key_count),
+                         .session = session != nullptr ? session : "",
+                         .first_block = first_block,
+                         .timeout = Timeout(timeout_us)};
+}
+
 }  // namespace
 
 extern "C" {
@@ -221,16 +235,11 @@ reprise_code reprise_acquire_start(reprise_client* client, reprise_spec* spec, c
                                    const uint8_t* keys, size_t key_count, uint32_t first_block,
                                    int64_t timeout_us, reprise_op** op, reprise_error* error) {
   return Guard(error, [&]() -> absl::Status {
-    if (client == nullptr) return Unset("client");
-    if (spec == nullptr) return Unset("spec");
-    if (keys == nullptr && key_count > 0) return Unset("keys");
-    if (op == nullptr) return Unset("op");
     REPRISE_ASSIGN_OR_RETURN(
-        auto started, client->client->StartAcquire({.spec = spec->spec,
-                                                    .keys = Keys(keys, key_count),
-                                                    .session = session != nullptr ? session : "",
-                                                    .first_block = first_block,
-                                                    .timeout = Timeout(timeout_us)}));
+        rc::AcquireCall call,
+        AcquireCallOf(client, spec, session, keys, key_count, first_block, timeout_us));
+    if (op == nullptr) return Unset("op");
+    REPRISE_ASSIGN_OR_RETURN(auto started, client->client->StartAcquire(std::move(call)));
     *op = new reprise_op{client->client.get(), std::move(started)};
     return absl::OkStatus();
   });
@@ -252,15 +261,10 @@ reprise_code reprise_acquire(reprise_client* client, reprise_spec* spec, const c
   return Guard(error, [&]() -> absl::Status {
     if (run == nullptr) return Unset("run");
     *run = nullptr;
-    if (client == nullptr) return Unset("client");
-    if (spec == nullptr) return Unset("spec");
-    if (keys == nullptr && key_count > 0) return Unset("keys");
-    REPRISE_ASSIGN_OR_RETURN(rc::AcquireResult result,
-                             client->client->Acquire({.spec = spec->spec,
-                                                      .keys = Keys(keys, key_count),
-                                                      .session = session != nullptr ? session : "",
-                                                      .first_block = first_block,
-                                                      .timeout = Timeout(timeout_us)}));
+    REPRISE_ASSIGN_OR_RETURN(
+        const rc::AcquireCall call,
+        AcquireCallOf(client, spec, session, keys, key_count, first_block, timeout_us));
+    REPRISE_ASSIGN_OR_RETURN(rc::AcquireResult result, client->client->Acquire(call));
     *run = new reprise_run{client->client.get(), std::move(result.run)};
     return result.status;
   });

@@ -9,7 +9,6 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -57,15 +56,6 @@ class PendingRoute {
   virtual ~PendingRoute() = default;
   // As RouterClient::RouteSession. Once.
   virtual absl::StatusOr<Route> Await(absl::Time deadline) = 0;
-};
-
-class AnsweredRoute final : public PendingRoute {
- public:
-  explicit AnsweredRoute(absl::StatusOr<Route> answer) : answer_(std::move(answer)) {}
-  absl::StatusOr<Route> Await(absl::Time) override { return answer_; }
-
- private:
-  const absl::StatusOr<Route> answer_;
 };
 
 class RouterClient {

@@ -42,6 +42,14 @@ def computed(stage: Stage, tokens: int, **attributes):
     return stage.side.finished(request, ids)
 
 
+def to_compute(blocks: int):
+    """A prompt of whole blocks for another server, and where the engine keeps it and its answer."""
+    stage = Stage()
+    request = stage.request(blocks * TOKENS, **COMPUTE)
+    stage.side.track(request)
+    return stage, request, stage.blocks(blocks + 2).ids
+
+
 def short(stage: Stage) -> float:
     return stage.side.stats.data.get("handoffs|short", 0)
 
@@ -60,10 +68,7 @@ def test_the_server_that_computes_tells_how_many_tokens_it_stores():
 
 
 def test_the_answers_own_tokens_are_no_part_of_it():
-    stage = Stage()
-    request = stage.request(2 * TOKENS, **COMPUTE)
-    ids = stage.blocks(4).ids
-    stage.side.track(request)
+    stage, request, ids = to_compute(2)
     stage.step(r1=(2 * TOKENS, ids))
     request.append_output_token_ids(list(range(TOKENS + 1)))
     request.num_computed_tokens = 3 * TOKENS
@@ -87,10 +92,7 @@ def test_nothing_is_handed_over_that_nobody_wants_or_nobody_stores(attributes):
 
 
 def test_what_a_failed_save_left_out_is_not_promised():
-    stage = Stage()
-    request = stage.request(3 * TOKENS, **COMPUTE)
-    ids = stage.blocks(4).ids
-    stage.side.track(request)
+    stage, request, ids = to_compute(3)
     save = stage.step(r1=(3 * TOKENS, ids)).saves[0]
     stage.side.worker_reported(WorkerReport({save.save_id: SaveOutcome(1, False)}))
     stage.side.pins.capacity = lambda fraction: 0
@@ -428,10 +430,7 @@ def test_what_the_engine_does_not_load_after_all_is_leased_no_longer():
 
 
 def test_every_step_of_a_prompt_counts():
-    stage = Stage()
-    request = stage.request(6 * TOKENS, **COMPUTE)
-    ids = stage.blocks(7).ids
-    stage.side.track(request)
+    stage, request, ids = to_compute(6)
     for _ in range(3):
         stage.step(r1=(2 * TOKENS, ids))
         request.num_computed_tokens += 2 * TOKENS
@@ -441,10 +440,7 @@ def test_every_step_of_a_prompt_counts():
 
 
 def test_a_step_whose_save_failed_is_saved_again_and_counts():
-    stage = Stage()
-    request = stage.request(6 * TOKENS, **COMPUTE)
-    ids = stage.blocks(7).ids
-    stage.side.track(request)
+    stage, request, ids = to_compute(6)
     save = stage.step(r1=(3 * TOKENS, ids)).saves[0]
     request.num_computed_tokens = 3 * TOKENS
     stage.side.worker_reported(WorkerReport({save.save_id: SaveOutcome(1, False)}))

@@ -427,6 +427,14 @@ class FakeCluster {
 
    private:
     // Answered when somebody waits for it.
+    class AnsweredRoute final : public PendingRoute {
+     public:
+      explicit AnsweredRoute(absl::StatusOr<Route> answer) : answer_(std::move(answer)) {}
+      absl::StatusOr<Route> Await(absl::Time) override { return answer_; }
+
+     private:
+      const absl::StatusOr<Route> answer_;
+    };
     class HeldRoute final : public PendingRoute {
      public:
       HeldRoute(absl::StatusOr<Route> route, std::function<void()> hear)

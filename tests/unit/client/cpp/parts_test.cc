@@ -124,18 +124,24 @@ TEST(StoreOrderTest, StoresOfOtherChainsDoNotWait) {
 
 // ---- Threads
 
-TEST(ExecutorTest, RunAllEndsEvenWhenEveryThreadIsBusyAndLeavesNothingInTheQueue) {
-  Executor executor(1, 1);
-  absl::Notification release, blocked;
+// One thread is busy from now on, until `release`.
+void Occupy(Executor& executor, absl::Notification& release) {
+  absl::Notification busy;
   ASSERT_TRUE(executor
                   .Submit({absl::InfiniteFuture(),
                            [&] {
-                             blocked.Notify();
+                             busy.Notify();
                              release.WaitForNotification();
                            },
                            [](const absl::Status&) {}})
                   .ok());
-  blocked.WaitForNotification();
+  busy.WaitForNotification();
+}
+
+TEST(ExecutorTest, RunAllEndsEvenWhenEveryThreadIsBusyAndLeavesNothingInTheQueue) {
+  Executor executor(1, 1);
+  absl::Notification release;
+  Occupy(executor, release);
   std::atomic<int> ran{0};
   executor.RunAll({[&] { ++ran; }, [&] { ++ran; }, [&] { ++ran; }});
   EXPECT_EQ(ran, 3);
@@ -187,16 +193,8 @@ TEST(ExecutorTest, AJobThatWaitsBeyondItsDeadlineIsDropped) {
 
 TEST(ExecutorTest, AJobThatComesLaterAndIsDueEarlierIsDroppedFirst) {
   Executor executor(1, 10);
-  absl::Notification release, blocked, dropped;
-  ASSERT_TRUE(executor
-                  .Submit({absl::InfiniteFuture(),
-                           [&] {
-                             blocked.Notify();
-                             release.WaitForNotification();
-                           },
-                           [](const absl::Status&) {}})
-                  .ok());
-  blocked.WaitForNotification();
+  absl::Notification release, dropped;
+  Occupy(executor, release);
   // The thread that drops sleeps until this one is due, and is woken by the next.
   std::atomic<bool> ran{false};
   ASSERT_TRUE(
